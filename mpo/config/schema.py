@@ -1,0 +1,236 @@
+"""The typed shape of a composed configuration; one dataclass a config group.
+
+OmegaConf merges the composed YAML into :class:`RunConfig`, so a misspelt key or a wrong type is an error with the
+key's name. Limits of a single value are checked in ``__post_init__`` of the records that own them or in
+:mod:`mpo.config.rules`, where groups meet. ``_target_`` groups (loss, partition, scorer) stay mappings here: they are
+merged into the dataclass that they name by :mod:`mpo.config.targets`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Precision(Enum):
+    """Arithmetic of the forward and backward pass; master weights, log-softmax and sums are float32 in both."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Schedule(Enum):
+    """Learning-rate schedules after the linear warm-up (names of ``transformers.get_scheduler``)."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant_with_warmup"
+    inverse_sqrt = "inverse_sqrt"
+
+
+class Offload(Enum):
+    """What ZeRO keeps in CPU memory: nothing, the optimizer, or optimizer and parameters (ZeRO 3)."""
+
+    none = "none"
+    optimizer = "optimizer"
+    parameters = "parameters"
+
+
+class SftResponses(Enum):
+    """Which responses of a set supervised fine-tuning imitates."""
+
+    best = "best"
+    all = "all"
+
+
+class Regime(Enum):
+    """The order of stages (design: a regime is a list of stages)."""
+
+    off_policy = "off_policy"
+    on_policy = "on_policy"
+    iterative = "iterative"
+    sft = "sft"
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (peft) instead of full training. ``target_modules`` empty: every linear layer."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    target_modules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TrainConfig:
+    """One training stage. Batches count response sets, not responses."""
+
+    lr: float = 5e-7
+    schedule: Schedule = Schedule.cosine
+    warmup_ratio: float = 0.1
+    epochs: int = 1
+    max_steps: int | None = None  # stop early; the schedule still spans this number where it is set
+    global_batch: int = 128  # sets an optimizer step, over all processes and accumulated micro-batches
+    micro_batch: int = 2  # sets a process forwards at once
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_eps: float = 1e-8
+    clip: float = 1.0  # global gradient norm; 0 leaves gradients alone
+    precision: Precision = Precision.bf16
+    zero_stage: int = 3
+    offload: Offload = Offload.none
+    activation_checkpointing: bool = True
+    lora: LoraConfig | None = None
+    checkpoint_every: int = 50  # optimizer steps
+    keep_checkpoints: int = 1
+    closed_form_check: bool = True  # stop if the loss at step 0 is not its closed form at policy = reference
+
+
+@dataclass
+class ScratchConfig:
+    """A starting policy made from nothing: random weights, a tokenizer, then supervised fine-tuning."""
+
+    tokenizer: str = "bpe"  # "bpe": trained on the data; "testbed": the testbed's word vocabulary
+    vocab_size: int = 4096
+    sft: TrainConfig = field(default_factory=TrainConfig)
+    responses: SftResponses = SftResponses.all
+    seed: int = 0  # of weights and of the order of the examples: the starting policy is one for all run seeds
+
+
+@dataclass
+class ModelConfig:
+    """The starting policy: a hub name or folder, or ``scratch``."""
+
+    path: str | None = None
+    revision: str | None = None
+    tokenizer: str | None = None  # another folder or hub name than ``path``
+    chat_template: str | None = None  # a template of mpo/data/templates that replaces the tokenizer's own
+    trust_remote_code: bool = False
+    architecture: dict[str, Any] = field(default_factory=dict)  # transformers' config values: plan and scratch models
+    parameters: int | None = None
+    stop_token_ids: list[int] = field(default_factory=list)
+    scratch: ScratchConfig | None = None
+
+
+@dataclass
+class ScoreTransformConfig:
+    """Applied to scores before the partition, in this order."""
+
+    scale: float = 1.0
+    zscore: bool = False
+    noise_sigma: float = 0.0
+    noise_seed: int = 0
+
+
+@dataclass
+class TestbedConfig:
+    """Size of the embedded world (mpo/testbed)."""
+
+    demonstrations: int = 24000
+    prompts: int = 500
+    heldout_prompts: int = 400
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    """Where response sets come from, and which are held out."""
+
+    source: str = MISSING  # hub name, local file, or "testbed"
+    layout: str = "auto"
+    split: str = "train"
+    revision: str | None = None
+    score_field: str | None = None
+    heldout_source: str | None = None  # another file or hub name whose sets are held out
+    heldout_split: str | None = None  # or another split of the same source
+    heldout: float = 0.1  # else: share of the prompts below 1, number of prompts from 1
+    fraction: float = 1.0  # share of the training prompts that is used (MPO figure 5)
+    limit: int | None = None  # first sets only
+    split_seed: int = 0
+    max_prompt_tokens: int = 1800
+    max_tokens: int = 2048  # prompt and response together
+    max_skipped_share: float = 0.1  # unusable rows above this share stop the run
+    score: ScoreTransformConfig = field(default_factory=ScoreTransformConfig)
+    testbed: TestbedConfig = field(default_factory=TestbedConfig)
+    # Estimates for the plan where nothing has been read yet (sets, responses a set, tokens).
+    expected_sets: int | None = None
+    expected_responses: int | None = None
+    expected_prompt_tokens: int | None = None
+    expected_response_tokens: int | None = None
+
+
+@dataclass
+class SampleConfig:
+    """Responses drawn from a policy."""
+
+    n: int = 5
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 2048
+    batch: int = 256  # sequences decoded at once
+    precision: Precision = Precision.fp32
+
+
+@dataclass
+class EvaluateConfig:
+    """Held-out ranking always; sampling, true reward and win rate where the data has a true reward (the testbed)."""
+
+    batch: int = 16  # sets forwarded at once
+    samples: int = 8  # responses a held-out prompt and temperature
+    temperatures: list[float] = field(default_factory=lambda: [1.0, 0.7])
+
+
+@dataclass
+class RegimeConfig:
+    """The list of stages by name; ``rounds`` counts for the iterative regime."""
+
+    name: Regime = Regime.off_policy
+    rounds: int = 1
+
+
+@dataclass
+class LoggerConfig:
+    """Weights & Biases; offline where no key is set, nothing at all with WANDB_MODE=disabled."""
+
+    wandb: bool = True
+    project: str = "mpo"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LauncherConfig:
+    """Processes of a distributed stage: ``nodes`` machines with ``processes`` each, met at ``rendezvous``."""
+
+    processes: int = 1
+    nodes: int = 1
+    node_rank: int = 0
+    rendezvous: str = "localhost:0"  # host:port of the first machine; needed with several
+    threads: int | None = None  # CPU threads a process; default: cores shared out
+
+
+@dataclass
+class RunConfig:
+    """Everything that a run is told."""
+
+    seed: int = 0
+    name: str = ""
+    dry_run: bool = False
+    cache_dir: str = MISSING
+    allow_targets: list[str] = field(default_factory=list)  # prefixes beside "mpo." that _target_ may name
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    score: dict[str, Any] = field(default_factory=dict)
+    partition: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    regime: RegimeConfig = field(default_factory=RegimeConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
