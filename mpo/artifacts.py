@@ -1,0 +1,205 @@
+"""Stage directories: content-addressed, written atomically, shared by runs, resumed where they stopped.
+
+A stage's *fingerprint* covers everything that can change what it writes: its task and version, its slice of the
+configuration, the fingerprints of the stages it reads, the content of files from outside, and library versions. Its
+directory ``<cache>/<task>/<fingerprint>`` exists only when complete, because it is built as ``<fingerprint>.work``
+and renamed. "Cached" and "resumed" are therefore one question: does the directory exist?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of a run's graph.
+
+    Args:
+        name: unique within the run, e.g. ``round2/train``.
+        task: module in :mod:`mpo.stages` whose ``run(context)`` builds the directory.
+        config: the slice of the configuration that ``task`` reads, JSON-able; nothing else reaches it.
+        inputs: stages whose directories it reads, by the name under which it reads them.
+        files: files or folders from outside that it reads, by name; their content counts, not where they lie.
+        resumable: keep a half-built directory for the next attempt (the task continues from it).
+        distributed: runs as a process group of the launcher's size instead of one process.
+        inline: cheap and without a model: runs in the orchestrator's own process.
+    """
+
+    name: str
+    task: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    resumable: bool = False
+    distributed: bool = False
+    inline: bool = False
+
+
+class Store:
+    """The cache directory and the fingerprints of what lies in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._fingerprints: dict[int, tuple[Stage, str]] = {}
+        self._libraries = library_versions()
+
+    def fingerprint(self, stage: Stage) -> str:
+        """Hexadecimal SHA-256 over all that can change the stage's output (20 digits of it)."""
+        known = self._fingerprints.get(id(stage))
+        if known is not None:
+            return known[1]
+        content = {
+            "task": stage.task,
+            "config": stage.config,
+            "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
+            "files": {name: self.file_hash(Path(path)) for name, path in stage.files.items()},
+            "libraries": self._libraries,
+        }
+        digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:20]
+        self._fingerprints[id(stage)] = (stage, digest)  # the stage is kept so that its id stays its own
+        return digest
+
+    def path(self, stage: Stage) -> Path:
+        """Where the stage's directory lies once it is complete."""
+        return self.root / stage.task / self.fingerprint(stage)
+
+    def work_path(self, stage: Stage) -> Path:
+        """Where the stage is being built."""
+        path = self.path(stage)
+        return path.with_name(path.name + ".work")
+
+    def complete(self, stage: Stage) -> bool:
+        """Whether the stage's directory is there, with every file that its manifest lists at its size."""
+        path = self.path(stage)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return all(
+            (path / name).is_file() and (path / name).stat().st_size == size for name, size in manifest["files"].items()
+        )
+
+    @contextlib.contextmanager
+    def lock(self, stage: Stage) -> Iterator[None]:
+        """Hold the right to build the stage; a second run waits here and then finds it complete.
+
+        The kernel drops the lock when its holder dies, however it dies.
+        """
+        path = self.path(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_name(path.name + ".lock"), "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def open_work(self, stage: Stage) -> Path:
+        """An empty directory to build in, or the half-built one of a resumable stage."""
+        work = self.work_path(stage)
+        if work.exists() and not stage.resumable:
+            shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=True)
+        return work
+
+    def commit(self, stage: Stage, facts: Mapping[str, Any]) -> Path:
+        """Write the manifest and give the directory its final name."""
+        work, path = self.work_path(stage), self.path(stage)
+        files = {
+            str(file.relative_to(work)): file.stat().st_size
+            for file in sorted(work.rglob("*"))
+            if file.is_file() and file.name != MANIFEST
+        }
+        manifest = {
+            "stage": stage.name,
+            "task": stage.task,
+            "fingerprint": self.fingerprint(stage),
+            "config": stage.config,
+            "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
+            "outside": {name: self.file_hash(Path(file)) for name, file in stage.files.items()},
+            "libraries": self._libraries,
+            "files": files,
+            **facts,
+        }
+        write_json(work / MANIFEST, manifest)
+        if path.exists():  # an incomplete or damaged directory under the final name
+            shutil.rmtree(path)
+        work.rename(path)
+        return path
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        """The manifest of a complete stage."""
+        loaded: dict[str, Any] = json.loads((self.path(stage) / MANIFEST).read_text())
+        return loaded
+
+    def file_hash(self, path: Path) -> str:
+        """Content hash of a file, or of every file of a folder; remembered by path, size and time of change."""
+        if not path.exists():
+            return f"absent:{path.name}"
+        members = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        digest = hashlib.sha256()
+        for member in members:
+            stat = member.stat()
+            mark = f"{member.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            memo = self.root / "hashes" / hashlib.sha256(mark.encode()).hexdigest()[:32]
+            if memo.is_file():
+                content = memo.read_text()
+            else:
+                with open(member, "rb") as handle:
+                    content = hashlib.file_digest(handle, "sha256").hexdigest()
+                write_text(memo, content)
+            name = member.name if path.is_file() else str(member.relative_to(path))
+            digest.update(f"{name if path.is_dir() else ''}:{content};".encode())
+        return digest.hexdigest()[:20]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that can change a stage's output; absent ones are left out."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no blanks."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which would lock colleagues out of a shared cache
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by readable JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``."""
+    return json.loads(path.read_text(encoding="utf-8"))
