@@ -1,0 +1,1 @@
+"""Data: sources, checks, storage, splits, chat rendering and tokens."""

@@ -1,0 +1,131 @@
+"""Checked access to the fields of one raw row, shared by all layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpo.data.problems import Reason, RowError
+from mpo.types import Message, Response
+
+Row = Mapping[str, Any]
+Warn = Callable[[Reason, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a layout finds in a row, before the checks that all layouts share."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[Response, ...]
+
+
+def field(row: Row, name: str) -> Any:
+    """The row's value of ``name``; raises ``RowError`` (missing_field) where it is absent or null."""
+    value = row.get(name)
+    if value is None:
+        raise RowError(Reason.MISSING_FIELD, f"no '{name}'; the row has {', '.join(sorted(row)) or 'no fields'}")
+    return value
+
+
+def text(value: object, name: str, reason: Reason) -> str:
+    """``value`` as a string that can be encoded (JSON allows lone surrogates, tokenizers and Arrow don't)."""
+    if not isinstance(value, str):
+        raise RowError(reason, f"{name} is {kind(value)}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(Reason.NOT_UNICODE, f"{name} has a lone surrogate at character {error.start}") from None
+    return value
+
+
+def messages(value: object, name: str) -> tuple[Message, ...]:
+    """``[{role, content}, …]`` as messages; raises ``RowError`` (bad_message) for any other shape."""
+    if not isinstance(value, list | tuple):
+        raise RowError(Reason.BAD_MESSAGE, f"{name} is {kind(value)}, not a list of messages")
+    turns = []
+    for index, turn in enumerate(value):
+        where = f"{name}[{index}]"
+        if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
+            raise RowError(Reason.BAD_MESSAGE, f"{where} is not an object with role and content")
+        role = turn["role"]
+        if role not in ("system", "user", "assistant"):
+            raise RowError(Reason.BAD_MESSAGE, f"{where} has role {role!r}, not system, user or assistant")
+        turns.append(Message(role, text(turn["content"], f"{where}.content", Reason.BAD_MESSAGE)))
+    return tuple(turns)
+
+
+def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
+    """A prompt given as text (one user turn) or as messages: [system,] user, assistant, …, user."""
+    if isinstance(value, str):
+        turns: tuple[Message, ...] = (Message("user", text(value, name, Reason.PROMPT_NOT_TEXT)),)
+    elif isinstance(value, list | tuple):
+        turns = messages(value, name)
+    else:
+        raise RowError(Reason.PROMPT_NOT_TEXT, f"{name} is {kind(value)}, neither text nor a list of messages")
+    return checked_prompt(turns, name)
+
+
+def checked_prompt(turns: tuple[Message, ...], name: str) -> tuple[Message, ...]:
+    """``turns`` if they are a prompt: [system,] user, assistant, …, user, the last one not empty."""
+    if not turns:
+        raise RowError(Reason.EMPTY_PROMPT, f"{name} has no messages")
+    body = turns[1:] if turns[0].role == "system" else turns
+    roles = [turn.role for turn in body]
+    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+        order = ", ".join(turn.role for turn in turns)
+        raise RowError(Reason.BAD_ROLE_ORDER, f"{name} has roles {order}; want [system,] user, assistant, …, user")
+    if not body[-1].content.strip():
+        raise RowError(Reason.EMPTY_PROMPT, f"the last user turn of {name} is empty")
+    return turns
+
+
+def conversation(value: object, name: str) -> tuple[tuple[Message, ...], str]:
+    """Messages that end with the assistant's: the prompt's turns (unchecked) and the last turn's text."""
+    turns = messages(value, name)
+    if not turns or turns[-1].role != "assistant":
+        raise RowError(Reason.BAD_ROLE_ORDER, f"{name} does not end with an assistant turn")
+    return turns[:-1], turns[-1].content
+
+
+def score(value: object, name: str) -> float | None:
+    """A finite score, or None where the data has none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RowError(Reason.SCORE_NOT_NUMBER, f"{name} is {kind(value)} {str(value)[:40]!r}, not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RowError(Reason.NAN_SCORE, f"{name} is {number}, not a finite number")
+    return number
+
+
+def items(value: object, name: str) -> list[Any]:
+    """A list that holds something; raises ``RowError`` (no_responses) otherwise."""
+    if not isinstance(value, list | tuple):
+        raise RowError(Reason.NO_RESPONSES, f"{name} is {kind(value)}, not a list")
+    if not value:
+        raise RowError(Reason.NO_RESPONSES, f"{name} is empty")
+    return list(value)
+
+
+def parallel_scores(row: Row, name: str, count: int) -> list[float | None]:
+    """The list ``name`` of scores, one a response; all None where the row has no such list."""
+    values = row.get(name)
+    if values is None:
+        return [None] * count
+    if not isinstance(values, list | tuple) or len(values) != count:
+        found = f"{len(values)} scores" if isinstance(values, list | tuple) else kind(values)
+        raise RowError(Reason.SCORE_COUNT, f"{name} is {found} for {count} responses")
+    return [score(value, f"{name}[{index}]") for index, value in enumerate(values)]
+
+
+def kind(value: object) -> str:
+    """The JSON name of a value's type, for messages."""
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

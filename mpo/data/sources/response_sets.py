@@ -1,0 +1,47 @@
+"""Our own layout: {id, prompt, responses: [{text | response, score?, model?, accepted?}, …]} with any K.
+
+``responses`` may be a list of strings beside a parallel list ``scores``. Parquet of the same shape reads alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpo.data.problems import Reason, RowError
+from mpo.data.sources import fields
+from mpo.data.sources.fields import Draft, Row, Warn
+from mpo.types import Response
+
+KEYS = frozenset({"prompt", "responses"})
+
+
+def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
+    """``score_field`` names the score of a response (default ``score``), or the parallel list (default ``scores``)."""
+    prompt = fields.prompt(fields.field(row, "prompt"))
+    entries = fields.items(fields.field(row, "responses"), "responses")
+    beside = fields.parallel_scores(row, score_field or "scores", len(entries))
+    responses = []
+    for index, entry in enumerate(entries):
+        name = f"responses[{index}]"
+        if isinstance(entry, Mapping):
+            response = _from_object(entry, name, score_field or "score")
+            if response.score is None and beside[index] is not None:
+                response = Response(response.text, beside[index], response.model, response.accepted)
+        else:
+            response = Response(fields.text(entry, name, Reason.RESPONSE_NOT_TEXT), beside[index])
+        responses.append(response)
+    return Draft(prompt, tuple(responses))
+
+
+def _from_object(entry: Row, name: str, score_field: str) -> Response:
+    body = entry.get("text", entry.get("response"))
+    accepted = entry.get("accepted")
+    if accepted is not None and not isinstance(accepted, bool):
+        raise RowError(Reason.BAD_ACCEPTED, f"{name}.accepted is {fields.kind(accepted)}, not true, false or null")
+    model = entry.get("model")
+    return Response(
+        text=fields.text(body, f"{name}.text", Reason.RESPONSE_NOT_TEXT),
+        score=fields.score(entry.get(score_field), f"{name}.{score_field}"),
+        model=None if model is None else str(model),
+        accepted=accepted,
+    )
