@@ -24,6 +24,7 @@ _LETTER: dict[str, str] = {
 _CLASS_LETTER = {name: _LETTER[words[0]] for name, words in CLASSES.items()}
 _TOPIC_NOUNS = {topic: frozenset(nouns) for topic, nouns in TOPICS.items()}
 _SENTENCE = re.compile(r"o?(?:m|ta?n)v(?:m|ta?n)d?i?c?")
+_VERBS = frozenset(VERBS)
 _NORMAL = NormalDist()
 
 
@@ -45,7 +46,7 @@ def true_reward(prompt: str, response: str) -> float:
     letters = ["".join([_LETTER.get(word, "x") for word in sentence]) for sentence in sentences]
     n = len(sentences)
     fluent = sum(_SENTENCE.fullmatch(line) is not None for line in letters) / n
-    verbs = [word for word, letter in zip(words, "".join(f"{line}." for line in letters), strict=False) if letter == "v"]
+    verbs = [word for word in words if word in _VERBS]
     distinct_verbs = len(set(verbs)) / len(verbs) if verbs else 0.0
     distinct_sentences = len(set(map(tuple, sentences))) / n
     kept = _satisfaction(instruction, sentences, letters)

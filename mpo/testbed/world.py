@@ -58,7 +58,7 @@ _PROMPT = re.compile(
 )
 _MOST_REPEATS = 10_000
 # Of ten buckets of the hash; far more prompts exist than a run asks for, so the shares only set the rejection rate.
-_BUCKETS: dict[Split, range] = {"demonstration": range(0, 6), "preference": range(6, 8), "heldout": range(8, 10)}
+_BUCKETS: dict[Split, range] = {"demonstration": range(6), "preference": range(6, 8), "heldout": range(8, 10)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ class Instruction:
             and (self.each is None or self.each in CLASSES)
         )
         if not known:
-            raise DataError("a prompt asks for what the testbed does not know", self.text, "use the testbed's own prompts")
+            raise DataError(
+                "a prompt asks for what the testbed does not know", self.text, "use the testbed's own prompts"
+            )
 
     @property
     def text(self) -> str:
