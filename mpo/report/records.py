@@ -1,0 +1,178 @@
+"""The facts of a finished run, as plain data: what its page is made from and what later comparisons read."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mpo.errors import DataError
+from mpo.track.files import replace_text
+from mpo.track.metrics import read_metrics
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a measure is held against, e.g. ``starting policy`` or ``longer response wins``; the measure's own unit."""
+
+    name: str
+    value: float
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured number with its standard error; ``count`` is the number of prompts or sets behind it.
+
+    A value that is not finite (nothing could be measured) is kept as NaN.
+    """
+
+    value: float
+    standard_error: float | None = None
+    unit: str = ""
+    count: int | None = None
+    baselines: tuple[Baseline, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage: built or taken from the cache, its seconds, peak memory in bytes and folder."""
+
+    name: str
+    cached: bool
+    seconds: float
+    peak_memory_bytes: int | None = None
+    path: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One prompt answered by the starting policy (``before``) and by the trained one (``after``)."""
+
+    prompt: str
+    before: str
+    after: str
+    score_before: float | None = None
+    score_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Values to draw as a histogram, e.g. scores or response lengths; one series a policy."""
+
+    name: str
+    unit: str
+    series: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Everything that a page shows of one run.
+
+    ``folder`` is where the run lives; it is not stored in the file. ``metrics_paths`` are the metrics files of its
+    preference training, one a round, absolute or relative to ``folder``. The first measures of ``evaluation`` are the
+    page's headline. ``created`` is an ISO 8601 time.
+    """
+
+    folder: Path
+    name: str
+    title: str
+    config: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    commit: str
+    hardware: str
+    command: str
+    created: str
+    stages: tuple[StageRow, ...] = ()
+    metrics_paths: tuple[str, ...] = ()
+    evaluation: dict[str, Estimate] = field(default_factory=dict)
+    distributions: tuple[Distribution, ...] = ()
+    data_facts: dict[str, str | int | float] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    samples: tuple[SampleRow, ...] = ()
+
+    @property
+    def micro_scale(self) -> bool:
+        """Whether the run was on the embedded testbed, whose numbers say nothing about language models at scale."""
+        return bool(self.config.get("data", {}).get("source") == "testbed")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the stages that were built."""
+        return sum(stage.seconds for stage in self.stages if not stage.cached)
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The largest stage's peak memory, where any was measured."""
+        return max((s.peak_memory_bytes for s in self.stages if s.peak_memory_bytes is not None), default=None)
+
+    def metrics(self) -> list[list[dict[str, Any]]]:
+        """The records of each metrics file; raises :class:`DataError` where one is missing or broken."""
+        return [read_metrics(self.folder / path) for path in self.metrics_paths]
+
+    def save(self) -> Path:
+        """Writes ``folder/result.json`` atomically and returns its path."""
+        path = self.folder / RESULT_FILE
+        record = _without_nan({key: value for key, value in asdict(self).items() if key != "folder"})
+        replace_text(path, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False))
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> RunReport:
+        """Reads ``folder/result.json``.
+
+        Raises:
+            DataError: the file is missing, or is not the record of a run.
+        """
+        path = folder / RESULT_FILE
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name for f in fields(cls)}
+            if unknown := sorted(set(record) - known):
+                raise DataError(f"unknown fields {unknown}", str(path), "write it again with this version of mpo")
+            return cls(
+                **record
+                | {
+                    "folder": folder,
+                    "stages": tuple(StageRow(**row) for row in record["stages"]),
+                    "metrics_paths": tuple(record["metrics_paths"]),
+                    "evaluation": {name: _estimate(row) for name, row in record["evaluation"].items()},
+                    "distributions": tuple(_distribution(row) for row in record["distributions"]),
+                    "samples": tuple(SampleRow(**row) for row in record["samples"]),
+                }
+            )
+        except FileNotFoundError as error:
+            raise DataError("no result of a run", str(path), "name the folder of a finished run") from error
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise DataError(f"not the record of a run: {error}", str(path), "run it again") from error
+
+
+def _estimate(row: dict[str, Any]) -> Estimate:
+    baselines = tuple(Baseline(**{**b, "value": _number(b["value"])}) for b in row["baselines"])
+    return Estimate(**{**row, "value": _number(row["value"]), "baselines": baselines})
+
+
+def _distribution(row: dict[str, Any]) -> Distribution:
+    series = {name: tuple(map(_number, values)) for name, values in row["series"].items()}
+    return Distribution(row["name"], row["unit"], series)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for numbers that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
