@@ -44,7 +44,9 @@ def _may_be_a_name(text: str) -> bool:
 
 def _file_rows(path: Path) -> Iterator[Found]:
     if not path.name.endswith(SUFFIXES):
-        raise DataError(f"files of type '{path.suffix}' are not read", str(path), f"convert it to {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"files of type '{path.suffix}' are not read", str(path), f"convert it to {', '.join(SUFFIXES)}"
+        )
     if path.stat().st_size == 0:
         raise DataError("the file is empty", str(path), "give a file with at least one row")
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
@@ -57,8 +59,7 @@ def _file_rows(path: Path) -> Iterator[Found]:
 
 
 def _json_rows(path: Path) -> Iterator[Found]:
-    opened: IO[bytes] = cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-    with opened as stream:
+    with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as stream:
         first = _first_character(stream, path)
         # Many .json files hold one object a line; only a leading bracket makes one a single document.
         if path.name.endswith((".json", ".json.gz")) and first == b"[":
