@@ -114,6 +114,7 @@ class ModelConfig:
     parameters: int | None = None
     stop_token_ids: list[int] = field(default_factory=list)
     scratch: ScratchConfig | None = None
+    reference: str | None = None  # another reference than the policy that training starts from: hub name or folder
 
 
 @dataclass
@@ -186,10 +187,10 @@ class EvaluateConfig:
 
 @dataclass
 class RegimeConfig:
-    """The list of stages by name; ``rounds`` counts for the iterative regime."""
+    """The list of stages by name; ``responses`` is what ``sft`` imitates. ``rounds`` stands at the top level."""
 
     name: Regime = Regime.off_policy
-    rounds: int = 1
+    responses: SftResponses = SftResponses.best
 
 
 @dataclass
@@ -220,6 +221,7 @@ class RunConfig:
 
     seed: int = 0
     name: str = ""
+    rounds: int = 1  # of the iterative regime
     dry_run: bool = False
     cache_dir: str = MISSING
     allow_targets: list[str] = field(default_factory=list)  # prefixes beside "mpo." that _target_ may name
