@@ -69,6 +69,7 @@ class TrainConfig:
     """One training stage. Batches count response sets, not responses."""
 
     lr: float = 5e-7
+    round_lr: list[float] = field(default_factory=list)  # iterative regime: one for each round, in place of lr
     schedule: Schedule = Schedule.cosine
     warmup_ratio: float = 0.1
     epochs: int = 1
@@ -114,7 +115,9 @@ class ModelConfig:
     parameters: int | None = None
     stop_token_ids: list[int] = field(default_factory=list)
     scratch: ScratchConfig | None = None
-    reference: str | None = None  # another reference than the policy that training starts from: hub name or folder
+    # Another reference than the policy that training starts from: hub name or folder; "none" forbids a reference.
+    reference: str | None = None
+    beta: float = 0.01  # what losses on the log-ratio take as their beta (MPO table 10 gives it by model)
 
 
 @dataclass
