@@ -1,0 +1,153 @@
+"""DPO and its relatives: contrasts of pairs, bin_i < bin_j.
+
+Where a partition gives more than one pair, all but SPPO-hard take the mean over the pairs; ORPO's likelihood term and
+SPPO-hard take the mean over each side. One pair is the published loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from mpo.errors import ConfigError
+from mpo.losses.base import ORDERED_BINS, Loss, check_not_negative, check_positive
+from mpo.losses.contrasts import negative_log_sigmoid, pairwise
+from mpo.losses.inputs import LossInputs, set_mean
+from mpo.losses.rewards import log_odds, log_ratio, mean_logp
+from mpo.partition import Shape
+
+
+@dataclass(frozen=True)
+class _LogRatioLoss(Loss):
+    beta: float = 0.1
+    needs_reference: ClassVar[bool] = True
+    default_partition: ClassVar[str] = "best_vs_worst"
+    fits: ClassVar[frozenset[Shape]] = ORDERED_BINS
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta)
+
+    def implicit_reward(self, inputs: LossInputs) -> Tensor:
+        return self.beta * log_ratio(inputs)
+
+
+@dataclass(frozen=True)
+class DPO(_LogRatioLoss):
+    """−log σ(β(r_w − r_b)) (arXiv 2305.18290; MPO eq. 2).
+
+    ``label_smoothing`` ε gives −(1−ε) log σ(h) − ε log σ(−h) (conservative DPO).
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 0.5:
+            what = f"label_smoothing is {self.label_smoothing}"
+            raise ConfigError(what, "loss.label_smoothing", "give a share in [0, 0.5)")
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        return pairwise(self.implicit_reward(inputs), inputs.bins_BK, self._link)
+
+    def _link(self, gap: Tensor) -> Tensor:
+        if self.label_smoothing == 0:
+            return negative_log_sigmoid(gap)
+        right = (1 - self.label_smoothing) * negative_log_sigmoid(gap)
+        return right + self.label_smoothing * negative_log_sigmoid(-gap)
+
+
+@dataclass(frozen=True)
+class DPOAllPairs(DPO):
+    """Mean DPO loss over all pairs S_i > S_j ("NC2-DPO", MPO appendix I)."""
+
+    default_partition: ClassVar[str] = "ranks"
+
+
+@dataclass(frozen=True)
+class DPOCrossPairs(DPO):
+    """Mean DPO loss over accepted × rejected (MPO 7.1)."""
+
+    default_partition: ClassVar[str] = "mean"
+
+
+@dataclass(frozen=True)
+class IPO(_LogRatioLoss):
+    """(r_w − r_b − 1/(2β))², on summed log-ratios (arXiv 2310.12036)."""
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        return pairwise(log_ratio(inputs), inputs.bins_BK, lambda gap: (gap - 0.5 / self.beta) ** 2)
+
+
+@dataclass(frozen=True)
+class RDPO(_LogRatioLoss):
+    """−log σ(β(r_w − r_b) + α(n_w − n_b)): DPO with a length penalty of α a token (arXiv 2403.19159)."""
+
+    alpha: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative("alpha", self.alpha)
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        return pairwise(self.implicit_reward(inputs) + self.alpha * inputs.lengths_BK, inputs.bins_BK)
+
+
+@dataclass(frozen=True)
+class SimPO(Loss):
+    """−log σ(β(l_w/n_w − l_b/n_b) − γ) (arXiv 2405.14734)."""
+
+    beta: float = 2.0
+    gamma: float = 0.5
+    default_partition: ClassVar[str] = "best_vs_worst"
+    fits: ClassVar[frozenset[Shape]] = ORDERED_BINS
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta)
+        check_not_negative("gamma", self.gamma)
+
+    def implicit_reward(self, inputs: LossInputs) -> Tensor:
+        return self.beta * mean_logp(inputs)
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        z_BK = self.implicit_reward(inputs)
+        return pairwise(z_BK, inputs.bins_BK, lambda gap: negative_log_sigmoid(gap - self.gamma))
+
+
+@dataclass(frozen=True)
+class ORPO(Loss):
+    """−l_w/n_w − λ log σ(logit p_w − logit p_b) (arXiv 2403.07691); ``lam`` is λ."""
+
+    lam: float = 0.1
+    default_partition: ClassVar[str] = "best_vs_worst"
+
+    def __post_init__(self) -> None:
+        check_not_negative("lam", self.lam)
+
+    def implicit_reward(self, inputs: LossInputs) -> Tensor:
+        return log_odds(inputs)
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        contrast_B = pairwise(self.implicit_reward(inputs), inputs.bins_BK)
+        return self.lam * contrast_B - set_mean(mean_logp(inputs), inputs.bins_BK == 0)
+
+
+@dataclass(frozen=True)
+class SPPOHard(Loss):
+    """(r_w − 1/(2β))² + (r_b + 1/(2β))² (arXiv 2405.00675)."""
+
+    beta: float = 0.001
+    needs_reference: ClassVar[bool] = True
+    default_partition: ClassVar[str] = "best_vs_worst"
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta)
+
+    def implicit_reward(self, inputs: LossInputs) -> Tensor:
+        return self.beta * log_ratio(inputs)
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        r_BK, goal = log_ratio(inputs), 0.5 / self.beta
+        accepted_B = set_mean((r_BK - goal) ** 2, inputs.bins_BK == 0)
+        return accepted_B + set_mean((r_BK + goal) ** 2, inputs.bins_BK > 0)
