@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mpo
+
 MANIFEST = "manifest.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy")
 
@@ -33,6 +35,7 @@ class Stage:
         name: unique within the run, e.g. ``round2/train``.
         task: module in :mod:`mpo.stages` whose ``run(context)`` builds the directory.
         config: the slice of the configuration that ``task`` reads, JSON-able; nothing else reaches it.
+        settings: what ``task`` reads beside it that cannot change what it writes (how often it checkpoints, say).
         inputs: stages whose directories it reads, by the name under which it reads them.
         files: files or folders from outside that it reads, by name; their content counts, not where they lie.
         resumable: keep a half-built directory for the next attempt (the task continues from it).
@@ -43,6 +46,7 @@ class Stage:
     name: str
     task: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
@@ -167,7 +171,7 @@ class Store:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that can change a stage's output; absent ones are left out."""
-    versions = {}
+    versions = {"mpo": mpo.__version__}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

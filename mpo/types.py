@@ -18,13 +18,14 @@ class Response:
     """One response to a prompt.
 
     ``score`` is a reward on any scale (larger is better), ``accepted`` the data's own mark where it has one,
-    ``model`` who wrote it.
+    ``model`` who wrote it. ``finished`` is False where sampling hit its limit: such a text has no end of turn.
     """
 
     text: str
     score: float | None = None
     model: str | None = None
     accepted: bool | None = None
+    finished: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""What a policy is worth: held-out ranking, sampled responses, win rates."""

@@ -1,0 +1,157 @@
+"""How a stage's process, or process group, is started: torch's elastic agent over a preloaded fork server.
+
+The fork server has imported torch and transformers but run nothing, so a stage's process starts in a tenth of a second
+with a clean device. Several machines meet through torch.distributed's rendezvous.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from mpo.config.schema import LauncherConfig
+from mpo.errors import ConfigError, DataError, UserError
+from mpo.stages.context import StageContext
+
+PRELOADED = ["torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"]
+ERROR_FILE = "error.json"
+USAGE_FILE = "usage.json"
+LOG_FOLDER = "logs"
+STOPPED = 128 + signal.SIGTERM
+"""Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
+
+_ERRORS = {cls.__name__: cls for cls in (UserError, ConfigError, DataError)}
+
+
+class StageFailed(RuntimeError):
+    """A stage's process ended by a bug of ours or was killed; the message ends with where its log lies."""
+
+
+def prepare_fork_server() -> None:
+    """Start importing the heavy libraries in the background; the first stage then need not wait for them."""
+    import multiprocessing
+    from multiprocessing import forkserver
+
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+
+
+def run_inline(context: StageContext) -> None:
+    """Run a light stage in this process."""
+    started = time.monotonic()
+    importlib.import_module(f"mpo.stages.{context.task}").run(context)
+    write_usage(context.output, started)
+
+
+def run_group(context: StageContext, config: LauncherConfig, distributed: bool, run_id: str) -> None:
+    """Run a stage in one process, or (``distributed``) in ``nodes × processes`` of them; returns when all are done.
+
+    Raises:
+        UserError: what the stage raised as such, in one line.
+        StageFailed: with the stage's traceback for everything else.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    processes = config.processes if distributed else 1
+    nodes = config.nodes if distributed else 1
+    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+    error = context.output / ERROR_FILE
+    error.unlink(missing_ok=True)
+    logs = context.output / LOG_FOLDER
+    logs.mkdir(exist_ok=True)
+    launch = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint=config.rendezvous if nodes > 1 else "localhost:0",
+        run_id=run_id,
+        start_method="forkserver",
+        max_restarts=0,
+        monitor_interval=0.05,
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+    )
+    try:
+        with _quiet_elastic():
+            elastic_launch(launch, _work)(str(context.output), threads)
+    except ChildFailedError as failed:
+        if error.exists():
+            told = json.loads(error.read_text())
+            if told["kind"] in _ERRORS:
+                raise _ERRORS[told["kind"]](told["what"], told["where"], told["remedy"]) from None
+            raise StageFailed(f"{told['traceback']}log: {logs}") from None
+        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        if STOPPED in codes.values():
+            raise KeyboardInterrupt from None
+        raise StageFailed(f"stage {context.task}: processes ended with {codes}; log: {logs}") from None
+
+
+def _work(output: str, threads: int) -> None:
+    """One process of a stage."""
+    _die_with_parent()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    started = time.monotonic()
+    context = StageContext.read(Path(output) / "stage.json")
+    try:
+        importlib.import_module(f"mpo.stages.{context.task}").run(context)
+    except UserError as mistake:
+        kind = next(name for name in (type(mistake).__name__, "UserError") if name in _ERRORS)
+        report = {"kind": kind, "what": mistake.what, "where": mistake.where, "remedy": mistake.remedy}
+        (context.output / ERROR_FILE).write_text(json.dumps(report))
+        sys.exit(2)
+    except Exception:
+        report = {"kind": "bug", "traceback": traceback.format_exc()}
+        (context.output / ERROR_FILE).write_text(json.dumps(report))
+        raise
+    if context.rank == 0:
+        write_usage(context.output, started)
+
+
+def write_usage(output: Path, started: float) -> None:
+    """Seconds and peak memory in bytes of this process, for the manifest and the report."""
+    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": _peak_memory()}
+    (output / USAGE_FILE).write_text(json.dumps(usage))
+
+
+def _peak_memory() -> int:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the one that started it is gone, so that no orphan trains on."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _quiet_elastic():  # type: ignore[no-untyped-def]
+    """Keep the agent's own reports off the console: the stage's error is told once, by us."""
+    import logging
+
+    logger = logging.getLogger("torch.distributed.elastic")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

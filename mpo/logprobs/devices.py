@@ -1,0 +1,20 @@
+"""Which device a process computes on, and how it meets the others of its group."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import distributed as dist
+
+
+def join_group() -> torch.device:
+    """Join the group that the launcher's environment describes, if it has several processes; returns the device."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device

@@ -1,0 +1,284 @@
+"""Which stages in which order: a regime is a list of stages, composed from the configuration.
+
+Every stage is known before the first one runs, so a plan can say what is cached, in every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mpo.artifacts import Stage, Store
+from mpo.config.schema import DataConfig, Regime, RunConfig, SampleConfig, SftResponses, TrainConfig
+from mpo.losses import Loss
+from mpo.stages.context import to_plain
+
+TESTBED = "testbed"
+TRUE_REWARD = {"_target_": "mpo.score.function.FunctionScorer", "function": "mpo.testbed.reward.true_reward"}
+SFT_LOSS = {"_target_": "mpo.losses.SFT"}
+EVERYTHING = {"_target_": "mpo.partition.Everything"}
+BASELINE_SEED = 0
+"""Seed of the starting policy's evaluation samples: one baseline for all seeds and losses."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model that a stage loads: what a stage of this run wrote, or a folder or hub name from outside."""
+
+    stage: Stage | None = None
+    path: str | None = None
+    revision: str | None = None
+
+    def attach(self, stage: Stage, role: str = "policy") -> Stage:
+        """``stage`` with this policy as its input ``role``."""
+        if self.stage is not None:
+            return replace(stage, inputs={**stage.inputs, role: self.stage})
+        assert self.path is not None
+        if Path(self.path).expanduser().exists():
+            return replace(stage, files={**stage.files, role: str(Path(self.path).expanduser().resolve())})
+        named = {role: {"path": self.path, "revision": self.revision}}
+        return replace(stage, config={**stage.config, **named})
+
+
+@dataclass(frozen=True)
+class Round:
+    """The stages of one pass from response sets to an evaluated policy."""
+
+    prepare: Stage
+    partition: Stage
+    reference: Stage | None
+    train: Stage
+    evaluate: Stage
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A run's stages: ``data`` first, then what makes the starting policy, then ``rounds``."""
+
+    data: Stage
+    start: Policy
+    rounds: list[Round] = field(default_factory=list)
+
+    def stages(self, store: Store) -> Iterator[Stage]:
+        """Every stage once, inputs before those who read them."""
+        seen: set[str] = set()
+
+        def walk(stage: Stage) -> Iterator[Stage]:
+            mark = store.fingerprint(stage)
+            if mark in seen:
+                return
+            seen.add(mark)
+            for other in stage.inputs.values():
+                yield from walk(other)
+            yield stage
+
+        for one in self.rounds:
+            yield from walk(one.evaluate)
+
+
+def compose(config: RunConfig, loss: Loss) -> Graph:
+    """The graph of a run; ``loss`` is the configured loss, for what it declares that it needs."""
+    rounds = config.rounds if config.regime.name is Regime.iterative else 1
+    data = _data(config, loss, rounds)
+    start = _starting_policy(config, data)
+    graph = Graph(data, start)
+    newest = start
+    for number in range(1, rounds + 1):
+        prefix = f"round{number}/" if rounds > 1 else ""
+        sets = _sets(config, data, newest, prefix, number, rounds)
+        one = _round(config, loss, prefix, data, sets, start=start, policy=newest, seed=config.seed + number - 1)
+        graph.rounds.append(one)
+        newest = Policy(stage=one.train)
+    return graph
+
+
+def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
+    data = config.data
+    if data.source == TESTBED:
+        world = to_plain(data.testbed)
+        prompts = {"prompts": world["prompts"] * rounds, "heldout_prompts": world["heldout_prompts"], "seed": world["seed"]}
+        return Stage("data", "testbed", {"part": "prompts", **prompts})
+    spec = {
+        key: to_plain(getattr(data, key))
+        for key in ("layout", "split", "revision", "score_field", "heldout_split", "heldout", "fraction", "limit",
+                    "split_seed", "max_skipped_share")
+    }  # fmt: skip
+    from_policy = config.regime.name in (Regime.on_policy, Regime.iterative)
+    spec["needs_scores"] = config.regime.name is Regime.off_policy and loss.contrasts
+    spec["contrasts"] = loss.contrasts and not from_policy
+    stage = Stage("data", "data", spec)
+    for role, source in (("source", data.source), ("heldout_source", data.heldout_source)):
+        if source is not None:
+            stage = _attach_source(stage, role, source)
+    return stage
+
+
+def _attach_source(stage: Stage, role: str, source: str) -> Stage:
+    path = Path(source).expanduser()
+    if path.exists():
+        return replace(stage, files={**stage.files, role: str(path.resolve())})
+    return replace(stage, config={**stage.config, role: source})
+
+
+def _starting_policy(config: RunConfig, data: Stage) -> Policy:
+    """The model named in the config, or one made from nothing: random weights, tokenizer, supervised fine-tuning."""
+    model = config.model
+    if model.scratch is None:
+        return Policy(path=model.path, revision=model.revision)
+    scratch = model.scratch
+    examples = data
+    if config.data.source == TESTBED:
+        world = config.data.testbed
+        demonstrations = {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed}
+        examples = Stage("start/demonstrations", "testbed", demonstrations)
+    made = {"architecture": dict(model.architecture), "tokenizer": scratch.tokenizer, "seed": scratch.seed}
+    if scratch.tokenizer != TESTBED:
+        made["vocab_size"] = scratch.vocab_size
+    init = Policy(Stage("start/init", "init", made, inputs={"sets": examples}))
+    if config.regime.name is Regime.sft:
+        return init
+    prepare = _prepare(config, "start/", examples, init, flatten=scratch.responses)
+    all_in_one = _partition_config(config, EVERYTHING, 0, contrasts=False, needs_sides=False)
+    partition = Stage("start/partition", "partition", all_in_one, inputs={"prepare": prepare}, inline=True)
+    train = _train(config, "start/sft", SFT_LOSS, scratch.sft, scratch.seed)
+    train = init.attach(replace(train, inputs={"prepare": prepare, "partition": partition}))
+    return Policy(stage=train)
+
+
+def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: int, rounds: int) -> Stage:
+    """Response sets with scores: the data's own, or sampled from ``sampler`` and scored."""
+    from_policy = config.regime.name in (Regime.on_policy, Regime.iterative)
+    testbed_sets = config.data.source == TESTBED and config.regime.name is Regime.off_policy
+    if not (from_policy or testbed_sets):
+        return data
+    share = {"round": number, "rounds": rounds, "seed_rounds": config.data.split_seed}
+    splits = {"splits": ["train", "heldout"], **share}
+    sample = _sample(config, f"{prefix}sample", config.sample, splits, sampler, data, config.seed + number - 1)
+    return _score(f"{prefix}score", config, sample)
+
+
+def _score(name: str, config: RunConfig, sample: Stage) -> Stage:
+    return Stage(name, "score", {"scorer": dict(config.score), "allow_targets": list(config.allow_targets)}, inputs={"sets": sample}, inline=True)
+
+
+def _sample(
+    config: RunConfig, name: str, how: SampleConfig, which: Mapping[str, Any], sampler: Policy, prompts: Stage, seed: int
+) -> Stage:
+    slices = {"sample": to_plain(how), "seed": seed, **which, **_tokenizer_config(config)}
+    slices["stop_token_ids"] = list(config.model.stop_token_ids)
+    return sampler.attach(Stage(name, "sample", slices, inputs={"prompts": prompts}))
+
+
+def _tokenizer_config(config: RunConfig) -> dict[str, Any]:
+    model = config.model
+    return {
+        "tokenizer": model.tokenizer,
+        "chat_template": model.chat_template,
+        "trust_remote_code": model.trust_remote_code,
+    }
+
+
+def _prepare(config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatten: SftResponses | None = None) -> Stage:
+    data: DataConfig = config.data
+    slices = {
+        "max_prompt_tokens": data.max_prompt_tokens,
+        "max_tokens": data.max_tokens,
+        "max_skipped_share": data.max_skipped_share,
+        "flatten": flatten.name if flatten else None,
+        **_tokenizer_config(config),
+    }
+    return policy.attach(Stage(f"{prefix}prepare", "prepare", slices, inputs={"sets": sets}))
+
+
+def _partition_config(
+    config: RunConfig, partition: Mapping[str, Any], seed: int, contrasts: bool, needs_sides: bool
+) -> dict[str, Any]:
+    return {
+        "partition": dict(partition),
+        "transform": to_plain(config.data.score),
+        "seed": seed,
+        "contrasts": contrasts,
+        "needs_sides": needs_sides,
+        "allow_targets": list(config.allow_targets),
+    }
+
+
+def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainConfig, seed: int) -> Stage:
+    plain = to_plain(train)
+    settings = {key: plain.pop(key) for key in ("checkpoint_every", "keep_checkpoints")}
+    slices = {
+        "loss": dict(loss),
+        "train": plain,
+        "seed": seed,
+        "processes": config.launcher.processes * config.launcher.nodes,
+        "stop_token_ids": list(config.model.stop_token_ids),
+        "allow_targets": list(config.allow_targets),
+        **_tokenizer_config(config),
+    }
+    return Stage(name, "train", slices, settings={"checkpointing": settings}, resumable=True, distributed=True)
+
+
+def _round(
+    config: RunConfig, loss: Loss, prefix: str, data: Stage, sets: Stage, *, start: Policy, policy: Policy, seed: int
+) -> Round:
+    """Train ``policy`` on ``sets`` against itself as reference, then compare with ``start``."""
+    sft = config.regime.name is Regime.sft
+    prepare = _prepare(config, prefix, sets, start, flatten=config.regime.responses if sft else None)
+    inputs = {"prepare": prepare}
+    slices = _partition_config(config, config.partition, seed, loss.contrasts, loss.needs_sides)
+    partition = Stage(f"{prefix}partition", "partition", slices, inputs=inputs, inline=True)
+    reference = None
+    reference_policy = policy
+    if config.model.reference is not None:
+        reference_policy = Policy(path=config.model.reference)
+    if loss.needs_reference:
+        how = {
+            "precision": to_plain(config.train.precision),
+            "micro_batch": config.train.micro_batch,
+            "mismatched": loss.needs_mismatched_kl,
+            "processes": config.launcher.processes * config.launcher.nodes,
+            "trust_remote_code": config.model.trust_remote_code,
+        }
+        reference = reference_policy.attach(
+            Stage(f"{prefix}reference", "reference", how, inputs=inputs, distributed=True)
+        )
+    train = _train(config, f"{prefix}train", config.loss, config.train, seed)
+    train_inputs = {"prepare": prepare, "partition": partition}
+    if reference is not None:
+        train_inputs["reference"] = reference
+    own_reference = reference is not None and reference_policy is policy
+    train = replace(train, inputs=train_inputs, config={**train.config, "policy_is_reference": own_reference})
+    train = policy.attach(train)
+    return Round(prepare, partition, reference, train, _evaluate(config, prefix, data, train, start, seed))
+
+
+def _evaluate(config: RunConfig, prefix: str, data: Stage, train: Stage, start: Policy, seed: int) -> Stage:
+    """Held-out ranking always; in the testbed also samples at each temperature, judged against the start's."""
+    slices: dict[str, Any] = {
+        "loss": dict(config.loss),
+        "precision": to_plain(config.train.precision),
+        "allow_targets": list(config.allow_targets),
+        **_tokenizer_config(config),
+    }
+    inputs = {name: train.inputs[name] for name in ("prepare", "partition", "reference") if name in train.inputs}
+    inputs["train"] = train
+    if config.data.source == TESTBED and config.regime.name is not Regime.sft:
+        slices["temperatures"] = list(config.evaluate.temperatures)
+        slices["seed"] = seed
+        for temperature in config.evaluate.temperatures:
+            how = replace(config.sample, n=config.evaluate.samples, temperature=temperature, top_p=1.0)
+            heldout = {"splits": ["heldout"], "round": 1, "rounds": 1, "seed_rounds": 0}
+            for who, sampler, sampler_seed in (
+                ("start", start, BASELINE_SEED),
+                ("policy", Policy(stage=train), seed),
+            ):
+                name = f"{prefix if who == 'policy' else ''}evaluate/{who}@{temperature:g}"
+                sample = _sample(config, name, how, heldout, sampler, data, sampler_seed)
+                inputs[f"{who}@{temperature:g}"] = replace(
+                    Stage(f"{name}/score", "score", {"scorer": TRUE_REWARD, "allow_targets": []}, inline=True),
+                    inputs={"sets": sample},
+                )
+    stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings={"batch": config.evaluate.batch}, inputs=inputs)
+    return start.attach(stage, "start")

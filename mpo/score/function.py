@@ -1,0 +1,55 @@
+"""A Python function as scorer."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mpo.errors import ConfigError, DataError
+from mpo.types import Message
+
+
+class Scorer(Protocol):
+    """Scores the responses of one set."""
+
+    def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
+        """One score for each of ``texts``; larger is better."""
+
+
+@dataclass(frozen=True)
+class FunctionScorer:
+    """Calls ``function(prompt_text, response_text, **options) -> float`` of an importable module.
+
+    ``prompt_text`` is the last user turn. ``function`` is ``package.module.name``; naming one runs its module's code,
+    so it comes from the configuration only, never from data.
+    """
+
+    function: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> Callable[..., float]:
+        """The function itself.
+
+        Raises:
+            ConfigError: nothing importable has that name, or it cannot be called.
+        """
+        module_name, _, name = self.function.rpartition(".")
+        try:
+            function = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            remedy = "give package.module.function of an installed module"
+            raise ConfigError(f"cannot import '{self.function}': {error}", "score.function", remedy) from error
+        if not callable(function):
+            raise ConfigError(f"'{self.function}' is not a function", "score.function", "name a function")
+        return function  # type: ignore[no-any-return]
+
+    def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
+        function = self.resolve()
+        question = next(turn.content for turn in reversed(prompt) if turn.role == "user")
+        scores = [function(question, text, **self.options) for text in texts]
+        for score in scores:
+            if not isinstance(score, int | float):
+                raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a float")
+        return [float(score) for score in scores]

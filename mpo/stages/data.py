@@ -1,0 +1,134 @@
+"""Read response sets from a source, check every row, hold some prompts out: ``train.parquet``, ``heldout.parquet``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mpo.artifacts import write_json
+from mpo.data.problems import Problem, ProblemCounts, Reason
+from mpo.data.sources import SourceSpec, read_sets
+from mpo.data.split import prompt_key, split_heldout, take_fraction
+from mpo.data.store import read_stored_sets, write_sets
+from mpo.errors import DataError
+from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.types import ResponseSet
+
+_SHOWN = 20
+
+
+class _Findings:
+    """Problems of one read: counted, the first few kept, unusable sets told apart from merely odd ones."""
+
+    def __init__(self, fatal: set[Reason]) -> None:
+        self.counts = ProblemCounts()
+        self.first: list[Problem] = []
+        self.first_warnings: list[Problem] = []
+        self.fatal_ids: set[str] = set()
+        self._fatal = fatal
+
+    def __call__(self, problem: Problem) -> None:
+        self.counts(problem)
+        unusable = problem.severity == "error" or problem.reason_code in self._fatal
+        if unusable and problem.severity == "warning":
+            self.fatal_ids.add(problem.id)
+        kept = self.first if unusable else self.first_warnings
+        if len(kept) < _SHOWN:
+            kept.append(problem)
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """Sets that cannot be used, by reason."""
+        fatal = {reason: n for reason, n in self.counts.warnings.items() if reason in self._fatal}
+        return {str(reason): n for reason, n in {**self.counts.errors, **fatal}.items()}
+
+
+def run(context: StageContext) -> None:
+    """Write the sets of the source, split by prompt.
+
+    Raises:
+        DataError: nothing usable, too many unusable rows, or no set that the loss can learn from.
+    """
+    config, out = context.config, context.output
+    findings = _Findings({Reason.NO_SCORE} if config["needs_scores"] else set())
+    whole = out / "all.parquet"
+    keys = _read(context, "source", config["split"], findings, whole, config["limit"])
+    _check(findings, len(keys), config)
+    if "heldout_source" in context.files or "heldout_source" in config or config["heldout_split"]:
+        role = "source" if config["heldout_split"] and "heldout_source" not in {**context.files, **config} else "heldout_source"
+        split = config["heldout_split"] or config["split"]
+        heldout_keys = set(_read(context, role, split, findings, out / "heldout.parquet", None))
+        train = [index for index, key in enumerate(keys) if key not in heldout_keys]
+        heldout_count, shared = len(heldout_keys), len(keys) - len(train)
+    else:
+        share = config["heldout"]
+        parts = split_heldout(keys, share if share < 1 else int(share), config["split_seed"])
+        train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
+        write_sets(out / "heldout.parquet", _only(whole, set(parts.heldout)))
+    chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
+    write_sets(out / "train.parquet", _only(whole, {train[position] for position in chosen}))
+    whole.unlink()
+    write_json(
+        out / SUMMARY_FILE,
+        {
+            "source": Path(_source(context, "source")).name,
+            "sets": {"train": len(chosen), "heldout": heldout_count},
+            "skipped": findings.unusable,
+            "warnings": {str(reason): n for reason, n in findings.counts.warnings.items()},
+            "left_out_because_heldout": shared,
+            "problems": [str(problem) for problem in findings.first],
+        },
+    )
+
+
+def _source(context: StageContext, role: str) -> str:
+    return str(context.files[role]) if role in context.files else str(context.config[role])
+
+
+def _read(
+    context: StageContext, role: str, split: str, findings: _Findings, out: Path, limit: int | None
+) -> list[str]:
+    """Store the usable sets in ``out``; returns their prompt keys."""
+    config = context.config
+    spec = SourceSpec(_source(context, role), config["layout"], split, config["revision"], config["score_field"])
+    keys: list[str] = []
+    progress = context.progress()
+
+    def usable() -> Iterator[ResponseSet]:
+        for one in itertools.islice(read_sets(spec, findings), limit):
+            if one.id in findings.fatal_ids:
+                continue
+            keys.append(prompt_key(one.prompt))
+            progress.update(len(keys), limit or 0, "sets")
+            yield one
+
+    write_sets(out, usable())
+    progress.close()
+    return keys
+
+
+def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
+    skipped = sum(findings.unusable.values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
+    if skipped and (not usable or skipped > config["max_skipped_share"] * (skipped + usable)):
+        first = findings.first[0]
+        raise DataError(
+            f"{first.reason_code}: {first.message} ({skipped} of {skipped + usable} sets cannot be used: {reasons})",
+            first.where,
+            "mend the data, or raise data.max_skipped_share",
+        )
+    no_signal = [p for p in findings.first_warnings if p.reason_code in (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)]
+    count = findings.counts.warnings[Reason.ONE_RESPONSE] + findings.counts.warnings[Reason.EQUAL_SCORES]
+    if config["contrasts"] and no_signal and count >= usable:
+        first = no_signal[0]
+        raise DataError(
+            f"{first.reason_code}: {first.message} (so with all {usable} sets)",
+            first.where,
+            "give sets with at least two responses of different scores, or use loss=sft",
+        )
+
+
+def _only(path: Path, indices: set[int]) -> Iterator[ResponseSet]:
+    return (one for index, one in enumerate(read_stored_sets(path)) if index in indices)

@@ -1,0 +1,30 @@
+"""Which model folder or hub name a stage is to load, whatever it came from."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from mpo.data.tokenizer import load_tokenizer
+from mpo.stages.context import StageContext
+
+POLICY_FOLDER = "policy"
+"""Name of the Hugging Face folder inside the directory of a stage that makes a policy."""
+
+
+def model_source(context: StageContext, role: str = "policy") -> tuple[str, str | None]:
+    """(folder or hub name, revision) of the model that the stage knows as ``role``."""
+    if role in context.inputs:
+        return str(context.inputs[role] / POLICY_FOLDER), None
+    if role in context.files:
+        return str(context.files[role]), None
+    named = context.config[role]
+    return named["path"], named["revision"]
+
+
+def stage_tokenizer(context: StageContext, role: str = "policy") -> PreTrainedTokenizerBase:
+    """The tokenizer of that model, or the one that the config names instead."""
+    path, revision = model_source(context, role)
+    config = context.config
+    if config["tokenizer"] is not None:
+        path, revision = config["tokenizer"], None
+    return load_tokenizer(path, config["chat_template"], config["trust_remote_code"], revision)

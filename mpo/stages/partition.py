@@ -1,0 +1,54 @@
+"""Transform scores, sort each set's responses into bins, and say which sets carry no signal and why."""
+
+from __future__ import annotations
+
+import hashlib
+
+from mpo.artifacts import write_json
+from mpo.config.schema import ScoreTransformConfig
+from mpo.config.targets import build
+from mpo.data.assignments import Assignments
+from mpo.data.tokens import TokenizedSets
+from mpo.errors import DataError
+from mpo.partition import Partition, ScoreTransform, no_signal_reason
+from mpo.stages.context import SUMMARY_FILE, StageContext, to_plain
+
+
+def run(context: StageContext) -> None:
+    """Write ``train/`` and ``heldout/`` assignments.
+
+    Raises:
+        DataError: no training set carries a signal.
+    """
+    config = context.config
+    partition = build(config["partition"], Partition, config["allow_targets"], "partition")
+    transform = ScoreTransform(**to_plain(context.section(ScoreTransformConfig, "transform")))
+    facts = {}
+    for split in ("train", "heldout"):
+        folder = context.inputs["prepare"] / split
+        if not folder.exists():
+            continue
+        sets = TokenizedSets.load(folder)
+        rows = []
+        for index in range(len(sets)):
+            one = sets[index]
+            if config["contrasts"]:
+                scores = transform([float(score) for score in one.scores], one.id)
+            else:  # nothing is compared, so a set without scores will do
+                scores = [0.0 if score is None else float(score) for score in one.scores]
+            bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
+            reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
+            rows.append((scores, bins, reason))
+        assignments = Assignments.build(rows)
+        assignments.save(context.output / split)
+        facts[split] = {"sets": len(rows), "usable": len(assignments.usable), "skipped": assignments.skipped}
+        if split == "train" and not assignments.usable:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in assignments.skipped.items())
+            remedy = "use a partition that leaves both sides filled, or other data"
+            raise DataError(f"no training set carries a signal for this loss: {reasons}", "partition", remedy)
+    write_json(context.output / SUMMARY_FILE, facts)
+
+
+def _draw(seed: int, set_id: str) -> int:
+    """The integer that a random choice in a set is made with: by seed and id, whatever the order of the sets."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}|{set_id}".encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,67 @@
+"""Render and tokenise response sets: ``train/`` and ``heldout/``, memory-mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+
+from mpo.artifacts import write_json
+from mpo.config.schema import SftResponses
+from mpo.data.problems import ProblemCounts
+from mpo.data.store import read_stored_sets
+from mpo.data.tokens import tokenize_sets
+from mpo.errors import DataError
+from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.models import stage_tokenizer
+from mpo.types import ResponseSet
+
+
+def run(context: StageContext) -> None:
+    """Tokenise every split of the input sets.
+
+    Raises:
+        DataError: more sets than allowed cannot be tokenised.
+    """
+    config = context.config
+    tokenizer = stage_tokenizer(context)
+    flatten = SftResponses[config["flatten"]] if config["flatten"] else None
+    facts, progress = {}, context.progress()
+    for split in ("train", "heldout"):
+        path = context.inputs["sets"] / f"{split}.parquet"
+        if not path.exists():
+            continue
+        counts = ProblemCounts()
+        sets: Iterable[ResponseSet] = read_stored_sets(path)
+        stats = tokenize_sets(
+            sets if flatten is None else flattened(sets, flatten),
+            tokenizer,
+            max_prompt_tokens=config["max_prompt_tokens"],
+            max_tokens=config["max_tokens"],
+            out=context.output / split,
+            processes=len(os.sched_getaffinity(0)),
+            on_problem=counts,
+        )
+        skipped = sum(counts.errors.values())
+        if skipped > config["max_skipped_share"] * max(1, skipped + stats.sets):
+            reasons = ", ".join(f"{reason} {n}" for reason, n in counts.errors.items())
+            raise DataError(
+                f"{skipped} of {skipped + stats.sets} {split} sets cannot be used: {reasons}",
+                "data.max_prompt_tokens",
+                "raise it, or data.max_skipped_share",
+            )
+        facts[split] = {**asdict(stats), "skipped": {str(reason): n for reason, n in counts.errors.items()}}
+        progress.update(stats.sets, stats.sets, "sets")
+    progress.close()
+    write_json(context.output / SUMMARY_FILE, facts)
+
+
+def flattened(sets: Iterable[ResponseSet], which: SftResponses) -> Iterator[ResponseSet]:
+    """Sets of one response each, for supervised fine-tuning: the best of each set, or every one."""
+    for one in sets:
+        if which is SftResponses.all:
+            for number, response in enumerate(one.responses):
+                yield replace(one, id=f"{one.id}#{number}", responses=(response,))
+        elif one.responses:
+            best = max(one.responses, key=lambda r: r.score if r.score is not None else float("-inf"))
+            yield replace(one, responses=(best,))

@@ -1,0 +1,46 @@
+"""Reference log-probs of every response token of ``train`` and ``heldout``."""
+
+from __future__ import annotations
+
+from mpo.artifacts import write_json
+from mpo.config.schema import Precision
+from mpo.data.tokens import TokenizedSets
+from mpo.logprobs.devices import join_group
+from mpo.logprobs.load import load_policy
+from mpo.logprobs.reference import compute_reference
+from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.models import model_source
+
+MISMATCHED_SEED = 0
+"""One set of mismatched pairs for all run seeds, so that their reference log-probs are reused."""
+
+
+def run(context: StageContext) -> None:
+    """Write ``train/`` and ``heldout/`` log-probs; every process of the group does its share."""
+    config = context.config
+    device = join_group()
+    path, revision = model_source(context)
+    policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
+    policy.to(device)
+    facts, progress = {}, context.progress()
+    for split in ("train", "heldout"):
+        folder = context.inputs["prepare"] / split
+        if not folder.exists():
+            continue
+        sets = TokenizedSets.load(folder)
+        out = context.output / split
+        out.mkdir(exist_ok=True)
+        compute_reference(
+            policy,
+            sets,
+            out,
+            config["micro_batch"],
+            context.rank,
+            context.world_size,
+            lambda done, total: progress.update(done, total, "sets") if context.rank == 0 else None,
+            MISMATCHED_SEED if config["mismatched"] else None,
+        )
+        facts[split] = {"sets": len(sets)}
+    if context.rank == 0:
+        progress.close()
+        write_json(context.output / SUMMARY_FILE, facts)

@@ -1,0 +1,64 @@
+"""Draw responses to the prompts of one round (``train``) and to the held-out ones (``heldout``)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from mpo.artifacts import write_json
+from mpo.config.schema import Precision, SampleConfig
+from mpo.data.chat import render_prompt
+from mpo.data.split import prompt_key, split_rounds
+from mpo.data.store import read_stored_sets, write_sets
+from mpo.sample.hf import sample_responses
+from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.models import model_source, stage_tokenizer
+from mpo.types import Response, ResponseSet
+
+
+def run(context: StageContext) -> None:
+    """Write each split's prompts with freshly drawn responses."""
+    config = context.config
+    how = context.section(SampleConfig, "sample")
+    path, revision = model_source(context)
+    tokenizer = stage_tokenizer(context)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        revision=revision,
+        trust_remote_code=config["trust_remote_code"],
+        dtype=torch.bfloat16 if how.precision is Precision.bf16 else torch.float32,
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    facts: dict[str, object] = {}
+    progress = context.progress()
+    for number, split in enumerate(config["splits"]):
+        sets = list(read_stored_sets(context.inputs["prompts"] / f"{split}.parquet"))
+        if split == "train" and config["rounds"] > 1:
+            rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
+            sets = [sets[index] for index in rounds[config["round"] - 1]]
+        prompts = [render_prompt(tokenizer, one.prompt) for one in sets]
+        drawn = sample_responses(
+            model,
+            tokenizer,
+            prompts,
+            how,
+            config["stop_token_ids"],
+            config["seed"] * 1000 + number,
+            lambda done, total=len(sets): progress.update(done, total, "prompts"),
+        )
+        filled: list[ResponseSet] = []
+        for one, responses in zip(sets, drawn, strict=True):
+            made = tuple(Response(text=each.text, finished=each.finished) for each in responses)
+            filled.append(replace(one, responses=made))
+        write_sets(context.output / f"{split}.parquet", filled)
+        every = [each for responses in drawn for each in responses]
+        facts[split] = {
+            "sets": len(sets),
+            "responses": len(every),
+            "cut_at_limit": sum(not each.finished for each in every),
+            "mean_characters": sum(len(each.text) for each in every) / max(len(every), 1),
+        }
+    progress.close()
+    write_json(context.output / SUMMARY_FILE, facts)
