@@ -1,0 +1,122 @@
+"""A policy from a folder or hub name, ready to train or to score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from mpo.config.schema import LoraConfig, Precision
+from mpo.errors import ConfigError, UserError
+from mpo.logprobs.policy import PolicyModule
+
+
+def load_policy(
+    path: str,
+    revision: str | None = None,
+    precision: Precision = Precision.fp32,
+    trust_remote_code: bool = False,
+    activation_checkpointing: bool = False,
+    lora: LoraConfig | None = None,
+    attn: str = "sdpa",
+) -> PolicyModule:
+    """Load a causal language model as a policy, every dropout off, on the CPU.
+
+    Args:
+        path: folder or hub name.
+        revision: commit, tag or branch on the hub.
+        precision: dtype of the weights.
+        activation_checkpointing: recompute each layer in backward.
+        lora: train adapters on a frozen model instead.
+        attn: attention implementation of transformers; families that cap attention logits get ``eager``, because the
+            fused kernels leave the cap out.
+
+    Raises:
+        UserError: nothing loadable at ``path``.
+        ConfigError: a family whose logits are not head(hidden states) with a known factor or cap, or adapters that
+            don't fit the model.
+    """
+    transformers_logging.disable_progress_bar()  # stages show their own progress
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        _dropout_off(config)
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+        lm = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
+            attn_implementation="eager" if capped else attn,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
+        ) from error
+    for module in lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    check_head(PolicyModule(lm))
+    return make_policy(lm, activation_checkpointing, lora)
+
+
+def make_policy(
+    lm: PreTrainedModel, activation_checkpointing: bool = False, lora: LoraConfig | None = None
+) -> PolicyModule:
+    """A policy from a model in memory.
+
+    Raises:
+        ConfigError: adapters that don't fit the model.
+    """
+    if activation_checkpointing:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return PolicyModule(lm if lora is None else _with_adapters(lm, lora))
+
+
+def check_head(policy: PolicyModule) -> None:
+    """Compare the policy's log-probs with the model's own logits on three tokens.
+
+    Raises:
+        ConfigError: they differ, so the family does something to its logits that :class:`ChunkedHead` doesn't.
+    """
+    base = policy.base
+    ids_RT = torch.arange(3, device=policy.device).unsqueeze(0) % base.config.get_text_config().vocab_size
+    with torch.no_grad():
+        hidden_RTD = getattr(base, base.base_model_prefix)(input_ids=ids_RT, use_cache=False).last_hidden_state
+        ours_N = policy.head(hidden_RTD[0, :-1], ids_RT[0, 1:])
+        logits_RTV = base(input_ids=ids_RT, use_cache=False).logits.float()
+    theirs_N = logits_RTV.log_softmax(-1)[0, :-1].gather(-1, ids_RT[0, 1:, None]).squeeze(-1)
+    tolerance = 1e-3 if base.dtype == torch.float32 else 0.1
+    if not torch.allclose(ours_N, theirs_N, rtol=0.0, atol=tolerance):
+        raise ConfigError(
+            f"model type {base.config.model_type} changes its logits in a way that is not known here",
+            "model.path",
+            "use another model family",
+        )
+
+
+def _dropout_off(config: Any) -> None:
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in part.to_dict().items():
+            noisy = "dropout" in name or "pdrop" in name or name in ("layerdrop", "router_jitter_noise")
+            if noisy and isinstance(value, float):
+                setattr(part, name, 0.0)
+
+
+def _with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
+    if "lm_head" in lora.target_modules:
+        raise ConfigError("the head takes no adapter", "train.lora.target_modules", "remove lm_head")
+    targets: list[str] | str = list(lora.target_modules) or "all-linear"
+    adapters = PeftLoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(lm, adapters)  # type: ignore[no-any-return,arg-type]
+    except ValueError as error:
+        raise ConfigError(f"adapters don't fit the model: {error}", "train.lora", "change target_modules") from error

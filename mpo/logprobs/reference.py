@@ -1,0 +1,175 @@
+"""Reference log-probs of every response token, computed once and memory-mapped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from mpo.errors import DataError
+from mpo.logprobs.batch import PromptResponses, collate
+from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
+from mpo.logprobs.policy import PolicyModule
+
+TOKENS, MISMATCHED, INDEX = "logps.npy", "mismatched.npy", "index.json"
+REMEDY = "compute the reference log-probs again for these sets"
+
+
+class Sets(Protocol):
+    """Tokenised sets by position; ``fingerprint`` names their content."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> PromptResponses: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """log π_ref of the responses of N sets.
+
+    Attributes:
+        tokens: float32, all response tokens of all responses of all sets, in order.
+        starts: [responses + 1] where each response starts in ``tokens``.
+        first: [N + 1] number of the first response of each set.
+        mismatched: [N] log π_ref of each set's mismatched pair, where it was asked for.
+        pairs: (prompt of which set, which response) of each mismatched pair.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    mismatched: np.ndarray | None
+    pairs: list[tuple[int, int]]
+
+    @classmethod
+    def load(cls, path: Path, sets: Sets) -> Reference:
+        """Open what :func:`compute_reference` wrote and check that it belongs to ``sets``, by count and by id.
+
+        Raises:
+            DataError: it is missing, or belongs to other sets or other tokens.
+        """
+        if not (path / INDEX).is_file():
+            raise DataError("no reference log-probs here", path.name, REMEDY)
+        index = json.loads((path / INDEX).read_text())
+        ids, lengths = _contents(sets)
+        if len(index["ids"]) != len(ids):
+            raise DataError(f"reference of {len(index['ids'])} sets, but there are {len(ids)}", path.name, REMEDY)
+        for i, (stored, wanted) in enumerate(zip(index["ids"], ids, strict=True)):
+            if stored != wanted:
+                raise DataError(f"reference set {i} is {stored!r}, but it should be {wanted!r}", path.name, REMEDY)
+        starts, first = _offsets(lengths)
+        tokens = np.load(path / TOKENS, mmap_mode="r")
+        if index["counts"] != [len(of_set) for of_set in lengths] or len(tokens) != starts[-1]:
+            raise DataError("reference of other numbers of responses or tokens", path.name, REMEDY)
+        if index["fingerprint"] != sets.fingerprint:
+            raise DataError("reference of the same ids but other tokens", path.name, REMEDY)
+        seed = index["mismatched_seed"]
+        pairs = [] if seed is None else mismatched_pairs(index["counts"], seed)
+        mismatched = None if seed is None else np.load(path / MISMATCHED)
+        return cls(tokens, starts, first, mismatched, pairs)
+
+    def logps(self, i: int) -> list[np.ndarray]:
+        """Token log-probs of each response of set ``i``, float32."""
+        responses = range(self.first[i], self.first[i + 1])
+        return [self.tokens[self.starts[r] : self.starts[r + 1]] for r in responses]
+
+    def pair(self, sets: Sets, i: int) -> MismatchedPair:
+        """Set ``i``'s mismatched pair, whose log-prob is ``mismatched[i]``."""
+        prompt_of, response = self.pairs[i]
+        return mismatched_pair(sets[i], sets[prompt_of], response)
+
+
+def compute_reference(
+    policy: PolicyModule,
+    sets: Sets,
+    out: Path,
+    micro_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    mismatched_seed: int | None = None,
+) -> None:
+    """Write the log-probs of all response tokens of all sets under ``policy`` into the existing folder ``out``.
+
+    Process ``rank`` does every ``world_size``-th set; with several processes torch.distributed is initialised and
+    they share the file system. ``on_progress(sets done, sets of this process)`` is called after each forward pass.
+
+    Args:
+        micro_batch: sets a forward pass.
+        mismatched_seed: also the mismatched pairs drawn with this seed, for losses with ``needs_mismatched_kl``.
+
+    Raises:
+        DataError: a log-prob is not finite.
+    """
+    ids, lengths = _contents(sets)
+    starts, first = _offsets(lengths)
+    counts = [len(of_set) for of_set in lengths]
+    pairs = None if mismatched_seed is None else mismatched_pairs(counts, mismatched_seed)
+    if rank == 0:
+        np.lib.format.open_memmap(out / TOKENS, mode="w+", dtype=np.float32, shape=(int(starts[-1]),)).flush()
+        if pairs is not None:
+            np.lib.format.open_memmap(out / MISMATCHED, mode="w+", dtype=np.float32, shape=(len(sets),)).flush()
+    _wait(world_size)
+    tokens = np.lib.format.open_memmap(out / TOKENS, mode="r+")
+    mismatched = None if pairs is None else np.lib.format.open_memmap(out / MISMATCHED, mode="r+")
+    # Sets of like length share a forward pass: less padding, the same numbers.
+    mine = sorted(range(rank, len(sets), world_size), key=lambda i: (max(lengths[i]) + len(sets[i].prompt_ids), i))
+    done = 0
+    policy.eval()
+    for part in _parts(mine, micro_batch):
+        for i, logps in zip(part, _forward(policy, [sets[i] for i in part]), strict=True):
+            tokens[starts[first[i]] : starts[first[i + 1]]] = np.concatenate(logps)
+        if pairs is not None and mismatched is not None:
+            crossed = [mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1]) for i in part]
+            mismatched[part] = [logps[0].sum(dtype=np.float32) for logps in _forward(policy, crossed)]
+        done += len(part)
+        on_progress(done, len(mine))
+    tokens.flush()
+    if mismatched is not None:
+        mismatched.flush()
+    _wait(world_size)
+    if rank == 0:
+        index = {"fingerprint": sets.fingerprint, "mismatched_seed": mismatched_seed, "counts": counts, "ids": ids}
+        (out / INDEX).write_text(json.dumps(index))
+
+
+def _forward(policy: PolicyModule, sets: Sequence[PromptResponses]) -> list[list[np.ndarray]]:
+    with torch.no_grad():
+        logps_BKT = policy(collate(sets).to(policy.device)).token_logps_BKT.cpu().numpy()
+    for b, of_set in enumerate(sets):
+        if not np.isfinite(logps_BKT[b]).all():
+            raise DataError(
+                "a reference log-prob is not finite", of_set.id, "check the reference model's weights or use fp32"
+            )
+    return [[logps_BKT[b, k, : len(ids)] for k, ids in enumerate(of_set.response_ids)] for b, of_set in enumerate(sets)]
+
+
+def _contents(sets: Sets) -> tuple[list[str], list[list[int]]]:
+    ids, lengths = [], []
+    for i in range(len(sets)):
+        of_set = sets[i]
+        ids.append(of_set.id)
+        lengths.append([len(response) for response in of_set.response_ids])
+    return ids, lengths
+
+
+def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    responses = [length for of_set in lengths for length in of_set]
+    starts = np.cumsum([0, *responses], dtype=np.int64)
+    return starts, np.cumsum([0, *(len(of_set) for of_set in lengths)], dtype=np.int64)
+
+
+def _parts(indices: list[int], size: int) -> Iterator[list[int]]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _wait(world_size: int) -> None:
+    if world_size > 1:
+        dist.barrier()
