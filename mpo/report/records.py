@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mpo.artifacts import read_json, write_json
 from mpo.errors import DataError
-from mpo.track.files import replace_text
 from mpo.track.metrics import read_metrics
 
 RESULT_FILE = "result.json"
@@ -75,7 +75,7 @@ class RunReport:
     """Everything that a page shows of one run.
 
     ``folder`` is where the run lives; it is not stored in the file. ``metrics_paths`` are the metrics files of its
-    preference training, one a round, absolute or relative to ``folder``. The first measures of ``evaluation`` are the
+    preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). The first measures of ``evaluation`` are the
     page's headline. ``created`` is an ISO 8601 time.
     """
 
@@ -119,8 +119,7 @@ class RunReport:
     def save(self) -> Path:
         """Writes ``folder/result.json`` atomically and returns its path."""
         path = self.folder / RESULT_FILE
-        record = _without_nan({key: value for key, value in asdict(self).items() if key != "folder"})
-        replace_text(path, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False))
+        write_json(path, _without_nan({key: value for key, value in asdict(self).items() if key != "folder"}))
         return path
 
     @classmethod
@@ -132,7 +131,7 @@ class RunReport:
         """
         path = folder / RESULT_FILE
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             known = {f.name for f in fields(cls)}
             if unknown := sorted(set(record) - known):
                 raise DataError(f"unknown fields {unknown}", str(path), "write it again with this version of mpo")

@@ -6,12 +6,11 @@ A worker never prints: it replaces a JSON file, and the orchestrator reads it wh
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-
-from mpo.track.files import replace_text
 
 INTERVAL_S = 0.2
 """Seconds between two writes at least: a worker that is faster than this loses nothing to its progress file."""
@@ -58,7 +57,11 @@ class ProgressWriter:
     def close(self) -> None:
         """Writes the newest update if it is not in the file yet."""
         if self._pending is not None:
-            replace_text(self._path, json.dumps(asdict(self._pending)))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed into place, so that no reader meets half a file; not synced to disk, which a slow disk would feel.
+            temporary = self._path.with_name(f".{self._path.name}.new")
+            temporary.write_text(json.dumps(asdict(self._pending)), encoding="utf-8")
+            os.replace(temporary, self._path)
             self._pending, self._written = None, time.monotonic()
 
     def __enter__(self) -> ProgressWriter:

@@ -34,8 +34,9 @@ def number(value: float, standard_error: float | None = None) -> str:
     if standard_error is None or not math.isfinite(standard_error):
         return _four_digits(value)
     # Two digits of the error.
-    places = max(0, 1 - math.floor(math.log10(standard_error))) if standard_error > 0 else 3
-    places = min(places, 6)
+    if standard_error <= 1e-9 * abs(value):  # none, or rounding alone
+        return f"{_four_digits(value)} ± 0"
+    places = max(0, 1 - math.floor(math.log10(standard_error)))
     return f"{value:.{places}f} ± {standard_error:.{places}f}"
 
 

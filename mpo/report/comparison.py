@@ -1,0 +1,166 @@
+"""The page of several runs: what differs between them, their results over seeds, curves laid over one another."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mpo.errors import DataError
+from mpo.report.curves import overlaid_figures
+from mpo.report.headline import MICRO_SCALE
+from mpo.report.html import write_page
+from mpo.report.page import PAGE
+from mpo.report.plots import comparison_bars
+from mpo.report.records import Estimate, RunReport
+
+COMPARISON_PAGE = "comparison.html"
+
+_OWN_KEYS = ("seed", "name", "cache_dir")
+"""Config keys that differ between runs without making them different experiments."""
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One run of the comparison: its values of the differing keys, and the way to its page ('' where it has none)."""
+
+    run: RunReport
+    values: tuple[str, ...]
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs that differ in nothing but their seed, with each measure's mean and standard error over them."""
+
+    values: tuple[str, ...]
+    label: str
+    seeds: tuple[int, ...]
+    evaluation: dict[str, Estimate]
+
+
+def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
+    """Writes ``out/comparison.html`` and ``out/figures/compare_*.png``; returns the page's path.
+
+    Raises:
+        DataError: there is no run, or a metrics file of one is missing or broken.
+    """
+    if not runs:
+        raise DataError("no runs to compare", str(out), "name the folder of at least one finished run")
+    keys = differing_keys([run.config for run in runs])
+    members = [Member(run, _values(run, keys), _link(out, run)) for run in runs]
+    groups = group_over_seeds(runs, keys)
+    label_of = {group.values: group.label for group in groups}
+    seeds = max(len(group.seeds) for group in groups)
+    caption = (
+        "Bars are means over seeds, whiskers standard errors over seeds (with one seed: of the run's own evaluation)."
+        if seeds > 1
+        else "Whiskers are the standard errors of each run's own evaluation."
+    )
+    return write_page(
+        out / COMPARISON_PAGE,
+        "comparison.html",
+        scale=MICRO_SCALE if all(run.micro_scale for run in runs) else "",
+        keys=[_short(key, keys) for key in keys],
+        measures=_measures(runs),
+        members=members,
+        groups=groups,
+        several_seeds=seeds > 1,
+        bars=comparison_bars({g.label: g.evaluation for g in groups}, out / "figures" / "compare_bars.png", caption),
+        figures=overlaid_figures([(label_of[m.values], m.run.metrics()) for m in members], out / "figures"),
+    )
+
+
+def differing_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Dotted keys whose values are not the same in every config, in order of appearance; never the seed or name."""
+    flat = [_flatten(config) for config in configs]
+    keys = dict.fromkeys(key for one in flat for key in one if key not in _OWN_KEYS)
+    return tuple(key for key in keys if len({repr(one.get(key, ABSENT)) for one in flat}) > 1)
+
+
+def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Group]:
+    """Groups runs by their values of ``keys``, in order of appearance.
+
+    A group of one keeps the standard errors of its run; a larger one has the standard error of the mean over its runs
+    (standard deviation with n − 1, by √n). A measure that some run of a group lacks is averaged over those that have
+    it, and its ``count`` says how many they are.
+    """
+    grouped: dict[tuple[str, ...], list[RunReport]] = {}
+    for run in runs:
+        grouped.setdefault(_values(run, keys), []).append(run)
+    labels = _labels(list(grouped), keys)
+    groups = []
+    for values, members in grouped.items():
+        evaluation = members[0].evaluation if len(members) == 1 else _over_runs(members)
+        groups.append(Group(values, labels[values], tuple(run.seed for run in members), dict(evaluation)))
+    return groups
+
+
+def _over_runs(runs: Sequence[RunReport]) -> dict[str, Estimate]:
+    means = {}
+    for name in _measures(runs):
+        estimates = [run.evaluation[name] for run in runs if name in run.evaluation]
+        values = [estimate.value for estimate in estimates if math.isfinite(estimate.value)]
+        mean = math.fsum(values) / len(values) if values else math.nan
+        error = None
+        if len(values) > 1:
+            variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+            error = math.sqrt(variance / len(values))
+        means[name] = Estimate(mean, error, estimates[0].unit, count=len(values))
+    return means
+
+
+def _measures(runs: Sequence[RunReport]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.evaluation))
+
+
+def _values(run: RunReport, keys: Sequence[str]) -> tuple[str, ...]:
+    flat = _flatten(run.config)
+    return tuple(_text(key, flat.get(key, ABSENT)) for key in keys)
+
+
+def _text(key: str, value: Any) -> str:
+    # A class is known by its name; where it lives says nothing to a reader.
+    return str(value).rsplit(".", 1)[-1] if key.endswith("_target_") else str(value)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """A key without ``_target_``, and its last part alone where no other key ends the same."""
+    bare = key.removesuffix("._target_")
+    last = bare.rsplit(".", 1)[-1]
+    same = [other for other in keys if other.removesuffix("._target_").rsplit(".", 1)[-1] == last]
+    return last if len(same) == 1 else bare
+
+
+def _labels(groups: Sequence[tuple[str, ...]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """A short name for each group: values of the keys that it has, with the key's name unless it is a class."""
+    labels = {}
+    for values in groups:
+        parts = [
+            value if key.endswith("_target_") else f"{_short(key, keys)} {value}"
+            for key, value in zip(keys, values, strict=True)
+            if value != ABSENT
+        ]
+        labels[values] = ", ".join(parts) or "all runs"
+    return labels
+
+
+def _link(out: Path, run: RunReport) -> str:
+    page = run.folder / PAGE
+    return quote(Path(os.path.relpath(page, out)).as_posix()) if page.exists() else ""

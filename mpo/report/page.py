@@ -1,0 +1,40 @@
+"""The page of one run: a single HTML file that needs no network, with its figures beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from mpo.report.curves import Drawn, training_figures
+from mpo.report.headline import MICRO_SCALE, result_sentence, trained_sentence
+from mpo.report.html import write_page
+from mpo.report.plots import evaluation_bars, histogram
+from mpo.report.records import RunReport
+
+PAGE = "report.html"
+
+
+def write_run_page(out: Path, run: RunReport) -> Path:
+    """Writes ``out/report.html`` and ``out/figures/*.png``; returns the page's path.
+
+    Raises:
+        DataError: a metrics file of the run is missing or broken.
+    """
+    return write_page(
+        out / PAGE,
+        "run.html",
+        run=run,
+        scale=MICRO_SCALE if run.micro_scale else "",
+        trained=trained_sentence(run),
+        result=result_sentence(run.evaluation),
+        bars=evaluation_bars(run.evaluation, out / "figures" / "evaluation.png"),
+        histograms=_histograms(run, out / "figures"),
+        training_figures=training_figures(run.metrics(), out / "figures"),
+        config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _histograms(run: RunReport, folder: Path) -> list[Drawn]:
+    figures = [histogram(d, folder / f"histogram_{index}.png") for index, d in enumerate(run.distributions)]
+    return [drawn for drawn in figures if drawn is not None]

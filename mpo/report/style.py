@@ -1,0 +1,71 @@
+"""One look for every figure: colours, type sizes, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by readers with any colour vision; black is left to text.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A800")
+BASELINE = "#9AA0A6"
+
+_RC: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "axes.formatter.useoffset": False,
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.labelsize": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+
+WIDTH_IN, HEIGHT_IN, DOTS_PER_INCH = 6.4, 3.6, 140
+
+
+@contextmanager
+def figure(path: Path, width: float = WIDTH_IN, height: float = HEIGHT_IN) -> Iterator[Figure]:
+    """A styled figure (inches) that is written to ``path`` as PNG when the block ends. Needs no display."""
+    with matplotlib.rc_context(_RC):
+        drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+        yield drawn
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(path, format="png")
+
+
+def colour(index: int) -> str:
+    """The ``index``-th categorical colour; they repeat after the eighth."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def shade(index: int, count: int) -> Any:
+    """A colour for the ``index``-th of ``count`` ordered things (ranks), dark for the first."""
+    return matplotlib.colormaps["viridis"](0.88 * index / max(1, count - 1))
+
+
+def legend(axes: Axes) -> None:
+    """A legend where there is more than one labelled thing; beside the axes where it could cover the data."""
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) > 3:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.4)
+    elif len(labels) > 1:
+        axes.legend(loc="best")
