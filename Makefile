@@ -1,0 +1,58 @@
+# Every target sets up what it needs. VENV=path uses another environment, PYTHON=path another interpreter for it.
+PYTHON ?= python3.11
+VENV ?= .venv
+# Another build of torch: make install TORCH='torch==2.13.0 --index-url URL', or install it into $(VENV) beforehand.
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.mpo-ready
+RUN := $(BIN)/python -m
+
+.PHONY: help install run dry-run multirun check format test test-slow test-gpu wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run and multirun; VENV=path uses another environment."
+
+install: $(READY)  ## an environment with pinned packages, torch first
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(RUN) pip install -q --disable-pip-version-check $(TORCH)
+	$(RUN) pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY)  ## the main job: W-MPO in the embedded testbed, from nothing to a report
+	$(RUN) mpo.run $(ARGS)
+
+dry-run: $(READY)  ## the plan of a run, nothing else
+	$(RUN) mpo.run dry_run=true $(ARGS)
+
+multirun: $(READY)  ## DPO, MPO and W-MPO over two seeds, side by side
+	$(RUN) mpo.run --multirun loss=dpo,mpo,wmpo seed=0,1 $(ARGS)
+
+check: $(READY)  ## linter and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let the linter mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(READY)  ## the test suite without the slow and GPU tests
+	$(RUN) pytest -m 'not slow and not gpu'
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(RUN) pytest -m slow
+
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	$(RUN) pytest -m gpu
+
+wheel: $(READY)  ## build the wheel, with its configuration inside
+	$(RUN) build --wheel
+
+clean:  ## remove build products and caches, not results
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
