@@ -1,0 +1,71 @@
+"""Files and folders that a configuration names: there, not empty, and room for what a run writes. No torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mpo.config.schema import RunConfig
+from mpo.config.wording import hint
+from mpo.errors import ConfigError, DataError
+
+DATA_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")
+WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+GIB = 2**30
+
+
+def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
+    """Whether ``name`` means a path here, not a hub name: by its beginning, its ending, or because it exists."""
+    return name.startswith((".", "/", "~")) or name.endswith(suffixes) or Path(name).expanduser().exists()
+
+
+def check_files(config: RunConfig) -> None:
+    """Raise DataError or ConfigError for a local file or folder that cannot be what its key says."""
+    _check_data(config.data.source, "data.source")
+    if config.data.heldout_source is not None:
+        _check_data(config.data.heldout_source, "data.heldout_source")
+    if config.model.path is not None:
+        _check_model(config.model.path, "model.path")
+    if config.model.reference not in (None, "none"):
+        _check_model(str(config.model.reference), "model.reference")
+    tokenizer = config.model.tokenizer
+    if tokenizer is not None and is_local(tokenizer):
+        folder = Path(tokenizer).expanduser()
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            raise ConfigError(f"'{tokenizer}' holds no tokenizer", "model.tokenizer", "name a folder with tokenizer.json")
+
+
+def _check_data(source: str, key: str) -> None:
+    if not is_local(source, DATA_SUFFIXES) or source == "testbed":
+        return
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise DataError(f"'{source}' is a folder", key, "name a .jsonl, .jsonl.gz, .json or .parquet file")
+    if not path.is_file():
+        others = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+        near = hint(path.name, others) if others else "give the path of a file"
+        raise DataError(f"there is no file '{source}'", key, near if near.startswith("did") else "correct the path")
+    if path.stat().st_size == 0:
+        raise DataError(f"'{source}' is empty", key, "name a file with response sets")
+
+
+def _check_model(name: str, key: str) -> None:
+    if not is_local(name):
+        return
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder '{name}'", key, "correct the path, or give a hub name owner/model")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"'{name}' has no config.json", key, "name a folder that save_pretrained wrote")
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        raise ConfigError(f"'{name}' has no weights", key, "add its *.safetensors files")
+
+
+def check_disk(folder: str | Path, needed_bytes: int) -> None:
+    """Raise ConfigError if the disk of ``folder`` (which need not exist yet) has less than ``needed_bytes`` free."""
+    path = Path(folder).expanduser().absolute()
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        what = f"needs about {needed_bytes / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+        raise ConfigError(what, "cache_dir", "name a folder on a larger disk: cache_dir=FOLDER")

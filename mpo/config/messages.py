@@ -1,0 +1,116 @@
+"""Hydra's and OmegaConf's exceptions as one line: what, which key, what to do. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, get_type_hints
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from mpo.config.paths import groups, options
+from mpo.config.schema import RunConfig
+from mpo.config.wording import expected, hint
+from mpo.errors import ConfigError, UserError
+
+_NULL_NODE = ("Unexpected type for root", "'NoneType' object has no attribute")
+"""How Hydra fails at a key below one that is null; neither message names the key."""
+
+
+def explain(error: BaseException) -> UserError | None:
+    """The user's mistake behind an exception of composing or of :func:`mpo.config.compose.typed`; None if it is none.
+
+    Hydra must not catch the exception first: with ``HYDRA_FULL_ERROR=1`` it leaves that to the caller.
+    """
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(error)
+    if isinstance(error, OverrideParseException):
+        remedy = "write key=value, and quote what has blanks, commas or brackets: 'name=\"a, b\"'"
+        return ConfigError("not a readable override", f"'{error.override}'", remedy)
+    if isinstance(error, HydraException):
+        cause = error.__cause__
+        return _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(str(error))
+    if isinstance(error, OmegaConfBaseException):
+        return _of_key(error)
+    if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
+        return ConfigError("an override goes below a key that is null", "", "for train.lora add train/lora=adapters")
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+        return ConfigError("a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value")
+    return None
+
+
+def _unknown_option(error: MissingConfigException) -> ConfigError:
+    found = re.search(r"Could not (?:find|load) '([^']+)'", str(error))
+    path = found.group(1) if found else str(error.missing_cfg_file)
+    group, _, option = path.rpartition("/")
+    valid = error.options or options(group)
+    if not group:
+        return ConfigError(f"there is no config '{path}'", "", hint(path, valid))
+    return ConfigError(f"'{option}' is not an option", group, hint(option, valid))
+
+
+def _of_composition(text: str) -> ConfigError:
+    """Mistakes that only Hydra knows, by the beginning of its message."""
+    quoted = re.search(r"'([^']+)'", text)
+    name = quoted.group(1) if quoted else ""
+    if "Ambiguous value" in text:
+        return ConfigError("several values", f"'{name}'", "add -m to run each, or write key=[a,b] for a list")
+    if "No match in the defaults list" in text:
+        return ConfigError("no such group", name, hint(name, groups()))
+    if "Could not override" in text:
+        return ConfigError("no such key", name, hint(name, _root_names()))
+    if repeated := re.search(r"Multiple values for (\S+?)\. ", text):
+        return ConfigError("already chosen", repeated.group(1), f"write {repeated.group(1)}=option without a plus sign")
+    if "force-add of config groups" in text:
+        return ConfigError("a group takes no plus signs", f"'{name}'", f"write {name.lstrip('+')}")
+    return ConfigError(text.splitlines()[0], "", "see python -m mpo.run --help")
+
+
+def _of_key(error: OmegaConfBaseException) -> ConfigError:
+    where = str(error.full_key or "")
+    key = str(error.key)
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError("has no value", where, f"give one: {where}=…")
+    if isinstance(error, ValidationError):
+        return _wrong_type(error, where, key)
+    if isinstance(error, InterpolationKeyError):
+        return ConfigError(_first_line(error), where, "name a key that exists, or escape it: \\${…}")
+    if isinstance(error, InterpolationResolutionError):
+        return ConfigError(_first_line(error), where, "give the value itself, or set the variable")
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        parent = error.parent_node
+        siblings: Iterable[Any] = parent.keys() if isinstance(parent, DictConfig) else ()
+        return ConfigError("no such key", where, hint(key, _root_names() if where == key else map(str, siblings)))
+    return ConfigError(_first_line(error), where, "see python -m mpo.run --help")
+
+
+def _wrong_type(error: ValidationError, where: str, key: str) -> ConfigError:
+    value = getattr(error, "value", None)
+    owner = error.object_type
+    known = get_type_hints(owner) if isinstance(owner, type) and hasattr(owner, "__dataclass_fields__") else {}
+    if key in known:
+        wanted = expected(known[key])
+    else:
+        wanted = "a number" if "Float" in str(error) else "a whole number" if "Integer" in str(error) else "this type"
+    given = "null" if value is None else repr(value)
+    return ConfigError(f"{given} does not fit", where, f"give {wanted}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _root_names() -> list[str]:
+    return sorted({*groups(), *RunConfig.__dataclass_fields__})

@@ -1,0 +1,199 @@
+"""Rules where groups meet: each names the key, the conflict and what to do, before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpo.config.files import check_files
+from mpo.config.limits import check_limits, trainings
+from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
+from mpo.config.targets import TARGET, build
+from mpo.errors import ConfigError
+from mpo.partition import Given, KBin, Partition, TopBottom
+
+if TYPE_CHECKING:
+    from mpo.losses import Loss
+
+TESTBED = "testbed"
+SAMPLING = (Regime.on_policy, Regime.iterative)
+NO_REFERENCE = "none"
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a configuration's ``_target_`` groups amount to."""
+
+    loss: Loss
+    partition: Partition
+
+
+def validate(config: RunConfig) -> Objects:
+    """Check a configuration as a whole and build its loss and partition.
+
+    Raises:
+        ConfigError: a value out of range, or keys that contradict each other.
+        DataError: a data file that is missing or empty.
+    """
+    check_limits(config)
+    _check_model(config)
+    _check_lengths(config)
+    _check_regime(config)
+    _check_launcher(config)
+    for key, train in trainings(config):
+        _check_batch(key, train, config)
+        _check_sharding(key, train)
+    partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
+    _check_responses(config, partition)
+    check_files(config)
+    from mpo.losses import Loss  # the first import of torch: after every check that does without
+
+    loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]
+    loss.check_partition(partition)
+    _check_loss(config, loss)
+    return Objects(loss, partition)
+
+
+def samples(config: RunConfig) -> bool:
+    """Whether the run draws its response sets from a policy; the testbed's data are samples in every regime."""
+    return config.regime.name in SAMPLING or (
+        config.data.source == TESTBED and config.regime.name is Regime.off_policy
+    )
+
+
+def responses_a_set(config: RunConfig) -> int | None:
+    """K where it is known before anything is read: samples a prompt, or what the data's file says."""
+    return config.sample.n if samples(config) else config.data.expected_responses
+
+
+def _check_model(config: RunConfig) -> None:
+    model = config.model
+    scratch = model.scratch
+    if model.path is None and scratch is None:
+        raise ConfigError("has no value", "model.path", "name a folder or hub model, or choose a model: model=tiny")
+    if model.path is not None and scratch is not None:
+        raise ConfigError(f"'{model.path}' and model.scratch contradict each other", "model.path", "leave one out")
+    heads = model.architecture.get("num_attention_heads")
+    hidden = model.architecture.get("hidden_size")
+    if heads and hidden and "head_dim" not in model.architecture and hidden % heads:
+        key = "model.architecture.num_attention_heads"
+        raise ConfigError(f"{heads} heads do not divide hidden_size {hidden}", key, "choose a divisor")
+    key_values = model.architecture.get("num_key_value_heads")
+    if heads and key_values and heads % key_values:
+        key = "model.architecture.num_key_value_heads"
+        raise ConfigError(f"{key_values} does not divide num_attention_heads {heads}", key, "choose a divisor")
+    if scratch is None:
+        return
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if name not in model.architecture:
+            raise ConfigError("has no value, a model from scratch needs it", f"model.architecture.{name}", "give one")
+    from_nothing = [("model.scratch.sft", scratch.sft)]
+    if config.regime.name is Regime.sft:
+        from_nothing.append(("train", config.train))
+    for key, train in from_nothing:
+        if train.lora is not None:
+            raise ConfigError("adapters need trained weights, these are random", f"{key}.lora", "leave it out")
+    if scratch.tokenizer not in (TESTBED, "bpe"):
+        raise ConfigError(f"'{scratch.tokenizer}' is unknown", "model.scratch.tokenizer", "choose bpe or testbed")
+    if scratch.tokenizer == TESTBED and config.data.source != TESTBED:
+        what = f"the testbed's tokenizer knows its 111 words only, not those of '{config.data.source}'"
+        raise ConfigError(what, "model.scratch.tokenizer", "choose model=small, or data=testbed")
+
+
+def _check_lengths(config: RunConfig) -> None:
+    data = config.data
+    if data.max_prompt_tokens >= data.max_tokens:
+        what = f"{data.max_prompt_tokens} leaves no room for a response within data.max_tokens {data.max_tokens}"
+        raise ConfigError(what, "data.max_prompt_tokens", "lower it, or raise data.max_tokens")
+    limit = config.model.architecture.get("max_position_embeddings")
+    if limit is None:
+        return
+    if data.max_tokens > limit:
+        raise ConfigError(f"{data.max_tokens} is more than the model's {limit} positions", "data.max_tokens",
+                          f"lower it to {limit} or less")  # fmt: skip
+    if samples(config) and data.max_prompt_tokens + config.sample.max_new_tokens > limit:
+        what = f"with prompts of {data.max_prompt_tokens} tokens it passes the model's {limit} positions"
+        raise ConfigError(what, "sample.max_new_tokens", f"lower it to {limit - data.max_prompt_tokens} or less")
+
+
+def _check_regime(config: RunConfig) -> None:
+    name = config.regime.name
+    scored = TARGET in config.score
+    if config.rounds > 1 and name is not Regime.iterative:
+        raise ConfigError(f"{config.rounds} rounds, but regime is {name.name}", "rounds", "add regime=iterative")
+    if config.train.round_lr:
+        if name is not Regime.iterative:
+            raise ConfigError(f"a learning rate a round, but regime is {name.name}", "train.round_lr",
+                              "add regime=iterative, or choose another train option")  # fmt: skip
+        if len(config.train.round_lr) != config.rounds:
+            raise ConfigError(f"{len(config.train.round_lr)} learning rates for {config.rounds} rounds",
+                              "train.round_lr", "give one for each round")  # fmt: skip
+    if samples(config) and not scored:
+        raise ConfigError("sampled responses need a scorer", "score", "choose one, e.g. score=skywork or score=function")
+    if name is Regime.off_policy and scored and config.data.source != TESTBED:
+        raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",
+                          "add score=data, or regime=on_policy")  # fmt: skip
+
+
+def _check_launcher(config: RunConfig) -> None:
+    launcher = config.launcher
+    if launcher.node_rank >= launcher.nodes:
+        raise ConfigError(f"{launcher.node_rank} with {launcher.nodes} nodes", "launcher.node_rank",
+                          f"give 0 to {launcher.nodes - 1}")  # fmt: skip
+    host, _, port = launcher.rendezvous.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"'{launcher.rendezvous}' is not host:port", "launcher.rendezvous", "write e.g. node0:29500")
+    if launcher.nodes > 1 and (host in ("localhost", "127.0.0.1") or int(port) == 0):
+        raise ConfigError(f"{launcher.nodes} nodes cannot meet at '{launcher.rendezvous}'", "launcher.rendezvous",
+                          "name the first machine and a free port, e.g. node0:29500")  # fmt: skip
+
+
+def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
+    processes = config.launcher.processes * config.launcher.nodes
+    window = train.micro_batch * processes
+    if train.global_batch % window == 0:
+        return
+    below = train.global_batch // window * window
+    sizes = " or ".join(str(size) for size in (below, below + window) if size)
+    micro = [size for size in range(1, train.micro_batch) if train.global_batch % (size * processes) == 0]
+    other = f", or {key}.micro_batch={micro[-1]}" if micro else ""
+    what = f"{train.global_batch} is not a multiple of micro_batch {train.micro_batch} × {processes} processes"
+    raise ConfigError(what, f"{key}.global_batch", f"the nearest that fit are {sizes}{other}")
+
+
+def _check_sharding(key: str, train: TrainConfig) -> None:
+    if train.offload is Offload.parameters and train.zero_stage != 3:
+        raise ConfigError(f"parameters are offloaded by ZeRO stage 3, not {train.zero_stage}", f"{key}.offload",
+                          f"add {key}.zero_stage=3, or offload=optimizer")  # fmt: skip
+    if train.offload is Offload.optimizer and train.zero_stage < 1:
+        raise ConfigError("the optimizer is offloaded by ZeRO stage 1, 2 or 3, not 0", f"{key}.offload",
+                          f"add {key}.zero_stage=1")  # fmt: skip
+
+
+def _check_responses(config: RunConfig, partition: Partition) -> None:
+    k = responses_a_set(config)
+    source = "sample.n" if samples(config) else "data.expected_responses"
+    if isinstance(partition, Given) and samples(config):
+        raise ConfigError("sampled responses carry no marks", "partition", "choose one that reads scores, e.g. mean")
+    if k is None:
+        return
+    if isinstance(partition, TopBottom) and 2 * partition.k > k:
+        raise ConfigError(f"{partition.k} best and {partition.k} worst of {k} responses ({source}) overlap",
+                          "partition.k", f"lower it to {k // 2} or less")  # fmt: skip
+    if isinstance(partition, KBin) and partition.bins > k:
+        raise ConfigError(f"{partition.bins} bins for {k} responses ({source})", "partition.bins",
+                          f"lower it to {k} or less")  # fmt: skip
+
+
+def _check_loss(config: RunConfig, loss: Loss) -> None:
+    from mpo.losses import SFT
+
+    if config.regime.name is Regime.sft and not isinstance(loss, SFT):
+        raise ConfigError(f"regime sft trains on single responses, {type(loss).__name__} on sets", "loss",
+                          "leave loss out, or choose another regime")  # fmt: skip
+    if loss.needs_reference and config.model.reference == NO_REFERENCE:
+        raise ConfigError(f"{type(loss).__name__} needs a reference", "model.reference",
+                          "leave it out, or choose a loss without, e.g. loss=simpo")  # fmt: skip
+    if loss.contrasts and config.regime.name is not Regime.sft and responses_a_set(config) == 1:
+        raise ConfigError(f"{type(loss).__name__} contrasts responses, a set has one", "loss",
+                          "raise sample.n, choose other data, or regime=sft")  # fmt: skip

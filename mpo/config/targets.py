@@ -1,0 +1,89 @@
+"""``_target_`` nodes to instances: the rest of the node is merged into the dataclass that the target names. No torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mpo.config.wording import expected, hint
+from mpo.errors import ConfigError
+
+TARGET = "_target_"
+OWN = "mpo."
+
+T = TypeVar("T")
+
+
+def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str) -> T:
+    """The instance of ``base`` that ``node`` describes.
+
+    Args:
+        node: ``_target_`` (dotted path of a dataclass) and values of its fields.
+        base: what the target must be a subclass of.
+        allow: prefixes of dotted paths that a target may have beside ``mpo.`` (``allow_targets``).
+        key: config key of the node, for messages.
+
+    Raises:
+        ConfigError: a target that is missing, not allowed, not importable or of another kind; a field that the
+            dataclass lacks (with the nearest that it has), is of the wrong type or without value.
+    """
+    cls = resolve(node, base, allow, key)
+    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    values = {str(name): value for name, value in node.items() if name != TARGET}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{cls.__name__} has no '{name}'", f"{key}.{name}", hint(name, known))
+    for name, field in known.items():
+        if values.get(name) == "???" or (name not in values and _required(field)):
+            raise ConfigError("has no value", f"{key}.{name}", f"give one: {key}.{name}=…")
+    return cls(**_converted(cls, values, key))
+
+
+def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str) -> type[T]:
+    """The class that the node's ``_target_`` names; raises as :func:`build` does."""
+    where = f"{key}.{TARGET}"
+    target = node.get(TARGET)
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"no class is named: {target!r}", where, "give package.module.Class, or choose an option")
+    if not any(target == prefix or target.startswith(f"{prefix.rstrip('.')}.") for prefix in (OWN, *allow)):
+        raise ConfigError(
+            f"'{target}' is not part of mpo", where, f"allow it: 'allow_targets=[{target.split('.')[0]}]'"
+        )
+    module_name, _, class_name = target.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"'{target}' needs the package '{error.name}'", where, "install it") from error
+        raise ConfigError(f"there is no module '{module_name}'", where, "correct the path or install it") from error
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        raise ConfigError(f"'{module_name}' has no '{class_name}'", where, hint(class_name, names))
+    if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
+        raise ConfigError(f"'{target}' is not a {base.__name__} dataclass", where, "name one that is")
+    return cls
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """``values`` as the fields' types have them, by OmegaConf's conversions ("1" to 1, a name to an Enum's member)."""
+    types = get_type_hints(cls)
+    schema = OmegaConf.structured(cls)
+    result = {}
+    for name, value in values.items():
+        try:
+            node = OmegaConf.merge(schema, {name: value})[name]
+        except OmegaConfBaseException as error:
+            where = f"{key}.{name}"
+            raise ConfigError(f"{value!r} does not fit", where, f"give {expected(types[name])}") from error
+        result[name] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+    return result
