@@ -1,0 +1,1 @@
+"""Training: response sets and a loss in, a trained policy out."""

@@ -1,0 +1,196 @@
+"""DeepSpeed behind a narrow door: the one place that imports it."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.logprobs.batch import TokenBatch
+from mpo.logprobs.policy import PolicyModule, ResponseLogps
+from mpo.train.optimizer import build_optimizer, build_scheduler
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed searches, and warns that it found nothing
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import deepspeed
+    from deepspeed.utils import logger as deepspeed_logger
+
+deepspeed_logger.setLevel("ERROR")
+
+BUCKET = 100_000_000
+"""Most elements that DeepSpeed reduces at once."""
+
+
+def single_process_environment() -> dict[str, str]:
+    """What a launcher would set for a group of one process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    return group | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def init_process_group() -> None:
+    """Join the process group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    deepspeed.init_distributed(verbose=False)
+
+
+def zero_stage(config: TrainConfig) -> int:
+    """The ZeRO stage that runs.
+
+    In bfloat16 the stages 0 and 1 run as 2: DeepSpeed accumulates gradients in float32 only there and in 3. The
+    arithmetic of an update is the same, only the optimizer's state is spread over the processes.
+    """
+    return max(config.zero_stage, 2) if config.precision is Precision.bf16 else config.zero_stage
+
+
+def deepspeed_config(config: TrainConfig, parameters: int, hidden: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. Accumulation is ours, so it is told of one micro-step a step."""
+    stage = zero_stage(config)
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(parameters, BUCKET)}
+    if stage == 3:
+        zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}
+        zero |= {"stage3_param_persistence_threshold": 10 * hidden}
+    if config.offload is not Offload.none:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if config.offload is Offload.parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    bf16 = config.precision is Precision.bf16
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.clip if stage > 0 else 0.0,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: DeepSpeed's own needs a compiler at run time
+        "bf16": {"enabled": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"} if bf16 else {},
+        "steps_per_print": 10**12,
+    }
+
+
+class _Tensors(nn.Module):
+    """The policy with a tuple for output: DeepSpeed hangs its backward hooks on tuples of tensors."""
+
+    def __init__(self, policy: PolicyModule) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        logps = self.policy(batch)
+        return logps.token_logps_BKT, logps.token_mask_BKT
+
+
+class Engine:
+    """A policy under training in a process group.
+
+    Args:
+        policy: moved to this process's device; its parameters are the engine's from now on.
+        config: optimizer, precision and ZeRO.
+        total_steps: what the schedule spans.
+    """
+
+    def __init__(self, policy: PolicyModule, config: TrainConfig, total_steps: int) -> None:
+        init_process_group()
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.config, self.stage = config, zero_stage(config)
+        # DeepSpeed casts buffers with the weights; rotary frequencies in bfloat16 would shift every position.
+        buffers = {name: buffer.clone() for name, buffer in policy.named_buffers() if buffer.is_floating_point()}
+        optimizer = build_optimizer(policy, config)
+        hidden = int(policy.base.config.get_text_config().hidden_size)
+        parameters = sum(parameter.numel() for parameter in policy.parameters())
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=_Tensors(policy),
+            optimizer=optimizer,
+            lr_scheduler=build_scheduler(optimizer, config, total_steps),
+            config=deepspeed_config(config, parameters, hidden),
+            dist_init_required=False,
+        )
+        self.device = torch.device(self.deepspeed.device)
+        for name, buffer in policy.named_buffers():
+            if name in buffers:
+                buffer.data = buffers[name].to(self.device)
+        self.deepspeed.train()
+
+    def __call__(self, batch: TokenBatch) -> ResponseLogps:
+        """Log-probs of ``batch`` under the current policy."""
+        return ResponseLogps(*self.deepspeed(batch.to(self.device)))
+
+    def accumulate(self, last: bool) -> None:
+        """Announce a micro-step's forward and backward; ``last`` of its window."""
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of this process's part of the global loss; parts are summed over processes.
+
+        DeepSpeed averages over processes, so the part is multiplied by their number (Rajbhandari et al.,
+        arXiv 1910.02054, leave scaling to the caller).
+        """
+        self.deepspeed.backward(loss * self.world_size, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        """Clip and update. Returns the gradient norm before clipping; if it isn't finite, nothing was updated."""
+        if self.stage > 0:
+            self.deepspeed.step()
+            norm = float(self.deepspeed.get_global_grad_norm())
+            return norm if self.deepspeed.was_step_applied() else math.inf
+        parameters = [parameter for parameter in self.deepspeed.module.parameters() if parameter.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.clip if self.config.clip > 0 else math.inf))
+        if math.isfinite(norm):
+            self.deepspeed.step()
+        return norm
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.deepspeed.get_lr()[0])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over processes, on the CPU."""
+        total = values.to(self.device)
+        dist.all_reduce(total)
+        return total.cpu()
+
+    def gather(self, values: list[str]) -> list[str]:
+        """All processes' lists, joined in rank order."""
+        parts: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        dist.barrier()
+
+    def save(self, folder: Path) -> None:
+        """Weights, optimizer and schedule; a frozen model under adapters is left out. All processes take part."""
+        self.deepspeed.save_checkpoint(
+            str(folder), tag="state", save_latest=False, exclude_frozen_parameters=self.config.lora is not None
+        )
+
+    def load(self, folder: Path) -> None:
+        """What :meth:`save` wrote. All processes take part."""
+        self.deepspeed.load_checkpoint(str(folder), tag="state", load_module_strict=self.config.lora is None)
+
+
+@contextmanager
+def gathered(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Make parameters whole that ZeRO-3 has spread over processes; others are whole already."""
+    spread = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    with deepspeed.zero.GatheredParameters(spread, enabled=bool(spread)):
+        yield

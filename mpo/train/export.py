@@ -1,0 +1,105 @@
+"""A trained policy as a Hugging Face folder that other tools load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mpo.logprobs.policy import PolicyModule
+from mpo.train.engine import gathered
+
+ADAPTER = "default"
+
+
+def export_policy(
+    policy: PolicyModule,
+    out: Path,
+    rank: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    stop_token_ids: list[int] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights (whole, adapters merged), tokenizer, generation config and model card.
+
+    All processes take part, because ZeRO-3 has spread the weights; the first one writes, under a temporary name that
+    becomes ``out`` when everything is there.
+
+    Args:
+        out: folder to make; one that is there is replaced.
+        tokenizer: saved with its chat template.
+        stop_token_ids: end-of-sequence ids for generation; None: the model's own.
+        facts: sections of the model card: config, data, metrics, by title.
+    """
+    state = whole_state(policy, keep=rank == 0)
+    if rank != 0:
+        return
+    unfinished = out.with_name(f"tmp-{out.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    base = policy.base
+    with torch.device("meta"):  # a model of the same class without adapters or hooks, for its way of saving
+        skeleton: PreTrainedModel = AutoModelForCausalLM.from_config(base.config, dtype=base.dtype)
+    skeleton.generation_config = _generation_config(base, stop_token_ids)
+    skeleton.save_pretrained(unfinished, state_dict=state)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(unfinished)
+    (unfinished / "README.md").write_text(model_card(facts or {}))
+    if out.exists():
+        shutil.rmtree(out)
+    unfinished.rename(out)
+
+
+def whole_state(policy: PolicyModule, keep: bool) -> dict[str, Tensor]:
+    """The model's state dict on the CPU, gathered module by module, adapters merged: W + (alpha/rank)·B·A.
+
+    Args:
+        keep: False in processes that only take part in the gathering; they get an empty dict.
+    """
+    state: dict[str, Tensor] = {}
+    seen: set[nn.Parameter] = set()
+    inside: str | None = None
+    for name, module in policy.base.named_modules():
+        if inside is not None and name.startswith(inside):
+            continue
+        adapted = isinstance(module, LoraLayer)
+        inside = f"{name}." if adapted else None
+        with torch.no_grad(), gathered(list(module.parameters(recurse=adapted))):
+            if not keep:
+                continue
+            owner = module.get_base_layer() if adapted else module
+            for part, parameter in owner.named_parameters(recurse=False):
+                if parameter in seen:  # tied weights are saved once
+                    continue
+                seen.add(parameter)
+                value = parameter.detach()
+                if adapted and part == "weight":
+                    value = value + module.get_delta_weight(ADAPTER).to(value.dtype)
+                state[f"{name}.{part}".lstrip(".")] = value.to("cpu", copy=True).contiguous()
+            for part, buffer in owner.named_buffers(recurse=False):
+                if part not in owner._non_persistent_buffers_set:
+                    state[f"{name}.{part}".lstrip(".")] = buffer.detach().to("cpu", copy=True)
+    return state
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """README.md of a policy: what it was made of, as JSON blocks by title."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [mpo, alignment]", "---", ""]
+    lines += ["# Policy trained with mpo", "", "Multi-preference optimisation of a language model."]
+    for title, content in facts.items():
+        lines += ["", f"## {title}", "", "```json", json.dumps(content, indent=2, default=str), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _generation_config(base: PreTrainedModel, stop_token_ids: list[int] | None) -> GenerationConfig:
+    config = base.generation_config
+    kept = GenerationConfig.from_model_config(base.config) if config is None else GenerationConfig(**config.to_dict())
+    if stop_token_ids:
+        kept.eos_token_id = list(stop_token_ids)
+    return kept

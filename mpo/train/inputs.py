@@ -1,0 +1,128 @@
+"""From sets, assignments and log-probs to what a loss gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpo.logprobs.batch import PromptResponses, TokenBatch, collate
+from mpo.logprobs.policy import ResponseLogps
+from mpo.logprobs.reference import Reference
+from mpo.losses import LossInputs
+
+
+class TrainingSet(PromptResponses, Protocol):
+    """A tokenised set that also knows which responses were cut to fit."""
+
+    @property
+    def truncated(self) -> Sequence[bool]: ...
+
+
+class TrainingSets(Protocol):
+    """Tokenised sets by position; ``fingerprint`` names their content."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> TrainingSet: ...
+
+
+class Assignments(Protocol):
+    """What the partition stage says of each set, by the set's position."""
+
+    def scores(self, i: int) -> Sequence[float]:
+        """Transformed scores, one a response."""
+        ...
+
+    def bins(self, i: int) -> Sequence[int]:
+        """Bins, one a response: 0 best, larger is worse, -1 dropped."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """Assignments of B sets padded to K: scores (float32, 0 elsewhere), bins (-1 elsewhere), mask of kept responses.
+
+    Dropped responses count as absent: they are not forwarded, so nothing is known of them.
+    """
+
+    scores_BK: Tensor
+    bins_BK: Tensor
+    mask_BK: Tensor
+
+
+def assigned(assignments: Assignments, indices: Sequence[int], sets: int, responses: int) -> Assigned:
+    """Scores and bins of ``indices`` as tensors of ``sets`` x ``responses``, the rest padding."""
+    scores_BK = torch.zeros(sets, responses)
+    bins_BK = torch.full((sets, responses), -1, dtype=torch.long)
+    for b, i in enumerate(indices):
+        bins = list(assignments.bins(i))
+        kept = [k for k, which in enumerate(bins) if which >= 0]
+        scores = assignments.scores(i)
+        bins_BK[b, : len(bins)] = torch.tensor(bins, dtype=torch.long)
+        scores_BK[b, kept] = torch.tensor([scores[k] for k in kept], dtype=torch.float32)
+    return Assigned(scores_BK, bins_BK, bins_BK >= 0)
+
+
+def token_batch(sets: TrainingSets, assignments: Assignments, indices: Sequence[int]) -> TokenBatch:
+    """The kept responses of ``indices``, to be forwarded."""
+    keep = [[k for k, which in enumerate(assignments.bins(i)) if which >= 0] for i in indices]
+    return collate([sets[i] for i in indices], keep)
+
+
+def reference_tokens(reference: Reference, indices: Sequence[int], token_mask_BKT: Tensor) -> Tensor:
+    """Reference log-probs in the shape of the policy's, ``[B,K,T]`` float32 on the CPU, 0 outside the mask."""
+    values_BKT = np.zeros(tuple(token_mask_BKT.shape), dtype=np.float32)
+    lengths_BK = token_mask_BKT.sum(-1).tolist()
+    for b, i in enumerate(indices):
+        for k, logps in enumerate(reference.logps(i)):
+            if lengths_BK[b][k]:
+                values_BKT[b, k, : len(logps)] = logps
+    return torch.from_numpy(values_BKT)
+
+
+def loss_inputs(
+    logps: ResponseLogps,
+    assignments: Assignments,
+    indices: Sequence[int],
+    reference: Reference | None,
+    mismatched_log_ratio: Tensor | None,
+) -> LossInputs:
+    """What a loss gets for the micro-batch ``indices`` with log-probs ``logps``, on their device.
+
+    For an empty ``indices`` every set is padding.
+    """
+    device = logps.token_logps_BKT.device
+    sets, responses, _ = logps.token_logps_BKT.shape
+    marks = assigned(assignments, indices, sets, responses)
+    reference_BKT = None
+    if reference is not None:
+        reference_BKT = reference_tokens(reference, indices, logps.token_mask_BKT).to(device)
+    return LossInputs(
+        policy_logps_BK=logps.logps_BK,
+        lengths_BK=logps.lengths_BK,
+        scores_BK=marks.scores_BK.to(device),
+        bins_BK=marks.bins_BK.to(device),
+        mask_BK=marks.mask_BK.to(device),
+        reference_logps_BK=None if reference_BKT is None else reference_BKT.sum(-1),
+        mismatched_log_ratio=mismatched_log_ratio,
+        policy_token_logps_BKT=logps.token_logps_BKT,
+        reference_token_logps_BKT=reference_BKT,
+        token_mask_BKT=logps.token_mask_BKT,
+    )
+
+
+def at_reference(inputs: LossInputs) -> LossInputs:
+    """The same inputs with the policy at the reference, where the loss has its closed form."""
+    drift = inputs.mismatched_log_ratio
+    return replace(
+        inputs,
+        policy_logps_BK=inputs.reference_logps_BK,
+        policy_token_logps_BKT=inputs.reference_token_logps_BKT,
+        mismatched_log_ratio=None if drift is None else torch.zeros_like(drift),
+    )

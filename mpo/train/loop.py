@@ -1,0 +1,135 @@
+"""The training loop. It knows no loss: log-probs go in, a number for each set comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpo.config.schema import Precision, TrainConfig
+from mpo.errors import DataError
+from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.reference import Reference
+from mpo.losses import Loss
+from mpo.train.batches import BatchPlan
+from mpo.train.checkpoint import Checkpoints, Position, fingerprint
+from mpo.train.engine import Engine
+from mpo.train.inputs import Assignments, TrainingSets
+from mpo.train.metrics import MetricsLog, Sums, peak_memory
+from mpo.train.stop import STOPPED, StopSignal
+from mpo.train.window import Problem, check_closed_form, check_gradient, check_loss, run_window
+
+METRICS = "metrics.jsonl"
+CLOSED_FORM_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 2e-2}
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a finished run did.
+
+    Attributes:
+        steps: optimizer steps, those before a resumption included.
+        resumed_at: steps that were done when this process began.
+        seconds: wall clock of this process's steps.
+        last: metrics of the last step; empty where no step was left to do.
+    """
+
+    steps: int
+    resumed_at: int
+    seconds: float
+    last: dict[str, Any]
+
+
+def train(
+    policy: PolicyModule,
+    loss: Loss,
+    sets: TrainingSets,
+    assignments: Assignments,
+    indices: Sequence[int],
+    reference: Reference | None,
+    config: TrainConfig,
+    seed: int,
+    out: Path,
+    on_step: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> TrainSummary:
+    """Train ``policy`` in place, from the newest checkpoint under ``out`` where there is one.
+
+    Called in every process of the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe.
+    Writes ``metrics.jsonl`` and ``checkpoints/`` into ``out``. SIGTERM saves a checkpoint after the step in flight.
+
+    Args:
+        indices: the sets to train on, those with signal, by position in ``sets``.
+        reference: for losses with ``needs_reference``; also gives the divergence where a loss needs none.
+        seed: of the order of the sets.
+        on_step: gets the metrics of each step in the first process.
+
+    Raises:
+        DataError: nothing to train on.
+        UserError: a loss or gradient that isn't finite, a first loss off its closed form, a foreign checkpoint.
+        SystemExit: with status 143, after SIGTERM.
+    """
+    if not indices:
+        raise DataError(
+            "no set carries signal for this loss", remedy="look at the counts by reason, or change partition"
+        )
+    plan = BatchPlan(indices, config.global_batch, seed)
+    total_steps = plan.steps_per_epoch * config.epochs
+    total_steps = total_steps if config.max_steps is None else min(total_steps, config.max_steps)
+    engine = Engine(policy, config, total_steps)
+    settings = fingerprint(config, loss, sets.fingerprint, indices, seed)
+    checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints)
+    start = checkpoints.resume(engine)
+    log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
+    problem = Problem(loss, sets, assignments, reference, config.micro_batch)
+    row: dict[str, Any] = {}
+    began = time.perf_counter()
+    with StopSignal() as stop:
+        for step in range(start.step, total_steps):
+            batch = plan.batch(step)
+            compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
+            row, stopping = _step(engine, problem, batch, step, compare, stop)
+            row["epoch"] = plan.epoch(step)
+            if log is not None:
+                log.write(row)
+                on_step(row)
+            done = step + 1
+            if done < total_steps and (stopping or done % config.checkpoint_every == 0):
+                checkpoints.save(engine, Position(done, 0 if log is None else log.position))
+                if stopping:
+                    raise SystemExit(STOPPED)
+    if log is not None:
+        log.close()
+    return TrainSummary(total_steps, start.step, time.perf_counter() - began, row)
+
+
+def _step(
+    engine: Engine, problem: Problem, batch: list[int], step: int, compare: bool, stop: StopSignal
+) -> tuple[dict[str, Any], bool]:
+    """One optimizer step. Returns its metrics and whether any process was told to stop."""
+    began = time.perf_counter()
+    sums = Sums()
+    broken = run_window(engine, problem, batch, sums, compare)
+    sums.add("memory_bytes", peak_memory(engine.device))
+    sums.add("stop", float(stop.asked))
+    totals = sums.reduce(engine)
+    check_loss(engine, totals, broken, step)
+    if compare:
+        check_closed_form(totals, CLOSED_FORM_TOLERANCE[engine.config.precision])
+    lr = engine.lr
+    norm = engine.step()
+    check_gradient(norm, problem.sets, batch, step)
+    seconds = time.perf_counter() - began
+    return _row(totals, step, seconds) | {"lr": lr, "grad_norm": norm}, totals["stop"][0] > 0
+
+
+def _row(totals: dict[str, tuple[float, float]], step: int, seconds: float) -> dict[str, Any]:
+    """Metrics by name: means, but ``truncated`` (responses of this step's batch) and rates a second."""
+    counts = {"truncated", "tokens", "sets", "broken", "stop", "abs_log_ratio", "expected_loss"}
+    row: dict[str, Any] = {"step": step + 1}
+    row |= {name: total / count for name, (total, count) in totals.items() if name not in counts and count > 0}
+    row["truncated"] = int(totals["truncated"][0])
+    row["tokens_per_second"] = totals["tokens"][0] / seconds
+    row["sets_per_second"] = totals["sets"][0] / seconds
+    return row

@@ -1,0 +1,100 @@
+"""Numbers of a step, as means over the global batch, and the file that they go to."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpo.losses import Loss, LossInputs, LossOutput
+from mpo.train.engine import Engine
+
+RANKS = 16
+"""Ranks by score that are reported one by one; worse ones are not."""
+
+
+class Sums:
+    """Sums and counts by name, added up over micro-batches, then over processes."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, name: str, total: Tensor | float, count: Tensor | float = 1.0) -> None:
+        """Add ``total`` over ``count`` things. Every process adds the same names, if only 0 over 0."""
+        pair = torch.as_tensor(total, dtype=torch.float64), torch.as_tensor(count, dtype=torch.float64)
+        before = self._sums.get(name)
+        self._sums[name] = pair if before is None else (before[0] + pair[0], before[1] + pair[1])
+
+    def add_sets(self, name: str, values_B: Tensor, keep_B: Tensor) -> None:
+        """Add the kept sets' values; nan stands for a set without this number."""
+        there_B = keep_B & ~values_B.isnan()
+        self.add(name, torch.where(there_B, values_B, torch.zeros_like(values_B)).double().sum(), there_B.sum())
+
+    def reduce(self, engine: Engine) -> dict[str, tuple[float, float]]:
+        """Sum and count of each name over all processes."""
+        names = sorted(self._sums)
+        table = torch.stack([torch.stack([part.to(engine.device) for part in self._sums[name]]) for name in names])
+        return {name: (row[0], row[1]) for name, row in zip(names, engine.sum(table).tolist(), strict=True)}
+
+
+def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) -> None:
+    """Add what a micro-batch says of the policy: the loss's own numbers, by rank, divergence, lengths."""
+    keep_B = output.keep_B
+    for name, values_B in output.metrics.items():
+        sums.add_sets(name, values_B, keep_B)
+    for name, values_BK in loss.rank_metrics(inputs).items():
+        for rank in range(RANKS):
+            values_B = values_BK[:, rank] if rank < values_BK.shape[1] else torch.full_like(values_BK[:, 0], torch.nan)
+            sums.add_sets(f"{name.removesuffix('_rank_BK')}/rank_{rank}", values_B, keep_B)
+    real_BK = inputs.mask_BK
+    zeros_BK = torch.zeros_like(inputs.lengths_BK)
+    sums.add("response_length", torch.where(real_BK, inputs.lengths_BK, zeros_BK).sum(), real_BK.sum())
+    policy, reference, mask = inputs.policy_token_logps_BKT, inputs.reference_token_logps_BKT, inputs.token_mask_BKT
+    if policy is not None and reference is not None and mask is not None:
+        tokens_BKT = mask & real_BK.unsqueeze(-1)
+        delta_BKT = torch.where(tokens_BKT, reference - policy.detach(), torch.zeros_like(reference)).double()
+        # k3 estimator of KL(policy || reference), e^d - d - 1 (Schulman, "Approximating KL divergence", 2020)
+        sums.add("kl", (torch.expm1(delta_BKT) - delta_BKT).sum(), tokens_BKT.sum())
+        sums.add("abs_log_ratio", delta_BKT.abs().sum(), tokens_BKT.sum())
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process has held: on the card, or resident where there is none."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one line a step, each step once. Only the first process writes.
+
+    Args:
+        path: the file.
+        position: bytes to keep; what a stopped run wrote after its last checkpoint goes.
+    """
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._file = path.open("ab")
+        self._file.truncate(position)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one step; numbers that aren't finite become null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._file.write(json.dumps(finite).encode() + b"\n")
+        self._file.flush()
+
+    @property
+    def position(self) -> int:
+        """Bytes written, all of them on the disk."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,161 @@
+"""One optimizer step's window: forward and backward of every micro-batch, exact over the global batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpo.errors import DataError, UserError
+from mpo.logprobs.batch import collate
+from mpo.logprobs.reference import Reference
+from mpo.losses import Loss, LossInputs, LossOutput
+from mpo.train.batches import micro_batches
+from mpo.train.engine import Engine
+from mpo.train.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
+from mpo.train.metrics import Sums, add_metrics
+
+NAMED = 5
+"""Prompts that an error names; the rest it counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is trained on and what for; the same in every window of a run."""
+
+    loss: Loss
+    sets: TrainingSets
+    assignments: Assignments
+    reference: Reference | None
+    micro_batch: int
+
+
+def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool) -> list[str]:
+    """Accumulate the gradient of the mean loss over the kept sets of the global batch.
+
+    Each process adds (sum of its sets' losses) / (kept sets of the whole global batch), so the result depends neither
+    on the number of processes nor on micro-batches nor on ragged shares (design: exactness in distribution).
+
+    Args:
+        batch: the global batch, by position in ``problem.sets``.
+        sums: gets the metrics of this process's share.
+        compare: also add ``expected_loss``, the loss with the policy at the reference.
+
+    Returns:
+        Ids of this process's sets whose loss is not finite.
+
+    Raises:
+        DataError: no set of the batch carries signal.
+    """
+    loss, sets, assignments = problem.loss, problem.sets, problem.assignments
+    kept = _kept(loss, assignments, batch)
+    if kept == 0:
+        raise DataError("no set of a global batch carries signal", sets[batch[0]].id, "use a larger train.global_batch")
+    parts = micro_batches(batch, problem.micro_batch, engine.rank, engine.world_size)
+    drift = _mismatched_log_ratio(engine, problem, parts) if loss.needs_mismatched_kl else None
+    broken: list[str] = []
+    for number, part in enumerate(parts):
+        engine.accumulate(last=number == len(parts) - 1)
+        tokens = token_batch(sets, assignments, part)
+        logps = engine(tokens)
+        inputs = loss_inputs(logps, assignments, part, problem.reference, drift)
+        output = loss(inputs)
+        # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
+        engine.backward(output.loss_B.sum() / kept + 0.0 * logps.token_logps_BKT.sum())
+        with torch.no_grad():
+            _account(sums, problem, part, inputs, output, compare)
+            sums.add("tokens", tokens.tokens if part else 0)
+            bad = (~output.loss_B.isfinite() & output.keep_B).tolist()
+        broken += [sets[i].id for i, is_bad in zip(part, bad, strict=False) if is_bad]
+    sums.add("broken", len(broken))
+    return broken
+
+
+def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], broken: list[str], step: int) -> None:
+    """Stop if a set's loss is not finite. All processes take part, before the optimizer's step.
+
+    Raises:
+        UserError: names the prompts.
+    """
+    if totals["broken"][0] > 0:
+        raise UserError(
+            f"the loss of step {step} is not finite for {_names(engine.gather(broken))}",
+            remedy="lower train.lr, use fp32, or look at these prompts",
+        )
+
+
+def check_gradient(norm: float, sets: TrainingSets, batch: Sequence[int], step: int) -> None:
+    """Stop if the gradient norm is not finite; the optimizer has then left the weights alone.
+
+    Raises:
+        UserError: names the batch's prompts.
+    """
+    if not math.isfinite(norm):
+        raise UserError(
+            f"the gradient of step {step} is not finite; its batch: {_names([sets[i].id for i in batch])}",
+            remedy="lower train.lr, use fp32, or look at these prompts",
+        )
+
+
+def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: float) -> None:
+    """Stop if the first loss is not the loss at policy = reference, or the log-probs differ.
+
+    Args:
+        totals: of the first window.
+        tolerance: of the loss, relative above 1, and of the mean absolute log-ratio of a token in nats.
+
+    Raises:
+        UserError: policy and reference are not the same model, tokens or layout.
+    """
+    kept = totals["loss"][1]
+    actual, expected = totals["loss"][0] / kept, totals["expected_loss"][0] / kept
+    ratio = totals["abs_log_ratio"][0] / max(totals["abs_log_ratio"][1], 1.0)
+    if abs(actual - expected) > tolerance * max(1.0, abs(expected)) or ratio > tolerance:
+        raise UserError(
+            f"the first loss is {actual:.6g} but {expected:.6g} at policy = reference, and their log-probs differ by "
+            f"{ratio:.2g} nats a token",
+            "train.closed_form_check",
+            "compute the reference with the policy's own weights, or switch the check off if they are meant to differ",
+        )
+
+
+def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
+    responses = max(len(assignments.bins(i)) for i in batch)
+    marks = assigned(assignments, batch, len(batch), responses)
+    return int(loss.keep(marks.scores_BK, marks.bins_BK, marks.mask_BK).sum())
+
+
+def _mismatched_log_ratio(engine: Engine, problem: Problem, parts: Sequence[Sequence[int]]) -> Tensor:
+    """Mean of log π_θ − log π_ref over the global batch's mismatched pairs (arXiv 2402.01306), without gradient."""
+    reference = problem.reference
+    if reference is None or reference.mismatched is None:
+        raise ValueError("this loss needs a reference with mismatched pairs")
+    total = torch.zeros(2, dtype=torch.float64)
+    for part in parts:
+        with torch.no_grad():
+            logps = engine(collate([reference.pair(problem.sets, i) for i in part])).logps_BK
+        for b, i in enumerate(part):
+            total += torch.tensor([float(logps[b, 0]) - float(reference.mismatched[i]), 1.0], dtype=torch.float64)
+    total = engine.sum(total)
+    return (total[0] / total[1]).float().to(engine.device)
+
+
+def _account(
+    sums: Sums, problem: Problem, part: Sequence[int], inputs: LossInputs, output: LossOutput, compare: bool
+) -> None:
+    keep_B = output.keep_B
+    sums.add("loss", output.loss_B.detach().double().sum(), keep_B.sum())
+    add_metrics(sums, problem.loss, inputs, output)
+    cut = [problem.sets[i].truncated[k] for i in part for k, b in enumerate(problem.assignments.bins(i)) if b >= 0]
+    sums.add("truncated", sum(cut))
+    sums.add("sets", len(part))
+    if compare:
+        sums.add("expected_loss", problem.loss(at_reference(inputs)).loss_B.double().sum(), keep_B.sum())
+
+
+def _names(ids: list[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more

@@ -1,0 +1,150 @@
+"""A tiny policy and ragged response sets for the distributed tests; also a worker that trains them as told.
+
+Run as a module by ``torch.distributed.run`` or plain Python with a JSON list of jobs; see :func:`main`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
+from mpo.errors import UserError
+from mpo.logprobs.load import make_policy
+from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.reference import Reference, compute_reference
+from mpo.losses import LOSSES, Loss
+from mpo.partition import PARTITIONS
+from mpo.train.engine import init_process_group, single_process_environment
+from mpo.train.export import export_policy
+from mpo.train.loop import train
+
+VOCAB = 128
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    id: str
+    prompt_ids: np.ndarray
+    response_ids: list[np.ndarray]
+    scores: list[float]
+    truncated: list[bool]
+
+
+class TokenSets:
+    """Sets with 2 to 5 responses of 1 to 9 tokens after prompts of 1 to 8."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.fingerprint = f"sets-{count}-{seed}"
+
+        def ids(longest: int) -> np.ndarray:
+            return rng.integers(1, VOCAB, rng.integers(1, longest + 1)).astype(np.int32)
+
+        self._sets = []
+        for i in range(count):
+            k = int(rng.integers(2, 6))
+            responses = [ids(9) for _ in range(k)]
+            scores = [float(score) for score in rng.permutation(k)]
+            self._sets.append(TokenSet(f"set-{i}", ids(8), responses, scores, [len(r) == 9 for r in responses]))
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def __getitem__(self, i: int) -> TokenSet:
+        return self._sets[i]
+
+
+class Marks:
+    """Bins of each set by a loss's default partition."""
+
+    def __init__(self, sets: TokenSets, loss: Loss) -> None:
+        partition = PARTITIONS[loss.default_partition]()
+        self._scores = [sets[i].scores for i in range(len(sets))]
+        self._bins = [partition(scores) for scores in self._scores]
+
+    def scores(self, i: int) -> list[float]:
+        return self._scores[i]
+
+    def bins(self, i: int) -> list[int]:
+        return self._bins[i]
+
+
+def tiny_policy(lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32) -> PolicyModule:
+    """A Llama of two layers, the same at every call."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=2,
+    )
+    lm = LlamaForCausalLM(config).to(dtype)
+    return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None)
+
+
+def run_job(job: dict[str, Any]) -> None:
+    """Train as ``job`` says: TrainConfig's fields under ``config``, and loss, sets, stop_at, kill_at, lora, export."""
+    out = Path(job["out"])
+    fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
+    enums = {"precision": Precision, "schedule": Schedule, "offload": Offload}
+    fields = {name: enums[name](value) if name in enums else value for name, value in fields.items()}
+    lora = bool(job.get("lora"))
+    config = TrainConfig(**fields, lora=LoraConfig(rank=4, alpha=8.0) if lora else None)
+    loss = LOSSES[job.get("loss", "mpo")](**job.get("loss_fields", {}))
+    sets = TokenSets(job.get("sets", 24))
+    dtype = torch.bfloat16 if config.precision is Precision.bf16 else torch.float32
+    policy = tiny_policy(lora, config.activation_checkpointing, dtype)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    init_process_group()
+    reference = None
+    if loss.needs_reference:
+        folder = out / "reference"
+        if rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        dist.barrier()
+        seed = 1 if loss.needs_mismatched_kl else None
+        compute_reference(policy, sets, folder, 3, rank, world_size, mismatched_seed=seed)
+        dist.barrier()
+        reference = Reference.load(folder, sets)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def on_step(row: dict[str, Any]) -> None:
+        if row["step"] == job.get("stop_at"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if row["step"] == job.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(policy, loss, sets, Marks(sets, loss), list(range(len(sets))), reference, config, 5, out, on_step)
+    export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})
+
+
+def main() -> None:
+    """Run the jobs of the JSON file ``argv[1]`` one after the other in this process."""
+    if "RANK" not in os.environ:
+        os.environ.update(single_process_environment())
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        try:
+            run_job(job)
+        except UserError as error:
+            print(f"user error: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
