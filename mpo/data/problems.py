@@ -37,7 +37,7 @@ class Reason(StrEnum):
     UNSCORED_RESPONSE = "unscored_response"
     OVERALL_TEN_MENDED = "overall_ten_mended"
     OVERALL_TEN_UNCLEAR = "overall_ten_unclear"
-    RESPONSE_TRUNCATED = "response_truncated"
+    SPECIAL_TOKEN = "special_token"
 
 
 Severity = Literal["error", "warning"]

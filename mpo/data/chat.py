@@ -1,0 +1,183 @@
+"""The one place that renders chats to token ids, through the tokenizer's chat template.
+
+Three rules hold for every template: the prompt's ids are a prefix of prompt + response (they are tokenised on their
+own, a merge across the boundary is undone); BOS comes once, where the template writes it or the tokenizer adds it; a
+response ends with its end-of-turn token, without what the template writes after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import jinja2
+
+from mpo.errors import ConfigError
+from mpo.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SENTINEL = "sentinel"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """What a tokenizer's template does, learnt from renderings of a sentinel text.
+
+    ``lead`` and ``tail``: what it writes before and after a response; ``end``: the part of the tail that belongs to
+    the response, up to the end-of-turn token ``end_id``. ``strips``: which sides of a response it trims (left, right),
+    None where it changes responses in another way. ``bos_id``: a BOS that the tokenizer adds by itself, else None.
+    """
+
+    template: str
+    bos_id: int | None
+    lead: str
+    tail: str
+    end: str
+    end_id: int
+    strips: tuple[bool, bool] | None
+
+
+_formats: WeakKeyDictionary[PreTrainedTokenizerBase, ChatFormat] = WeakKeyDictionary()
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """Ids of a prompt, generation prompt included.
+
+    Raises ``ConfigError`` for a tokenizer without a usable template, ``jinja2.TemplateError`` for messages that the
+    template refuses.
+    """
+    return encode(tokenizer, [prompt_text(tokenizer, messages)])[0]
+
+
+def render_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[int]:
+    """Ids of the assistant's turn after ``messages``, to append to ``render_prompt``'s; the last is end-of-turn.
+
+    They are the tokens of the full rendering where the prompt's ids are a prefix of that; where the boundary merges
+    the response is tokenised alone. Raises as ``render_prompt``.
+    """
+    form = chat_format(tokenizer)
+    before = prompt_text(tokenizer, messages)
+    full = _apply(tokenizer, [*messages, Message("assistant", text)], generation=False)
+    if full.startswith(before) and full.endswith(form.tail):
+        body = full[len(before) : len(full) - len(form.tail)] + form.end
+    else:
+        body = text + form.end
+    prompt_ids, joint_ids = encode(tokenizer, [before, before + body])
+    if joint_ids[: len(prompt_ids)] == prompt_ids:
+        return joint_ids[len(prompt_ids) :]
+    return raw_ids(tokenizer, [body])[0]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: the template's end-of-turn, and the tokenizer's EOS where that is another.
+
+    A model's ``generation_config`` may name more: the sampler joins both.
+    """
+    ends = {chat_format(tokenizer).end_id}
+    if tokenizer.eos_token_id is not None:
+        ends.add(int(tokenizer.eos_token_id))
+    return tuple(sorted(ends))
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """The rendered prompt before tokenisation, generation prompt included."""
+    return _apply(tokenizer, messages, generation=True)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of rendered texts: no special tokens but those written in them, and a BOS where the tokenizer wants one."""
+    bos_id = chat_format(tokenizer).bos_id
+    rows = raw_ids(tokenizer, texts)
+    return [ids if bos_id is None or ids[:1] == [bos_id] else [bos_id, *ids] for ids in rows]
+
+
+def raw_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts, nothing added."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    rows: list[list[int]] = encoded["input_ids"]
+    return rows
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """All special tokens with their ids, those that have no name among them (such as <|eot_id|>)."""
+    return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    """The tokenizer's format, learnt at the first use; raises ``ConfigError`` where there is no usable template."""
+    known = _formats.get(tokenizer)
+    if known is None or known.template != tokenizer.chat_template:
+        known = _formats[tokenizer] = _learn(tokenizer)
+    return known
+
+
+def _learn(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        found = "several chat templates" if template else "no chat template"
+        raise ConfigError(f"the tokenizer has {found}", "chat_template", "name one that fits the model")
+    user = Message("user", SENTINEL)
+    try:
+        before = _apply(tokenizer, [user], generation=True)
+        plain = _rest(tokenizer, before, user, SENTINEL)
+        padded = _rest(tokenizer, before, user, f"\n {SENTINEL} \n")
+    except jinja2.TemplateError as error:
+        remedy = "mend the template, or name another"
+        raise ConfigError(
+            f"the chat template cannot render a user and an assistant turn: {error}", "chat_template", remedy
+        ) from None
+    lead, found, tail = plain.partition(SENTINEL) if plain is not None else ("", "", "")
+    strips = None
+    for left, right in ((False, False), (True, True), (True, False), (False, True)):
+        if found and padded == lead + stripped(f"\n {SENTINEL} \n", (left, right)) + tail:
+            strips = (left, right)
+    end, end_id = _end(tokenizer, tail)
+    return ChatFormat(template, _own_bos(tokenizer), lead, tail, end, end_id, strips)
+
+
+def stripped(text: str, strips: tuple[bool, bool]) -> str:
+    """``text`` without white space on the sides that are marked."""
+    text = text.lstrip() if strips[0] else text
+    return text.rstrip() if strips[1] else text
+
+
+def _rest(tokenizer: PreTrainedTokenizerBase, before: str, user: Message, text: str) -> str | None:
+    full = _apply(tokenizer, [user, Message("assistant", text)], generation=False)
+    return full[len(before) :] if full.startswith(before) else None
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, int]:
+    """The tail up to its first special token; EOS where it has none."""
+    found = [(tail.index(token), token, index) for token, index in special_tokens(tokenizer).items() if token in tail]
+    if found:
+        start, token, index = min(found)
+        return tail[:start] + token, index
+    if tokenizer.eos_token is None:
+        what = "neither the chat template nor the tokenizer has an end-of-turn token"
+        raise ConfigError(what, "chat_template", "name a template that fits the model")
+    return str(tokenizer.eos_token), int(tokenizer.eos_token_id)
+
+
+def _own_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    bos_id = tokenizer.bos_token_id
+    if bos_id is None or tokenizer("x")["input_ids"][:1] != [bos_id]:
+        return None
+    return int(bos_id)
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    return str(text)

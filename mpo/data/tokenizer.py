@@ -1,0 +1,106 @@
+"""Tokenizers: load one, or train a small one on local text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+
+
+def template_names() -> tuple[str, ...]:
+    """The chat templates that come with mpo."""
+    return tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+
+
+def load_template(name: str) -> str:
+    """A template by its name, or from a ``.jinja`` file; raises ``ConfigError`` where there is neither."""
+    path = Path(name) if name.endswith(".jinja") else TEMPLATES / f"{name}.jinja"
+    if name.endswith(".jinja") or name in template_names():
+        try:
+            return path.read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {path}: {error}", "chat_template", "give a .jinja file") from None
+    close = difflib.get_close_matches(name, template_names(), n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    remedy = f"{hint}choose one of {', '.join(template_names())}, or a .jinja file"
+    raise ConfigError(f"unknown chat template '{name}'", "chat_template", remedy)
+
+
+def load_tokenizer(
+    path_or_name: str, chat_template: str | None = None, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the hub, with its own chat template or the one named.
+
+    Raises ``ConfigError`` for a folder or name without a readable tokenizer, and for an unknown template.
+    """
+    from transformers import AutoTokenizer
+
+    template = None if chat_template is None else load_template(chat_template)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path_or_name, trust_remote_code=trust_remote_code, revision=revision or "main"
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if Path(path_or_name).is_dir():
+            what, remedy = f"no readable tokenizer in this folder: {detail}", "give a folder that save_pretrained wrote"
+        else:
+            what, remedy = f"no tokenizer of this name: {detail}", "check the name and the network, or give a folder"
+        raise ConfigError(what, path_or_name, remedy) from None
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> PreTrainedTokenizerBase:
+    """Train a byte-level BPE with the ``chatml`` template and save it as a folder; the same texts give the same files.
+
+    EOS is end-of-turn, padding a token of its own, BOS there is none. The vocabulary may stay below ``vocab_size``
+    where the texts are short. Raises ``ConfigError`` for a size that the bytes and special tokens alone exceed,
+    ``DataError`` for no text.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special, alphabet = [PAD, START, END], sorted(pre_tokenizers.ByteLevel.alphabet())
+    smallest = len(special) + len(alphabet)
+    if vocab_size < smallest:
+        raise ConfigError(f"{vocab_size} tokens cannot hold all bytes", "vocab_size", f"give at least {smallest}")
+    seen = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal seen
+        for text in texts:
+            seen += len(text)
+            yield text
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        counted(),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    if seen == 0:
+        raise DataError("no text to train a tokenizer on", str(out), "give sources that hold text")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[START],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = load_template("chatml")
+    tokenizer.save_pretrained(out)
+    return tokenizer

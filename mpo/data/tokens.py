@@ -1,0 +1,169 @@
+"""Response sets as token ids on disk: written once, memory-mapped by every rank."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+
+from mpo.data.problems import Problem
+from mpo.data.token_rows import SCHEMA, Limits, update_digest
+from mpo.data.workers import tokenized_batches
+from mpo.errors import DataError
+from mpo.types import ResponseSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SUMMARY = "tokens.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStats:
+    """What ``tokenize_sets`` wrote. ``skipped_sets``: by reason; ``truncated_responses`` lost their end-of-turn."""
+
+    sets: int
+    responses: int
+    prompt_tokens: int
+    response_tokens: int
+    truncated_responses: int
+    skipped_sets: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSet:
+    """One set: ``prompt_ids`` int32 [T], ``response_ids`` K arrays int32 [T_k], each at least one token.
+
+    ``scores`` and ``accepted`` hold None where the data has none. A truncated response has no end-of-turn token.
+    """
+
+    id: str
+    prompt_ids: NDArray[np.int32]
+    response_ids: list[NDArray[np.int32]]
+    scores: list[float | None]
+    accepted: list[bool | None]
+    truncated: list[bool]
+
+
+def tokenize_sets(
+    sets: Iterable[ResponseSet],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_prompt_tokens: int,
+    max_tokens: int,
+    out: Path,
+    processes: int,
+    on_problem: Callable[[Problem], None],
+) -> TokenStats:
+    """Tokenise sets, in order, into the folder ``out`` (a ``datasets`` Arrow folder and a summary).
+
+    A set whose prompt exceeds ``max_prompt_tokens`` is skipped and reported; a response is cut where prompt and
+    response exceed ``max_tokens``, and counted. The result doesn't depend on ``processes``. Raises ``ConfigError``
+    for limits that leave no room for a response and for a tokenizer without a chat template, ``DataError`` where no
+    set is left.
+    """
+    import datasets
+
+    limits = Limits(max_prompt_tokens, max_tokens)
+    digest = sha256()
+    skipped: dict[str, int] = {}
+    counts = np.zeros(5, dtype=np.int64)
+    part = out.with_name(f"{out.name}.part.arrow")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with pyarrow.OSFile(str(part), "wb") as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as stream:
+            for batch, problems in tokenized_batches(sets, tokenizer, limits, processes):
+                for problem in problems:
+                    on_problem(problem)
+                    if problem.severity == "error":
+                        skipped[problem.reason_code] = skipped.get(problem.reason_code, 0) + 1
+                stream.write_batch(batch)
+                update_digest(digest, batch)
+                counts += _count(batch)
+        sets_seen, responses, prompt_tokens, response_tokens, truncated = counts.tolist()
+        stats = TokenStats(sets_seen, responses, prompt_tokens, response_tokens, truncated, skipped)
+        _require_sets(stats, limits)
+        datasets.Dataset.from_file(str(part)).save_to_disk(str(out))
+    finally:
+        part.unlink(missing_ok=True)
+    summary = {"fingerprint": digest.hexdigest(), "limits": asdict(limits), "stats": asdict(stats)}
+    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return stats
+
+
+def _count(batch: pyarrow.RecordBatch) -> NDArray[np.int64]:
+    responses = batch.column("response_ids").flatten()
+    truncated = batch.column("truncated").flatten().to_numpy(zero_copy_only=False)
+    prompt_tokens = len(batch.column("prompt_ids").flatten())
+    return np.array([len(batch), len(responses), prompt_tokens, len(responses.flatten()), truncated.sum()], np.int64)
+
+
+def _require_sets(stats: TokenStats, limits: Limits) -> None:
+    if stats.sets:
+        return
+    if not stats.skipped_sets:
+        raise DataError("there is no set to tokenise", "data", "check the source with python -m mpo.data.check")
+    reasons = ", ".join(f"{reason} {count}" for reason, count in stats.skipped_sets.items())
+    remedy = f"raise max_prompt_tokens (now {limits.max_prompt_tokens}), or check the data and the chat template"
+    raise DataError(f"no set is left: {reasons}", "data", remedy)
+
+
+class TokenizedSets:
+    """The folder that ``tokenize_sets`` wrote, memory-mapped: ``len``, ``[i]``, ``lengths``, ``fingerprint``."""
+
+    def __init__(self, table: pyarrow.Table, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        """SHA-256 over all ids, tokens, scores and marks, in order."""
+        self._batches = table.select(SCHEMA.names).to_batches()
+        sizes = [len(batch) for batch in self._batches]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.lengths: NDArray[np.int64] = np.concatenate([_lengths(batch) for batch in self._batches])
+        """Tokens of each set, prompt and all responses, [sets]."""
+
+    @classmethod
+    def load(cls, path: Path) -> TokenizedSets:
+        """Open a folder; raises ``DataError`` where it isn't one that ``tokenize_sets`` completed."""
+        import datasets
+
+        remedy = "run the stage that writes it again"
+        try:
+            summary: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+            data = datasets.load_from_disk(str(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"not a folder of tokenised sets: {error}", str(path), remedy) from None
+        if data.column_names != SCHEMA.names:
+            raise DataError(f"has columns {', '.join(data.column_names)}", str(path), remedy)
+        return cls(data.data.table, summary["fingerprint"])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> TokenizedSet:
+        if not 0 <= index < len(self):
+            raise IndexError(f"set {index} of {len(self)}")
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        batch, row = self._batches[chunk], index - int(self._starts[chunk])
+        prompt_ids, responses = batch.column("prompt_ids")[row].values, batch.column("response_ids")[row].values
+        bounds, tokens = responses.offsets.to_numpy(), responses.values.to_numpy()
+        return TokenizedSet(
+            id=batch.column("id")[row].as_py(),
+            prompt_ids=prompt_ids.to_numpy(),
+            response_ids=[tokens[bounds[k] : bounds[k + 1]] for k in range(len(responses))],
+            scores=batch.column("scores")[row].as_py(),
+            accepted=batch.column("accepted")[row].as_py(),
+            truncated=batch.column("truncated")[row].as_py(),
+        )
+
+
+def _lengths(batch: pyarrow.RecordBatch) -> NDArray[np.int64]:
+    prompts, sets = batch.column("prompt_ids"), batch.column("response_ids")
+    token_bounds = sets.values.offsets.to_numpy()[sets.offsets.to_numpy()]
+    lengths: NDArray[np.int64] = np.diff(prompts.offsets.to_numpy()).astype(np.int64) + np.diff(token_bounds)
+    return lengths
