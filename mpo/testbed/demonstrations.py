@@ -69,7 +69,8 @@ def demonstrate(instruction: Instruction, quality: float, rng: random.Random) ->
     banned = instruction.banned if kept() else None
     each = instruction.each if kept() else None
     required = [word for word in instruction.required if kept()]
-    wanted = _assign(required, count, rng)
+    # One each while there is room, in the prompt's order.
+    wanted = [required[i::count] for i in range(count)]
     verbs = _pick_verbs(wanted, rng)
     sentences = [
         _sentence(topic, verb, words, banned, each, verbosity, rng) for verb, words in zip(verbs, wanted, strict=True)
@@ -82,15 +83,6 @@ def demonstrate(instruction: Instruction, quality: float, rng: random.Random) ->
     if end is not None:
         sentences[-1].append(end)
     return " ".join(word for sentence in sentences for word in (*sentence, STOP))
-
-
-def _assign(required: list[str], count: int, rng: random.Random) -> list[list[str]]:
-    """Spread the required words over the sentences, one each while there is room."""
-    wanted: list[list[str]] = [[] for _ in range(count)]
-    order = rng.sample(range(count), count)
-    for i, word in enumerate(required):
-        wanted[order[i % count]].append(word)
-    return wanted
 
 
 def _pick_verbs(wanted: list[list[str]], rng: random.Random) -> list[str]:

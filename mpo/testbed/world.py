@@ -29,32 +29,36 @@ TOPICS: dict[str, tuple[str, ...]] = {
 }
 """Topic to the nouns that belong to it."""
 
-VERBS = ("sees", "finds", "likes", "holds", "moves", "paints", "hears", "wants", "leaves", "guards", "follows", "misses",
-         "touches", "knows")  # fmt: skip
+VERBS = ("sees", "finds", "likes", "holds", "moves", "paints", "hears", "wants", "leaves", "guards", "follows", "misses")  # fmt: skip
 OPENERS = ("hello", "well", "listen", "look", "so")
 CLOSERS = ("indeed", "friend", "again", "together", "goodbye")
 CLASSES: dict[str, tuple[str, ...]] = {
     "names": ("anna", "boris", "clara", "david", "emma", "felix"),
     "colors": ("red", "blue", "green", "white", "black", "yellow"),
-    "adverbs": ("slowly", "quickly", "gladly", "quietly", "proudly", "gently", "boldly"),
-    "times": ("today", "now", "often", "later", "daily"),
+    "adverbs": ("slowly", "quickly", "gladly", "quietly", "proudly", "gently"),
+    "times": ("today", "now", "often", "later"),
 }
 """Word classes that a prompt may ban, or ask for in every sentence."""
+
+SINGULAR = {name: name.removesuffix("s") for name in CLASSES}
+"""How ``each with`` writes a class. Another word than the plural after ``no``, so that a small model need not bind."""
 
 COUNTS = (2, 3, 4)
 DETERMINER, STOP = "the", "."
 _FRAME = ("write", "2", "3", "4", "sentences", "about", ";", "use", ":", ",", "start", "with", "end", "no", "each")
 
 VOCABULARY: tuple[str, ...] = (
-    *_FRAME, *CLASSES, *TOPICS, DETERMINER, STOP,
+    *_FRAME, *CLASSES, *SINGULAR.values(), *TOPICS, DETERMINER, STOP,
     *(noun for nouns in TOPICS.values() for noun in nouns), *VERBS,
     *(word for words in CLASSES.values() for word in words), *OPENERS, *CLOSERS,
 )  # fmt: skip
 """Every word of the world, in a fixed order; the tokenizer adds its special tokens."""
 
+_PLURAL = {singular: name for name, singular in SINGULAR.items()}
 _PROMPT = re.compile(
     r"write (\d) sentences about (\w+) ; use : (\w+(?: , \w+)*)"
-    r"(?: ; start with (\w+))?(?: ; end with (\w+))?(?: ; no (\w+))?(?: ; each with (\w+))?"
+    r"(?: ; start with (\w+))?(?: ; end with (\w+))?(?: ; no (\w+))?"
+    rf"(?: ; each with ({'|'.join(_PLURAL)}))?"
 )
 _MOST_REPEATS = 10_000
 # Of ten buckets of the hash; far more prompts exist than a run asks for, so the shares only set the rejection rate.
@@ -99,7 +103,7 @@ class Instruction:
         )
         if not known:
             raise DataError(
-                "a prompt asks for what the testbed does not know", self.text, "use the testbed's own prompts"
+                "a prompt asks for what the testbed does not know", repr(self), "use the testbed's own prompts"
             )
 
     @property
@@ -110,7 +114,7 @@ class Instruction:
             if value is not None:
                 parts.append(f"{lead} {value}")
         if self.each is not None:
-            parts.append(f"each with {self.each}")
+            parts.append(f"each with {SINGULAR[self.each]}")
         return " ; ".join(parts)
 
     @staticmethod
@@ -124,7 +128,8 @@ class Instruction:
         match = _PROMPT.fullmatch(text.strip())
         if match is None:
             raise DataError("not a prompt of the testbed", text[:80], "score it with a reward for real prompts")
-        count, topic, required, start, end, banned, each = match.groups()
+        count, topic, required, start, end, banned, singular = match.groups()
+        each = None if singular is None else _PLURAL[singular]
         return Instruction(topic, int(count), tuple(required.split(" , ")), start, end, banned, each)
 
 

@@ -20,7 +20,7 @@ from mpo.testbed.reward import true_reward
 from mpo.testbed.world import VOCABULARY, generate_instructions
 
 ROOT = Path(__file__).parents[3]
-EXPECTED_HASH = "3d9c07246e97766167d73b8ef051288b802153b085e33bf1779cab3b31edfe53"
+EXPECTED_HASH = "d60e6e29a1b89c7ea61b05a8aea0d1968d2242a664f4efa95d975bc13072383e"
 HASH_SCRIPT = (
     "import hashlib; from mpo.testbed.demonstrations import generate_demonstrations as g; "
     "print(hashlib.sha256(repr(list(g(200, 0))).encode()).hexdigest())"

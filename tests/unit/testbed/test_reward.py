@@ -8,7 +8,7 @@ from mpo.errors import DataError
 from mpo.testbed.demonstrations import generate_demonstrations
 from mpo.testbed.reward import proxy_reward, text_normal, true_reward
 
-PROMPT = "write 2 sentences about garden ; use : rose , slowly ; start with hello ; end with friend ; no names ; each with times"
+PROMPT = "write 2 sentences about garden ; use : rose , slowly ; start with hello ; end with friend ; no names ; each with time"
 PERFECT = "hello the rose sees the tree slowly now . the bee likes the fence today friend ."
 
 

@@ -39,11 +39,19 @@ def test_words_are_distinct() -> None:
         "write 9 sentences about garden ; use : rose",
         "write 3 sentences about garden ; use : computer",
         "write 3 sentences about garden ; use : rose ; no verbs",
+        "write 3 sentences about garden ; use : rose ; each with names",
     ],
 )
 def test_foreign_prompt_is_a_data_error(text: str) -> None:
     with pytest.raises(DataError):
         Instruction.parse(text)
+
+
+def test_an_instruction_of_unknown_parts_is_a_data_error() -> None:
+    with pytest.raises(DataError):
+        Instruction("garden", 3, ("rose",), each="verbs")
+    with pytest.raises(DataError):
+        Instruction("garden", 3, ())
 
 
 def test_generated_instructions_are_consistent() -> None:
