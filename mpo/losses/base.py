@@ -78,7 +78,7 @@ class Loss(ABC):
         """Bool [B]: sets with signal; the vectorised twin of ``mpo.partition.no_signal_reason``."""
         kept_BK = mask_BK & (bins_BK >= 0)
         if not self.contrasts:
-            return (kept_BK & (bins_BK == 0)).any(-1)
+            return kept_BK.any(-1)
         keep_B = _varies(scores_BK, kept_BK)
         return keep_B & _varies(bins_BK, kept_BK) if self.needs_sides else keep_B
 

@@ -18,7 +18,10 @@ from mpo.partition import Shape
 
 @dataclass(frozen=True)
 class SFT(Loss):
-    """−l_w/n_w: supervised fine-tuning on the best response; with several in bin 0 the mean over them."""
+    """−l_w/n_w: supervised fine-tuning on w, the best response by score (of ties the first) of the set's best bin.
+
+    With two-sided bins that is the best accepted response; where a partition accepts none, still the best one.
+    """
 
     contrasts: ClassVar[bool] = False
     default_partition: ClassVar[str] = "best_vs_rest"
@@ -28,7 +31,12 @@ class SFT(Loss):
         return mean_logp(inputs)
 
     def per_set(self, inputs: LossInputs) -> Tensor:
-        return -set_mean(mean_logp(inputs), inputs.bins_BK == 0)
+        kept_BK = inputs.bins_BK >= 0
+        unused_bin = torch.full_like(inputs.bins_BK, inputs.bins_BK.shape[-1])
+        best_bin_B1 = torch.where(kept_BK, inputs.bins_BK, unused_bin).amin(-1, keepdim=True)
+        in_best_BK = inputs.bins_BK == best_bin_B1
+        scores_BK = torch.where(in_best_BK, inputs.scores_BK, torch.full_like(inputs.scores_BK, -torch.inf))
+        return -mean_logp(inputs).gather(-1, scores_BK.argmax(-1, keepdim=True)).squeeze(-1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ def no_signal_reason(
     Args:
         scores: K scores.
         bins: K bins of the partition; responses in bin -1 count for nothing.
-        contrasts: ``Loss.contrasts``; a loss that contrasts nothing needs one response in bin 0 and no more.
+        contrasts: ``Loss.contrasts``; a loss that contrasts nothing needs one kept response and no more.
         needs_sides: ``Loss.needs_sides``; False for a loss that contrasts scores and reads no bins.
 
     Returns:
@@ -22,7 +22,7 @@ def no_signal_reason(
     kept = [score for score, number in zip(scores, bins, strict=True) if number >= 0]
     used = {number for number in bins if number >= 0}
     if not contrasts:
-        return None if 0 in used else "empty_side"
+        return None if kept else "empty_side"
     if len(scores) < 2 or (len(kept) < 2 and not needs_sides):
         return "one_response"
     if len(set(scores)) == 1 or (len(kept) > 1 and len(set(kept)) == 1):
