@@ -38,7 +38,6 @@ from mpo.losses import (
 from mpo.partition import KBin, Mean, Ranks
 
 MakeBatch = Callable[..., LossInputs]
-CLOSE = {"rtol": 1e-6, "atol": 1e-12}
 few = settings(max_examples=20, deadline=None)
 
 
@@ -69,7 +68,7 @@ def assert_same(first: Loss, second: Loss, inputs: LossInputs, other: LossInputs
         loss_B = loss(given_inputs).loss_B
         results.append((loss_B.detach(), *torch.autograd.grad(loss_B.sum(), given_inputs.policy_logps_BK)))
     for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, **CLOSE)
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-12)
 
 
 def with_bins(inputs: LossInputs, partition: Callable[[list[float]], list[int]]) -> LossInputs:
@@ -108,7 +107,7 @@ def test_cold_infonca_is_the_log_softmax_of_the_best(inputs: LossInputs) -> None
     assert inputs.reference_logps_BK is not None
     reward_K = 0.1 * (inputs.policy_logps_BK - inputs.reference_logps_BK).detach()[0]
     expected = -torch.log_softmax(reward_K, 0)[best]
-    torch.testing.assert_close(InfoNCA(0.1, tau=1e-5)(inputs).loss_B[0].detach(), expected, **CLOSE)
+    torch.testing.assert_close(InfoNCA(0.1, tau=1e-5)(inputs).loss_B[0].detach(), expected, rtol=1e-6, atol=1e-12)
 
 
 @few
