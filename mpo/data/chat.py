@@ -85,6 +85,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The rendered prompt before tokenisation, generation prompt included."""
+    chat_format(tokenizer)
     return _apply(tokenizer, messages, generation=True)
 
 
@@ -117,17 +118,18 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     """The tokenizer's format, learnt at the first use; raises ``ConfigError`` where there is no usable template."""
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError:
+        what = "the tokenizer has no chat template, or several without a default"
+        raise ConfigError(what, "chat_template", "name one that fits the model") from None
     known = _formats.get(tokenizer)
-    if known is None or known.template != tokenizer.chat_template:
-        known = _formats[tokenizer] = _learn(tokenizer)
+    if known is None or known.template != template:
+        known = _formats[tokenizer] = _learn(tokenizer, template)
     return known
 
 
-def _learn(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
-    template = tokenizer.chat_template
-    if not isinstance(template, str):
-        found = "several chat templates" if template else "no chat template"
-        raise ConfigError(f"the tokenizer has {found}", "chat_template", "name one that fits the model")
+def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
     user = Message("user", SENTINEL)
     try:
         before = _apply(tokenizer, [user], generation=True)

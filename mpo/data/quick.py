@@ -46,23 +46,25 @@ def render_responses(
     form, anchor = chat_format(tokenizer), find_anchor(tokenizer)
     if form.strips is None or anchor is None:
         return [_in_full(tokenizer, one) for one in sets]
-    start = anchor.text + form.lead
-    texts = [start + stripped(each.text, form.strips) + form.end for one in sets for each in one.responses]
-    joint_ids = iter(raw_ids(tokenizer, texts))
+    bodies = [form.lead + stripped(each.text, form.strips) + form.end for one in sets for each in one.responses]
+    cut_ids = iter(_after_anchor(tokenizer, anchor, bodies))
     rendered = []
     for one, prompt in zip(sets, prompt_ids, strict=True):
+        rows = [next(cut_ids) for _ in one.responses]
         usual_end = list(prompt[-len(anchor.end_ids) :]) == anchor.end_ids
-        rows = []
-        for each in one.responses:
-            ids = next(joint_ids)
-            if usual_end and ids[: len(anchor.ids)] == anchor.ids:
-                rows.append(ids[len(anchor.ids) :])
-            else:
-                rows.append(render_response(tokenizer, one.prompt, each.text))
-        rendered.append(rows)
+        rendered.append(rows if usual_end else _in_full(tokenizer, one))
     if any(_in_full(tokenizer, sets[i]) != rendered[i] for i in range(min(SAMPLE_SETS, len(sets)))):
         return [_in_full(tokenizer, one) for one in sets]
     return rendered
+
+
+def _after_anchor(tokenizer: PreTrainedTokenizerBase, anchor: Anchor, bodies: Sequence[str]) -> list[list[int]]:
+    """Ids of each body after the anchor; of the body alone where the boundary merges."""
+    size = len(anchor.ids)
+    rows = raw_ids(tokenizer, [anchor.text + body for body in bodies])
+    merged = [index for index, ids in enumerate(rows) if ids[:size] != anchor.ids]
+    alone = dict(zip(merged, raw_ids(tokenizer, [bodies[index] for index in merged]), strict=True))
+    return [alone[index] if index in alone else ids[size:] for index, ids in enumerate(rows)]
 
 
 def find_anchor(tokenizer: PreTrainedTokenizerBase) -> Anchor | None:

@@ -83,7 +83,8 @@ def tokenize_sets(
                 for problem in problems:
                     on_problem(problem)
                     if problem.severity == "error":
-                        skipped[problem.reason_code] = skipped.get(problem.reason_code, 0) + 1
+                        reason = str(problem.reason_code)
+                        skipped[reason] = skipped.get(reason, 0) + 1
                 stream.write_batch(batch)
                 update_digest(digest, batch)
                 counts += _count(batch)
