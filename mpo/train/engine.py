@@ -29,6 +29,8 @@ with warnings.catch_warnings():
     from deepspeed.utils import logger as deepspeed_logger
 
 deepspeed_logger.setLevel("ERROR")
+warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # collectives that DeepSpeed calls by old names
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else a CPU run compiles C++ first; gloo does it
 
 BUCKET = 100_000_000
 """Most elements that DeepSpeed reduces at once."""

@@ -1,20 +1,18 @@
-"""A tiny policy and ragged response sets for the distributed tests; also a worker that trains them as told.
-
-Run as a module by ``torch.distributed.run`` or plain Python with a JSON list of jobs; see :func:`main`.
-"""
+"""A tiny policy and ragged response sets, and worker processes that train on them as told."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -99,7 +97,11 @@ def tiny_policy(lora: bool = False, checkpointing: bool = False, dtype: torch.dt
 
 
 def run_job(job: dict[str, Any]) -> None:
-    """Train as ``job`` says: TrainConfig's fields under ``config``, and loss, sets, stop_at, kill_at, lora, export."""
+    """Train as ``job`` says and export.
+
+    Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora; stop_at and kill_at (step whose end sends
+    the signal), shift_reference (nats added to each token), break_set (whose reference becomes nan).
+    """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
     enums = {"precision": Precision, "schedule": Schedule, "offload": Offload}
@@ -122,6 +124,12 @@ def run_job(job: dict[str, Any]) -> None:
         compute_reference(policy, sets, folder, 3, rank, world_size, mismatched_seed=seed)
         dist.barrier()
         reference = Reference.load(folder, sets)
+        shift = np.float32(job.get("shift_reference", 0.0))
+        tokens = reference.tokens + shift
+        if "break_set" in job:
+            first, last = reference.first[job["break_set"]], reference.first[job["break_set"] + 1]
+            tokens[reference.starts[first] : reference.starts[last]] = np.nan
+        reference = replace(reference, tokens=tokens)
     out.mkdir(parents=True, exist_ok=True)
 
     def on_step(row: dict[str, Any]) -> None:
@@ -134,17 +142,47 @@ def run_job(job: dict[str, Any]) -> None:
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})
 
 
-def main() -> None:
-    """Run the jobs of the JSON file ``argv[1]`` one after the other in this process."""
-    if "RANK" not in os.environ:
-        os.environ.update(single_process_environment())
-    for job in json.loads(Path(sys.argv[1]).read_text()):
+def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
+    """Run the jobs one after the other in ``world_size`` real processes; their exit codes (negative: the signal).
+
+    The fork server has imported everything, so that a process costs no imports.
+    """
+    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    group = single_process_environment() | {"WORLD_SIZE": str(world_size)}
+    members = []
+    for rank in range(world_size):
+        environment = group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        members.append(context.Process(target=_worker, args=(jobs, environment)))
+        members[-1].start()
+    for member in members:
+        member.join(timeout=300)
+    return [member.exitcode for member in members]
+
+
+def _worker(jobs: list[dict[str, Any]], environment: dict[str, str]) -> None:
+    os.environ |= environment
+    torch.set_num_threads(1)
+    for job in jobs:
         try:
             run_job(job)
         except UserError as error:
-            print(f"user error: {error}", file=sys.stderr)
+            Path(job["out"], f"error-{environment['RANK']}.txt").write_text(str(error))
             raise SystemExit(2) from error
+    dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main()
+def curve(out: Path, name: str = "loss") -> list[float]:
+    """One metric of every step."""
+    return [json.loads(line)[name] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def mistake(out: Path, rank: int = 0) -> str:
+    """The one-line error that ended a process with status 2."""
+    return (out / f"error-{rank}.txt").read_text()
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The exported weights."""
+    return load_file(out / "policy" / "model.safetensors")

@@ -1,0 +1,118 @@
+"""One loss curve whatever the number of processes, the ZeRO stage and the micro-batch; every path trains."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mpo.logprobs.batch import collate
+from mpo.logprobs.load import load_policy
+from tests.distributed.world import TokenSets, curve, spawn, weights
+
+GRID = list(itertools.product((0, 1, 2, 3), (1, 4)))
+QUICK = [(0, 4), (2, 1), (3, 4)]
+
+
+def job(out: Path, stage: int, micro: int, **more: Any) -> dict[str, Any]:
+    config = {"zero_stage": stage, "micro_batch": micro, "global_batch": 5, "lr": 3e-3, "warmup_ratio": 0.0}
+    # 24 sets in batches of 5: the fifth batch has 4 sets, so shares are ragged, and with 2 processes of micro-batch 1
+    # one of them has an empty micro-batch.
+    config |= {"epochs": 2, "max_steps": 8} | more.pop("config", {})
+    return {"out": str(out), "loss_fields": {"beta": 0.1}, "config": config} | more
+
+
+def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
+    short = {"max_steps": 2}
+    return [
+        job(folder / "kto", 3, 2, loss="kto", config=short),
+        job(folder / "grpo", 0, 2, loss="grpo", loss_fields={}, config=short),
+        job(folder / "simpo", 2, 2, loss="simpo", loss_fields={}, config=short),
+        job(folder / "lora", 0, 2, lora=True, config=short | {"activation_checkpointing": True}),
+        job(folder / "lora3", 3, 2, lora=True, config=short | {"activation_checkpointing": True}),
+        job(folder / "plain3", 3, 2, config=short | {"activation_checkpointing": True}),
+        job(folder / "plain0", 0, 2, config=short),
+        job(folder / "bf16", 3, 2, config=short | {"precision": "bf16"}),
+        job(folder / "offload", 2, 2, config=short | {"offload": "optimizer"}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quick runs at world size 1 and 2."""
+    folder = tmp_path_factory.mktemp("trained")
+    quick = [job(folder / f"1-{stage}-{micro}", stage, micro) for stage, micro in QUICK]
+    assert spawn([*quick, job(folder / "again", 0, 4)]) == [0]
+    both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]
+    assert spawn([*both, *paths_through_losses(folder)], 2) == [0, 0]
+    return folder
+
+
+def assert_one_curve(folders: list[Path]) -> None:
+    expected = torch.tensor(curve(folders[0]), dtype=torch.float64)
+    assert len(expected) == 8
+    assert expected.std() > 1e-2  # a curve that doesn't move would prove nothing
+    for folder in folders[1:]:
+        torch.testing.assert_close(torch.tensor(curve(folder), dtype=torch.float64), expected, rtol=1e-6, atol=0.0)
+
+
+def test_quick_grid_gives_one_curve(trained: Path) -> None:
+    assert_one_curve(sorted(path for path in trained.iterdir() if path.name[0] in "12"))
+
+
+@pytest.mark.slow
+def test_full_grid_gives_one_curve(tmp_path: Path) -> None:
+    for world_size in (1, 2):
+        jobs = [job(tmp_path / f"{world_size}-{stage}-{micro}", stage, micro) for stage, micro in GRID]
+        assert spawn(jobs, world_size) == [0] * world_size
+    assert_one_curve(sorted(tmp_path.iterdir()))
+
+
+def test_one_seed_gives_bitwise_the_same_weights(trained: Path) -> None:
+    first, second = weights(trained / "1-0-4"), weights(trained / "again")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", ["kto", "grpo", "simpo", "lora", "lora3", "bf16", "offload"])
+def test_path_trains_two_steps(trained: Path, name: str) -> None:
+    assert curve(trained / name, "step") == [1, 2]
+    assert all(norm > 0 for norm in curve(trained / name, "grad_norm"))
+    # The first loss is the loss at policy = reference; the first update changes the policy.
+    if name != "simpo":
+        first, second = curve(trained / name, "kl")
+        assert abs(first) < (1e-3 if name == "bf16" else 1e-9) and second > 1e-6
+
+
+def test_activation_checkpointing_and_zero_change_no_update(trained: Path) -> None:
+    plain, checkpointed = weights(trained / "plain0"), weights(trained / "plain3")
+    for name in plain:
+        torch.testing.assert_close(checkpointed[name], plain[name], rtol=0.0, atol=2e-5)
+
+
+def test_adapters_train_alike_under_zero_3(trained: Path) -> None:
+    torch.testing.assert_close(curve(trained / "lora3"), curve(trained / "lora"), rtol=1e-6, atol=0.0)
+    plain, spread = weights(trained / "lora"), weights(trained / "lora3")
+    assert plain.keys() == weights(trained / "plain0").keys()
+    for name in plain:
+        torch.testing.assert_close(spread[name], plain[name], rtol=0.0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["2-3-4", "lora3", "2-0-4"])
+def test_export_loads_elsewhere_and_scores_alike(trained: Path, name: str) -> None:
+    folder = trained / name / "policy"
+    lm = AutoModelForCausalLM.from_pretrained(folder).eval()
+    sets = TokenSets(3)
+    ours = load_policy(str(folder))(collate([sets[i] for i in range(3)])).logps_BK
+    for b, k in ((0, 0), (1, 1), (2, 0)):
+        prompt, response = torch.from_numpy(sets[b].prompt_ids).long(), torch.from_numpy(sets[b].response_ids[k]).long()
+        ids_1T = torch.cat([prompt, response]).unsqueeze(0)
+        logps_TV = lm(ids_1T).logits[0].log_softmax(-1)
+        direct = logps_TV[len(prompt) - 1 : -1].gather(-1, response.unsqueeze(-1)).sum()
+        torch.testing.assert_close(ours[b, k], direct, rtol=1e-5, atol=1e-5)
+    assert lm.generation_config.eos_token_id == 2
+    assert "library_name: transformers" in (folder / "README.md").read_text()
