@@ -22,11 +22,12 @@ class Reason(StrEnum):
     PROMPTS_DIFFER = "prompts_differ"
     NO_RESPONSES = "no_responses"
     RESPONSE_NOT_TEXT = "response_not_text"
-    BAD_ACCEPTED = "bad_accepted"
+    BAD_MARK = "bad_mark"
     SCORE_NOT_NUMBER = "score_not_number"
     NAN_SCORE = "nan_score"
     SCORE_COUNT = "score_count"
     DUPLICATE_ID = "duplicate_id"
+    NO_TOKENS = "no_tokens"
     PROMPT_TOO_LONG = "prompt_too_long"
     TEMPLATE_REFUSED = "template_refused"
     # Warnings from here on: the set is used, with what the message says.

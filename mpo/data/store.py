@@ -29,6 +29,7 @@ SCHEMA = pyarrow.schema(
                         ("score", pyarrow.float64()),
                         ("model", pyarrow.string()),
                         ("accepted", pyarrow.bool_()),
+                        ("finished", pyarrow.bool_()),
                     ]
                 )
             ),
@@ -72,7 +73,13 @@ def _as_row(one: ResponseSet) -> dict[str, Any]:
         "id": one.id,
         "prompt": [{"role": turn.role, "content": turn.content} for turn in one.prompt],
         "responses": [
-            {"text": each.text, "score": each.score, "model": each.model, "accepted": each.accepted}
+            {
+                "text": each.text,
+                "score": each.score,
+                "model": each.model,
+                "accepted": each.accepted,
+                "finished": each.finished,
+            }
             for each in one.responses
         ],
     }

@@ -63,15 +63,23 @@ def tokenize_rows(
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for one, prompt, responses in zip(kept, prompt_ids, render_responses(tokenizer, kept, prompt_ids), strict=True):
         room = limits.max_tokens - len(prompt)
-        for index, ids in enumerate(responses):
+        # A response that sampling cut off has no end of turn: training it to stop there would be wrong.
+        whole = [ids if each.finished else ids[:-1] for ids, each in zip(responses, one.responses, strict=True)]
+        if not all(whole):
+            message = f"response {whole.index([])} is empty and unfinished: no token to train on"
+            problems.append(Problem(f"set {one.id}", one.id, Reason.NO_TOKENS, message))
+            continue
+        for index, ids in enumerate(whole):
             inner = ids[:-1] if ids[-1] == end_id else ids
             if not special.isdisjoint(inner):
                 message = f"response {index} holds a special token inside its text; kept"
                 problems.append(Problem(f"set {one.id}", one.id, Reason.SPECIAL_TOKEN, message, "warning"))
         columns["id"].append(one.id)
         columns["prompt_ids"].append(prompt)
-        columns["response_ids"].append([ids[:room] for ids in responses])
-        columns["truncated"].append([len(ids) > room for ids in responses])
+        columns["response_ids"].append([ids[:room] for ids in whole])
+        columns["truncated"].append(
+            [len(ids) > room or not each.finished for ids, each in zip(whole, one.responses, strict=True)]
+        )
         columns["scores"].append([response.score for response in one.responses])
         columns["accepted"].append([response.accepted for response in one.responses])
     return pyarrow.RecordBatch.from_pydict(columns, SCHEMA), problems

@@ -27,7 +27,7 @@ SUMMARY = "tokens.json"
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """What ``tokenize_sets`` wrote. ``skipped_sets``: by reason; ``truncated_responses`` lost their end-of-turn."""
+    """What ``tokenize_sets`` wrote. ``skipped_sets``: by reason; ``truncated_responses`` have no end-of-turn."""
 
     sets: int
     responses: int
@@ -41,7 +41,8 @@ class TokenStats:
 class TokenizedSet:
     """One set: ``prompt_ids`` int32 [T], ``response_ids`` K arrays int32 [T_k], each at least one token.
 
-    ``scores`` and ``accepted`` hold None where the data has none. A truncated response has no end-of-turn token.
+    ``scores`` and ``accepted`` hold None where the data has none. A truncated response, cut here or unfinished in
+    the data, has no end-of-turn token.
     """
 
     id: str

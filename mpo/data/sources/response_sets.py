@@ -1,4 +1,4 @@
-"""Our own layout: {id, prompt, responses: [{text | response, score?, model?, accepted?}, …]} with any K.
+"""Our own layout: {id, prompt, responses: [{text | response, score?, model?, accepted?, finished?}, …]} with any K.
 
 ``responses`` may be a list of strings beside a parallel list ``scores``. Parquet of the same shape reads alike.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mpo.data.problems import Reason, RowError
 from mpo.data.sources import fields
@@ -26,7 +27,7 @@ def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
         if isinstance(entry, Mapping):
             response = _from_object(entry, name, score_field or "score")
             if response.score is None and beside[index] is not None:
-                response = Response(response.text, beside[index], response.model, response.accepted)
+                response = replace(response, score=beside[index])
         else:
             response = Response(fields.text(entry, name, Reason.RESPONSE_NOT_TEXT), beside[index])
         responses.append(response)
@@ -35,13 +36,18 @@ def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
 
 def _from_object(entry: Row, name: str, score_field: str) -> Response:
     body = entry.get("text", entry.get("response"))
-    accepted = entry.get("accepted")
-    if accepted is not None and not isinstance(accepted, bool):
-        raise RowError(Reason.BAD_ACCEPTED, f"{name}.accepted is {fields.kind(accepted)}, not true, false or null")
     model = entry.get("model")
     return Response(
         text=fields.text(body, f"{name}.text", Reason.RESPONSE_NOT_TEXT),
         score=fields.score(entry.get(score_field), f"{name}.{score_field}"),
         model=None if model is None else str(model),
-        accepted=accepted,
+        accepted=_mark(entry, name, "accepted"),
+        finished=_mark(entry, name, "finished") is not False,
     )
+
+
+def _mark(entry: Row, name: str, key: str) -> bool | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise RowError(Reason.BAD_MARK, f"{name}.{key} is {fields.kind(value)}, not true, false or null")
+    return value

@@ -60,7 +60,8 @@ ERRORS = [
     ("response_not_text", good(responses=[{"text": 3}, "b"])),
     ("response_not_text", good(responses=[{"score": 3}])),
     ("response_not_text", good(responses=[None, "b"])),
-    ("bad_accepted", good(responses=[{"text": "a", "accepted": "yes"}])),
+    ("bad_mark", good(responses=[{"text": "a", "accepted": "yes"}])),
+    ("bad_mark", good(responses=[{"text": "a", "finished": 1}])),
     ("score_not_number", good(responses=[{"text": "a", "score": "high"}])),
     ("score_not_number", good(responses=[{"text": "a", "score": True}])),
     ("nan_score", good(responses=["a", "b"], scores=[1, float("nan")])),
@@ -249,7 +250,9 @@ def test_a_missing_split_of_a_data_set_is_a_data_error(tmp_path: Path) -> None:
 def test_stored_sets_come_back_and_read_as_response_sets(tmp_path: Path) -> None:
     prompt = (Message("system", "s"), Message("user", "东京 🙂"))
     sets = [
-        ResponseSet(str(i), prompt, (Response("a", 0.1 * i, "m", True), Response("", None if i == 0 else 2.0)))
+        ResponseSet(
+            str(i), prompt, (Response("a", 0.1 * i, "m", True), Response("", None if i == 0 else 2.0, finished=False))
+        )
         for i in range(3000)
     ]
     path = tmp_path / "sets.parquet"

@@ -57,12 +57,14 @@ def test_tokens_come_back_as_rendered(make_tokenizer: Make, tmp_path: Path) -> N
 
 def test_processes_change_nothing(make_tokenizer: Make, tmp_path: Path) -> None:
     tokenizer = make_tokenizer("llama3", "bytes")
-    one, two = (tokenize(SETS, tokenizer, tmp_path / str(n), processes=n, max_tokens=70) for n in (1, 2))
+    one, two = (
+        tokenize(SETS, tokenizer, tmp_path / str(n), processes=n, max_prompt_tokens=23, max_tokens=26) for n in (1, 2)
+    )
     assert one == two
     assert one[0].sets == len(SETS) and one[0].truncated_responses > 0
     fingerprints = [TokenizedSets.load(tmp_path / str(n)).fingerprint for n in (1, 2)]
     assert fingerprints[0] == fingerprints[1]
-    tokenize(SETS[:-1], tokenizer, tmp_path / "less", max_tokens=70)
+    tokenize(SETS[:-1], tokenizer, tmp_path / "less", max_prompt_tokens=23, max_tokens=26)
     assert TokenizedSets.load(tmp_path / "less").fingerprint != fingerprints[0]
 
 
@@ -81,6 +83,18 @@ def test_long_prompts_are_skipped_and_long_responses_cut(make_tokenizer: Make, t
     assert [len(ids) for ids in found.response_ids] == [1, 1] and found.truncated == [True, True]
     assert found.response_ids[0].tolist() == full[:1]
     assert tokenizer.eos_token_id not in np.concatenate(found.response_ids)
+
+
+def test_unfinished_responses_get_no_end_of_turn(make_tokenizer: Make, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer("llama3", "bytes")
+    cut = ResponseSet("cut", SETS[0].prompt, (Response("fine", 1.0, finished=False), Response("fine", 2.0)))
+    empty = ResponseSet("empty", SETS[0].prompt, (Response("", 1.0, finished=False), Response("fine", 2.0)))
+    stats, problems = tokenize([cut, empty], tokenizer, tmp_path / "out")
+    found = TokenizedSets.load(tmp_path / "out")[0]
+    full = render_response(tokenizer, cut.prompt, "fine")
+    assert [ids.tolist() for ids in found.response_ids] == [full[:-1], full]
+    assert found.truncated == [True, False] and stats.truncated_responses == 1
+    assert [(each.id, each.reason_code) for each in problems] == [("empty", "no_tokens")]
 
 
 def test_special_tokens_in_texts_are_reported(make_tokenizer: Make, tmp_path: Path) -> None:
