@@ -1,0 +1,64 @@
+"""Disk that a run needs: token and log-prob caches, checkpoints, the exported model, downloads. All in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpo.config.schema import Precision, TrainConfig
+from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+
+TOKEN_BYTES = 4  # int32 ids
+LOGP_BYTES = 4  # float32
+TEXT_BYTES = 5  # UTF-8 bytes a token of English text, with JSON around it
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes by purpose; ``download`` is what a hub sends: weights and data."""
+
+    tokens: int
+    reference: int
+    texts: int
+    checkpoints: int
+    export: int
+    download: int
+
+    @property
+    def total(self) -> int:
+        """All of it on one disk."""
+        return self.tokens + self.reference + self.texts + self.checkpoints + self.export + self.download
+
+
+def run_disk(
+    shape: Architecture,
+    train: TrainConfig,
+    data: DataSize,
+    *,
+    rounds: int,
+    needs_reference: bool,
+    downloads_model: bool,
+    downloads_data: bool,
+) -> Disk:
+    """Disk of a whole run; every round keeps its caches and its model, checkpoints go when a training is complete."""
+    return Disk(
+        tokens=rounds * data.tokens * TOKEN_BYTES,
+        reference=rounds * data.response_tokens_total * LOGP_BYTES if needs_reference else 0,
+        texts=rounds * data.tokens * TEXT_BYTES,
+        checkpoints=(train.keep_checkpoints + 1) * checkpoint_bytes(shape, train),
+        export=rounds * export_bytes(shape, train.precision),
+        download=(shape.parameters * 2 if downloads_model else 0) + (data.tokens * TEXT_BYTES if downloads_data else 0),
+    )
+
+
+def checkpoint_bytes(shape: Architecture, train: TrainConfig) -> int:
+    """One checkpoint: trained weights, and the optimizer's state: in bf16 12 bytes a parameter (float32 master weight,
+    two moments), in fp32 8, and 4 more for ZeRO's own copy of the weights from stage 1 on."""
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    if train.precision is Precision.bf16:
+        return trained * (2 + 12)
+    return trained * (4 + 8 + (4 if train.zero_stage else 0))
+
+
+def export_bytes(shape: Architecture, precision: Precision) -> int:
+    """The exported model's weights."""
+    return shape.parameters * (2 if precision is Precision.bf16 else 4)

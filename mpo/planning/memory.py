@@ -1,0 +1,127 @@
+"""Memory of one process in training: a sum of terms that can each be checked by hand.
+
+Model states follow ZeRO (arXiv 1910.02054, section 3): with N processes a stage shares out the optimizer's state (1),
+the gradients too (2), the weights too (3). Bytes a parameter: in bf16 2 for the weight, 4 for its gradient (summed in
+float32), 12 for master weight and Adam's two moments; in fp32 4, 4 and 8. Activations follow the bookkeeping of
+arXiv 2205.05198, section 4, for a gated MLP and attention that stores no score matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.planning.sizes import Architecture, adapter_parameters
+
+LOGITS_AT_ONCE = 1 << 25
+"""Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it."""
+LOGIT_BYTES = 3 * 4
+"""The value, its log-softmax and its gradient, in float32."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process, by what they hold; ``host`` is CPU memory that offloading takes instead."""
+
+    stage: int
+    weights: int
+    gradients: int
+    optimizer: int
+    gathered: int
+    activations: int
+    logits: int
+    host: int
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device."""
+        return self.weights + self.gradients + self.optimizer + self.gathered + self.activations + self.logits
+
+
+def effective_stage(train: TrainConfig, stage: int) -> int:
+    """The ZeRO stage that runs: in bf16 stages 0 and 1 run as 2, which alone (with 3) sums gradients in float32."""
+    return max(stage, 2) if train.precision is Precision.bf16 else stage
+
+
+def training_memory(
+    shape: Architecture, train: TrainConfig, processes: int, tokens: int, stage: int | None = None
+) -> Memory:
+    """Estimated peak of one process while it trains.
+
+    Args:
+        processes: of the whole group, all nodes.
+        tokens: forwarded at once by the process, see :func:`micro_batch_tokens`.
+        stage: another ZeRO stage than the configured one.
+    """
+    stage = effective_stage(train, train.zero_stage if stage is None else stage)
+    width = 2 if train.precision is Precision.bf16 else 4
+    states = 12 if train.precision is Precision.bf16 else 8
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    frozen = 0 if train.lora is None else shape.parameters
+    weights = (trained + frozen) * width
+    gradients = trained * 4
+    optimizer = trained * states
+    if stage >= 1:
+        optimizer = -(-optimizer // processes)
+    if stage >= 2:
+        gradients = -(-gradients // processes)
+    gathered = 0
+    if stage == 3:
+        weights = -(-weights // processes)
+        # The layer at work and the one prefetched, or the embedding, whichever is larger.
+        gathered = max(2 * shape.layer, shape.embedding) * width
+    host = 0
+    if train.offload is not Offload.none and stage >= 1:
+        host, optimizer, gradients = optimizer + gradients, 0, 0
+        if train.offload is Offload.parameters and stage == 3:
+            host, weights = host + weights, 0
+    return Memory(
+        stage=stage,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        gathered=gathered,
+        activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
+        logits=_logit_bytes(shape, tokens),
+        host=host,
+    )
+
+
+def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int) -> list[Memory]:
+    """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
+    running = sorted({effective_stage(train, stage) for stage in range(4)})
+    return [training_memory(shape, train, processes, tokens, stage) for stage in running]
+
+
+def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
+    """Bytes of the pass that computes reference log-probs: whole weights, one layer's activations, a chunk of logits."""
+    width = 2 if precision is Precision.bf16 else 4
+    return shape.parameters * width + _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens)
+
+
+def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
+    """Activations kept for the backward pass of ``tokens`` tokens, ``width`` bytes an element.
+
+    With checkpointing each layer keeps its input alone, and one layer at a time is computed again.
+    """
+    layer = _layer_bytes(shape, tokens, width)
+    if checkpointing:
+        return shape.layers * tokens * shape.hidden * width + layer
+    return shape.layers * layer
+
+
+def _logit_bytes(shape: Architecture, tokens: int) -> int:
+    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE, shape.vocab)) * LOGIT_BYTES
+
+
+def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
+    """One layer: inputs and outputs of two norms (4 D), q, k, v before and after rotation, the attention's output,
+    and of the MLP gate, its activation, up and their product."""
+    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    elements = 4 * shape.hidden + 2 * (query + 2 * key_value) + query + 4 * shape.intermediate
+    return tokens * elements * width
+
+
+def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
+    """Tokens that a process forwards at once: a row for each response, its prompt repeated."""
+    return train.micro_batch * responses * (prompt_tokens + response_tokens)

@@ -1,0 +1,137 @@
+"""Parameters from an architecture; tokens and optimizer steps from a data set's expected sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpo.config.schema import DataConfig, ModelConfig, TrainConfig
+from mpo.errors import ConfigError
+
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
+"""Model types with rotary positions, RMS norms and a gated MLP, for which the count is exact up to norms' details."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a Llama-like decoder: what the size formulas read of transformers' config values."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    qkv_bias: bool
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of one embedding or head matrix."""
+        return self.vocab * self.hidden
+
+    @property
+    def layer(self) -> int:
+        """Parameters of one layer: q, k, v, o, three MLP matrices, two norms, biases of q, k, v (Qwen2)."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * self.hidden * query + 2 * self.hidden * key_value
+        bias = query + 2 * key_value if self.qkv_bias else 0
+        return attention + bias + 3 * self.hidden * self.intermediate + 2 * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters: embedding (and an untied head), layers, final norm."""
+        return (1 if self.tied else 2) * self.embedding + self.layers * self.layer + self.hidden
+
+
+def read_architecture(values: Mapping[str, Any]) -> Architecture:
+    """The architecture that transformers' config ``values`` describe.
+
+    Raises:
+        ConfigError: a value is missing, or the model type has another structure.
+    """
+    model_type = values.get("model_type", "llama")
+    if model_type not in GATED:
+        raise ConfigError(f"the size of '{model_type}' is not known here", "model.architecture.model_type",
+                          "give model.parameters")  # fmt: skip
+    try:
+        hidden, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
+        return Architecture(
+            hidden=hidden,
+            intermediate=int(values["intermediate_size"]),
+            layers=int(values["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(values.get("num_key_value_heads") or heads),
+            head_dim=int(values.get("head_dim") or hidden // heads),
+            vocab=int(values["vocab_size"]),
+            tied=bool(values.get("tie_word_embeddings", False)),
+            qkv_bias=model_type == "qwen2" or bool(values.get("attention_bias", False)),
+        )
+    except KeyError as error:
+        key = str(error.args[0])
+        raise ConfigError("has no value", f"model.architecture.{key}", "give one") from error
+
+
+def parameters(model: ModelConfig) -> int | None:
+    """Parameters of the policy: as the config states them, else by its architecture; None where neither is known."""
+    if model.parameters is not None:
+        return model.parameters
+    if not model.architecture or model.architecture.get("model_type", "llama") not in GATED:
+        return None
+    return read_architecture(model.architecture).parameters
+
+
+def adapter_parameters(shape: Architecture, rank: int) -> int:
+    """Trained parameters of rank-r adapters on the seven linear maps of each layer: r · (inputs + outputs) each."""
+    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = 2 * (shape.hidden + query) + 2 * (shape.hidden + key_value)
+    return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Expected size of the training data: sets, responses a set, tokens of a prompt and of a response (means)."""
+
+    sets: int
+    responses: int
+    prompt_tokens: int
+    response_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and responses, each once."""
+        return self.sets * (self.prompt_tokens + self.responses * self.response_tokens)
+
+    @property
+    def response_tokens_total(self) -> int:
+        """Response tokens of all sets."""
+        return self.sets * self.responses * self.response_tokens
+
+
+def data_size(data: DataConfig, responses: int | None, rounds: int = 1) -> DataSize | None:
+    """Expected size of one round's training data, or None where the config gives no estimate.
+
+    Args:
+        responses: K, the samples a prompt where responses are sampled; else what the data expects.
+        rounds: rounds that share the prompts; the testbed has ``testbed.prompts`` fresh ones for each.
+    """
+    k = responses or data.expected_responses
+    if None in (data.expected_sets, k, data.expected_prompt_tokens, data.expected_response_tokens):
+        return None
+    assert data.expected_sets and k and data.expected_prompt_tokens and data.expected_response_tokens
+    sets = data.testbed.prompts if data.source == "testbed" else data.expected_sets // rounds
+    if data.limit is not None:
+        sets = min(sets, data.limit)
+    if data.source != "testbed" and not (data.heldout_source or data.heldout_split):
+        held_out = data.heldout if data.heldout >= 1 else data.heldout * sets
+        sets = max(1, sets - math.ceil(held_out / rounds))
+    return DataSize(max(1, int(sets * data.fraction)), k, data.expected_prompt_tokens, data.expected_response_tokens)
+
+
+def optimizer_steps(train: TrainConfig, sets: int) -> int:
+    """Steps of one training: epochs · ceil(sets / global batch), or ``max_steps`` where it is fewer."""
+    steps = train.epochs * math.ceil(sets / train.global_batch)
+    return steps if train.max_steps is None else min(steps, train.max_steps)

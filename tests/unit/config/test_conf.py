@@ -1,0 +1,188 @@
+"""Every option of every group composes and validates, and who wins where groups choose for each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig
+
+from mpo.config.paths import folder, groups, options
+from mpo.config.rules import validate
+from mpo.config.schema import Precision, Regime, RunConfig, Schedule
+from mpo.config.targets import TARGET, resolve
+from mpo.losses import LOSSES, MPO, WMPO, Deviation, Loss
+from mpo.partition import PARTITIONS, Mean, Partition, TopBottom
+
+Compose = Callable[..., DictConfig]
+Load = Callable[..., RunConfig]
+LOG_RATIO = sorted(name for name, loss in LOSSES.items() if loss.needs_reference and "beta" in loss.__dataclass_fields__)
+
+
+# Runs that between them choose every option of every group: composing takes a third of a second each.
+INSTRUCT, BASE, FILE = "model=llama3_8b_instruct", "model=llama3_8b", "data.source=FILE"
+RUNS = [
+    *([f"loss={name}"] for name in options("loss")),
+    *([f"model={name}"] for name in options("model") if name != "small"),
+    ["model=small", FILE, "partition=given", "logger=none"],
+    [BASE, "data=pairs", FILE, "partition=best_vs_random", "launcher=local", "evaluate=testbed"],
+    [BASE, "data=ultrafeedback_armorm", "partition=median", "launcher=slurm", "train/lora=adapters"],
+    [BASE, "data=mistral_ultrafeedback_pairrm", "partition=trimmed_mean", "train=small", "launcher=joblib"],
+    [BASE, "partition=mean", "launcher=multi_node", "launcher.rendezvous=node0:29500"],
+    [BASE, "partition=top_bottom", "sample=small"],
+    ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
+    ["regime=sft"],
+    [INSTRUCT, "regime=iterative", "train=iterative", "score=grm", "sample=simpo"],
+    ["model=mistral_7b_instruct", "regime=iterative", "train=iterative_mistral", "score=pairrm", "sample=sppo"],
+    [INSTRUCT, "score=armorm"],
+]
+
+
+@pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
+def test_a_run_validates(load: Load, data_file: str, overrides: list[str]) -> None:
+    objects = validate(load(*(f"data.source={data_file}" if entry == FILE else entry for entry in overrides)))
+    assert isinstance(objects.loss, Loss) and isinstance(objects.partition, Partition)
+
+
+def test_those_runs_choose_every_option(composed: Compose, data_file: str) -> None:
+    chosen = {
+        choice
+        for overrides in RUNS
+        for choice in composed(
+            *(f"data.source={data_file}" if entry == FILE else entry for entry in overrides)
+        ).hydra.runtime.choices.items()
+    }
+    assert {(group, option) for group in groups() for option in options(group)} - chosen == set()
+
+
+@pytest.mark.parametrize("path", sorted(folder("conf").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_begins_with_what_it_is(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    header = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert header.startswith("# ") and header.endswith((".", ")."))
+    assert all(len(line) <= 120 for line in lines)
+
+
+def test_losses_and_partitions_are_all_on_offer() -> None:
+    assert options("loss") == sorted(LOSSES)
+    assert options("partition") == sorted(PARTITIONS)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_loss_file_states_its_class_defaults_and_partition(load: Load, name: str) -> None:
+    cls = LOSSES[name]
+    config = load(f"loss={name}")
+    assert resolve(config.loss, Loss, (), "loss") is cls
+    assert set(config.loss) == {TARGET, *(field.name for field in dataclasses.fields(cls))}
+    objects = validate(config)
+    given = dataclasses.replace(objects.loss, beta=cls().beta) if name in LOG_RATIO else objects.loss  # type: ignore
+    assert given == cls()
+    assert isinstance(objects.partition, PARTITIONS[cls.default_partition])
+
+
+def test_alone_it_is_wmpo_in_the_testbed(load: Load) -> None:
+    config = load()
+    objects = validate(config)
+    assert objects.loss == WMPO(beta=0.3, alpha=0.1, deviation=Deviation.absolute) and objects.partition == Mean()
+    assert config.data.source == "testbed" and config.regime.name is Regime.off_policy
+    assert (config.train.global_batch, config.train.epochs, config.train.lr) == (16, 2, 1e-3)
+    assert (config.train.schedule, config.train.precision) == (Schedule.linear, Precision.fp32)
+
+
+def test_the_papers_off_policy_setting(load: Load) -> None:
+    config = load("loss=wmpo", "model=llama3_8b")
+    assert validate(config).loss == WMPO(beta=0.01, alpha=0.1, deviation=Deviation.absolute)
+    assert config.model.path == "princeton-nlp/Llama-3-Base-8B-SFT" and config.data.source == "openbmb/UltraFeedback"
+    train = config.train
+    assert (train.lr, train.epochs, train.global_batch, train.micro_batch) == (5e-7, 1, 128, 2)
+    assert (train.schedule, train.warmup_ratio, train.zero_stage) == (Schedule.cosine, 0.1, 3)
+    assert train.precision is Precision.bf16 and config.launcher.processes == 8
+
+
+def test_the_papers_on_policy_setting(load: Load) -> None:
+    config = load("loss=mpo", "model=mistral_7b_instruct")
+    objects = validate(config)
+    assert objects.loss == MPO(beta=0.01) and objects.partition == TopBottom(k=2)
+    assert (config.sample.n, config.sample.temperature, config.train.lr) == (5, 1.0, 1.5e-7)
+    assert config.score["path"] == "Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"
+
+
+@pytest.mark.parametrize("name", LOG_RATIO)
+def test_beta_suits_the_testbed(load: Load, name: str) -> None:
+    assert load(f"loss={name}").loss["beta"] == (0.001 if name.startswith("sppo") else 0.3)
+
+
+def test_beta_suits_the_model_and_the_command_line_wins(load: Load) -> None:
+    assert load("loss=dpo", "model=llama3_8b").loss["beta"] == 0.01
+    assert load("loss=dpo", "loss.beta=0.1").loss["beta"] == 0.1
+    assert load("loss=simpo").loss["beta"] == 2.0
+
+
+def test_the_command_line_wins_over_what_a_model_chooses(composed: Compose) -> None:
+    for overrides in (("model=llama3_8b", "train=sft", "data=pairs"), ("data=pairs", "train=sft", "model=llama3_8b")):
+        config = composed(*overrides)
+        choices = config.hydra.runtime.choices
+        assert (choices["train"], choices["data"], choices["evaluate"]) == ("sft", "pairs", "heldout")
+        assert config.train.lr == 2e-5
+    assert composed("loss=wmpo", "partition=median").hydra.runtime.choices["partition"] == "median"
+    assert composed("regime=on_policy", "partition=mean").hydra.runtime.choices["partition"] == "mean"
+
+
+def test_an_experiment_wins_over_a_model_and_loses_to_the_command_line(composed: Compose, tmp_path: Path) -> None:
+    (tmp_path / "table1").mkdir()
+    (tmp_path / "table1" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: llama3_8b\n  - override /train: on_policy\n"
+        "  - override /loss: mpo\n  - override /partition: median\ntrain:\n  epochs: 3\n"
+    )
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    config = composed(search, "+table1=mine")
+    choices = config.hydra.runtime.choices
+    assert (choices["model"], choices["train"], choices["partition"]) == ("llama3_8b", "on_policy", "median")
+    assert (config.train.epochs, config.train.lr, config.loss["_target_"]) == (3, 3e-7, "mpo.losses.MPO")
+    config = composed(search, "+table1=mine", "train=sft", "train.epochs=5", "loss=simpo")
+    assert (config.train.lr, config.train.epochs) == (2e-5, 5)
+    assert (config.hydra.runtime.choices["loss"], config.hydra.runtime.choices["partition"]) == ("simpo", "median")
+
+
+def test_launchers_choose_hydras_own(composed: Compose) -> None:
+    slurm = composed("launcher=slurm", "launcher.nodes=2").hydra
+    assert slurm.runtime.choices["hydra/launcher"] == "submitit_slurm"
+    assert (slurm.launcher.nodes, slurm.launcher.gpus_per_node, slurm.launcher.tasks_per_node) == (2, 8, 1)
+    assert composed("launcher=joblib").hydra.runtime.choices["hydra/launcher"] == "joblib"
+
+
+def test_a_slurm_task_knows_its_machine(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.7")
+    launcher = load("model=llama3_8b", "launcher=slurm", "launcher.nodes=2").launcher
+    assert (launcher.node_rank, launcher.rendezvous) == (1, "10.0.0.7:29500")
+
+
+def test_adapters_are_a_choice(load: Load) -> None:
+    config = load("model=llama3_8b", "train/lora=adapters", "train.lora.rank=8")
+    assert config.train.lora is not None and (config.train.lora.rank, config.train.lora.alpha) == (8, 32.0)
+    assert load("model=llama3_8b").train.lora is None
+
+
+def test_composing_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom hydra import compose, initialize_config_dir\n"
+        "from mpo.config.compose import register, typed\nimport mpo.config.messages\nimport mpo.config.rules\n"
+        "with initialize_config_dir(register(), version_base='1.3'):\n    typed(compose('config', ['model=llama3_8b']))\n"
+        "print(sorted({'torch', 'numpy', 'transformers', 'datasets'} & set(sys.modules)))\n"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_sizes_in_model_files_are_consistent() -> None:
+    for path in (folder("conf") / "model").glob("*.yaml"):
+        model = yaml.safe_load(path.read_text()).get("model", {})
+        if "scratch" in model:
+            assert model["scratch"]["vocab_size"] == model["architecture"]["vocab_size"]

@@ -1,0 +1,57 @@
+"""What a user's slip on the command line is told: the key, the nearest valid name, never Hydra's own advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mpo.config.messages import explain
+from mpo.errors import UserError
+
+Told = Callable[..., UserError]
+
+SLIPS = {
+    "loss=wmp": ("loss", "'wmp' is not an option", "did you mean 'wmpo'?"),
+    "los=wmpo": ("los", "no such key", "did you mean 'loss'?"),
+    "trian.lr=1": ("trian", "no such key", "did you mean 'train'?"),
+    "loss.bta=1": ("loss.bta", "no such key", "did you mean 'beta'?"),
+    "train.warmup=1": ("train.warmup", "no such key", "did you mean 'warmup_ratio'?"),
+    "+train.epoch=1": ("train.epoch", "no such key", "did you mean 'epochs'?"),
+    "model.architecture.hidden_sizee=3": ("model.architecture.hidden_sizee", "no such key", "'hidden_size'"),
+    "regime=sfft": ("regime", "'sfft' is not an option", "did you mean 'sft'?"),
+    "train.lr=abc": ("train.lr", "'abc' does not fit", "give a number"),
+    "train.epochs=1.5": ("train.epochs", "1.5 does not fit", "give a whole number"),
+    "dry_run=perhaps": ("dry_run", "'perhaps' does not fit", "give true or false"),
+    "data.limit=many": ("data.limit", "'many' does not fit", "give a whole number or null"),
+    "train.schedule=cosin": ("train.schedule", "'cosin' does not fit", "one of cosine, linear, constant"),
+    "model.stop_token_ids=5": ("model.stop_token_ids", "5 does not fit", "give a list"),
+    "evaluate.temperatures=[hot]": ("evaluate.temperatures[0]", "'hot' does not fit", "give a number"),
+    "launcher.rendezvous=null": ("launcher.rendezvous", "null does not fit", "give a text"),
+    "data=response_sets": ("data.source", "has no value", "data.source="),
+    "train.lr=[1": ("'train.lr=[1'", "not a readable override", "key=value"),
+    "train.lr": ("'train.lr'", "not a readable override", "key=value"),
+    "train.lr=1,2": ("'train.lr=1,2'", "several values", "add -m"),
+    "+train=sft": ("train", "already chosen", "without a plus sign"),
+    "++loss=dpo": ("'++loss=dpo'", "plus signs", "write loss=dpo"),
+    "partition/by_regime=off_policy": ("partition/by_regime", "no such group", "'partition'"),
+    "+table99=mpo": ("table99", "no such key", "choose one of"),
+    "seed=${nowhere}": ("seed", "'nowhere' not found", "name a key"),
+    "seed=${oc.env:MPO_NOT_SET}": ("seed", "MPO_NOT_SET", "set the variable"),
+    "train.lora.rank=8": ("", "below a key that is null", "train/lora=adapters"),
+    "hydra.run.dirr=x": ("hydra.run.dirr", "no such key", "did you mean 'dir'?"),
+}
+
+
+@pytest.mark.parametrize("override", SLIPS)
+def test_a_slip_is_told_in_one_line(told: Told, override: str) -> None:
+    where, what, remedy = SLIPS[override]
+    error = told(override)
+    assert error.where == where
+    assert what in error.what and remedy in error.remedy
+    assert "\n" not in str(error) and "append to your config" not in str(error)
+
+
+def test_a_bug_of_ours_stays_one() -> None:
+    assert explain(RuntimeError("index out of range")) is None
+    assert explain(AssertionError("impossible")) is None

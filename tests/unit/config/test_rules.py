@@ -1,0 +1,117 @@
+"""Rules across groups: each names the key and a remedy that mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpo.config.files import check_disk
+from mpo.config.limits import RUN, check_limits
+from mpo.config.rules import validate
+from mpo.config.schema import RunConfig
+from mpo.errors import ConfigError, DataError, UserError
+
+Load = Callable[..., RunConfig]
+LLAMA = "model=llama3_8b"
+
+CONFLICTS = {
+    "train.micro_batch=3": ("train.global_batch", "15 or 18, or train.micro_batch=2"),
+    "launcher.processes=32 model.scratch.sft.micro_batch=1": ("train.global_batch", "the nearest that fit are 512"),
+    "launcher=eight_gpus": ("model.scratch.sft.global_batch", "model.scratch.sft.micro_batch=4"),
+    "launcher.nodes=2": ("launcher.rendezvous", "name the first machine"),
+    f"{LLAMA} launcher=multi_node launcher.rendezvous=node0": ("launcher.rendezvous", "node0:29500"),
+    "launcher.node_rank=1": ("launcher.node_rank", "give 0 to 0"),
+    "model.reference=none": ("model.reference", "loss=simpo"),
+    "loss=simpo partition=everything": ("partition", "best_vs_worst"),
+    "partition=top_bottom sample.n=3": ("partition.k", "lower it to 1"),
+    f"{LLAMA} partition=top_bottom partition.k=3": ("partition.k", "lower it to 2"),
+    "loss=k_bin partition.bins=9": ("partition.bins", "lower it to 8"),
+    "regime=on_policy partition=given": ("partition", "reads scores"),
+    f"{LLAMA} data=ultrachat_200k": ("loss", "regime=sft"),
+    "regime=sft loss=dpo": ("loss", "another regime"),
+    "rounds=3": ("rounds", "regime=iterative"),
+    "train=iterative": ("train.round_lr", "regime=iterative"),
+    "train=iterative regime=iterative rounds=2": ("train.round_lr", "one for each round"),
+    "score=data": ("score", "choose one"),
+    f"{LLAMA} score=skywork": ("score", "score=data"),
+    f"{LLAMA} train.zero_stage=2 train.offload=parameters": ("train.offload", "train.zero_stage=3"),
+    "train.offload=optimizer": ("train.offload", "train.zero_stage=1"),
+    "train/lora=adapters regime=sft": ("train.lora", "leave it out"),
+    "data=ultrafeedback": ("model.scratch.tokenizer", "model=small"),
+    "model.scratch.tokenizer=words": ("model.scratch.tokenizer", "bpe or testbed"),
+    "model.path=owner/name": ("model.path", "leave one out"),
+    f"{LLAMA} model.path=null": ("model.path", "model=tiny"),
+    "model.architecture.num_attention_heads=3": ("model.architecture.num_attention_heads", "choose a divisor"),
+    "data.max_prompt_tokens=144": ("data.max_prompt_tokens", "lower it"),
+    "data.max_tokens=257": ("data.max_tokens", "256 or less"),
+    "sample.max_new_tokens=193": ("sample.max_new_tokens", "192 or less"),
+    f"{LLAMA} model.path=./nowhere": ("model.path", "correct the path"),
+    f"{LLAMA} model.reference=./nowhere": ("model.reference", "correct the path"),
+    f"{LLAMA} model.tokenizer=./nowhere": ("model.tokenizer", "tokenizer.json"),
+    f"{LLAMA} data.source=nowhere.jsonl": ("data.source", "correct the path"),
+    "data.fraction=0": ("data.fraction", "in (0, 1]"),
+    "evaluate.temperatures=[1.0,0.0]": ("evaluate.temperatures", "above 0"),
+    "train.warmup_ratio=1": ("train.warmup_ratio", "in [0, 1)"),
+    "train.zero_stage=4": ("train.zero_stage", "in [0, 3]"),
+    "model.scratch.sft.lr=-1": ("model.scratch.sft.lr", "above 0"),
+    "train.lr=nan": ("train.lr", "above 0"),
+}
+
+
+def refusal(config: RunConfig) -> UserError:
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    return caught.value
+
+
+@pytest.mark.parametrize("overrides", CONFLICTS)
+def test_a_conflict_names_key_and_remedy(changed: Load, overrides: str) -> None:
+    where, remedy = CONFLICTS[overrides]
+    error = refusal(changed(*overrides.split()))
+    assert error.where == where
+    assert remedy in error.remedy
+
+
+def test_following_the_remedy_mends_the_batch(changed: Load) -> None:
+    error = refusal(changed("train.micro_batch=3"))
+    sizes = re.findall(r"\d+", error.remedy.split(", or")[0])
+    for size in sizes:
+        assert validate(changed("train.micro_batch=3", f"train.global_batch={size}"))
+    assert validate(changed("train.micro_batch=2"))
+
+
+def test_every_limit_names_a_key_that_exists(changed: Load) -> None:
+    check_limits(changed("model=tiny", "train/lora=adapters"))
+    config = changed()
+    for key in RUN:
+        node: object = config
+        for name in key.split("."):
+            assert node is None or hasattr(node, name), key
+            node = getattr(node, name, None)
+
+
+def test_a_model_folder_needs_config_and_weights(changed: Load, tmp_path: Path) -> None:
+    config = changed(LLAMA, f"model.path={tmp_path}")
+    assert "config.json" in str(refusal(config))
+    (tmp_path / "config.json").write_text("{}")
+    assert "no weights" in str(refusal(config))
+    (tmp_path / "model.safetensors").write_bytes(b"0")
+    assert validate(config)
+
+
+def test_a_data_file_is_there_and_holds_something(changed: Load, tmp_path: Path) -> None:
+    config = changed("model=small", f"data.source={tmp_path / 'sest.jsonl'}")
+    (tmp_path / "sets.jsonl").touch()
+    error = refusal(config)
+    assert isinstance(error, DataError) and "did you mean 'sets.jsonl'?" in error.remedy
+    assert "is empty" in str(refusal(changed("model=small", f"data.source={tmp_path / 'sets.jsonl'}")))
+    assert "is a folder" in str(refusal(changed("model=small", f"data.source={tmp_path}")))
+
+
+def test_too_small_a_disk_is_told(tmp_path: Path) -> None:
+    check_disk(tmp_path / "not" / "yet", 1)
+    with pytest.raises(ConfigError, match="cache_dir: needs about .* GiB"):
+        check_disk(tmp_path, 10**18)

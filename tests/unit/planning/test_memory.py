@@ -1,0 +1,145 @@
+"""Memory and disk: the terms by hand, and what must order them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mpo.config.schema import LoraConfig, Offload, Precision, TrainConfig
+from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
+from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
+from mpo.planning.memory import (
+    LOGITS_AT_ONCE,
+    activation_bytes,
+    micro_batch_tokens,
+    reference_memory,
+    stages,
+    training_memory,
+)
+from mpo.planning.sizes import DataSize, read_architecture
+
+LLAMA3_8B = read_architecture(
+    {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+    }
+)
+P = 8_030_261_248
+PAPER = TrainConfig()
+TESTBED = TrainConfig(precision=Precision.fp32, zero_stage=0, activation_checkpointing=False)
+
+
+def test_zero_shares_out_the_states() -> None:
+    three = training_memory(LLAMA3_8B, PAPER, 8, 1000)
+    assert (three.weights, three.gradients, three.optimizer) == (2 * P // 8, 4 * P // 8, 12 * P // 8)
+    assert three.gathered == LLAMA3_8B.embedding * 2  # larger than two layers' 2 · 218 M
+    assert three.host == 0
+    two = training_memory(LLAMA3_8B, PAPER, 8, 1000, stage=2)
+    assert (two.weights, two.gradients, two.gathered) == (2 * P, 4 * P // 8, 0)
+    none = training_memory(LLAMA3_8B, TESTBED, 8, 1000)
+    assert (none.weights, none.gradients, none.optimizer) == (4 * P, 4 * P, 8 * P)
+
+
+def test_each_stage_needs_less_than_the_one_before() -> None:
+    for precision, running in ((Precision.fp32, [0, 1, 2, 3]), (Precision.bf16, [2, 3])):
+        found = stages(LLAMA3_8B, replace(PAPER, precision=precision), 8, 4096)
+        assert [memory.stage for memory in found] == running
+        sizes = [memory.device for memory in found]
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+
+
+def test_the_papers_setting_fits_its_gpus() -> None:
+    tokens = micro_batch_tokens(PAPER, 180, 280, 4)
+    assert tokens == 2 * 4 * 460
+    assert training_memory(LLAMA3_8B, PAPER, 8, tokens).device < 40 * 2**30
+    assert training_memory(LLAMA3_8B, PAPER, 1, tokens).device > 80 * 2**30
+
+
+def test_offloading_moves_and_loses_nothing() -> None:
+    on = training_memory(LLAMA3_8B, PAPER, 8, 1000)
+    optimizer = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.optimizer), 8, 1000)
+    everything = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.parameters), 8, 1000)
+    assert optimizer.device + optimizer.host == on.device == everything.device + everything.host
+    assert everything.device < optimizer.device < on.device
+
+
+def test_adapters_need_states_for_themselves_alone() -> None:
+    full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
+    assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
+
+
+def test_checkpointing_keeps_a_layers_input() -> None:
+    kept = activation_bytes(LLAMA3_8B, 1000, 2, True)
+    assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 10
+    more = activation_bytes(LLAMA3_8B, 2000, 2, True)
+    assert more == 2 * kept
+
+
+def test_activations_are_about_what_autograd_keeps() -> None:
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=50,
+        attn_implementation="sdpa",
+    )
+    model = LlamaForCausalLM(config).model
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(input_ids=torch.zeros(2, 100, dtype=torch.long), use_cache=False).last_hidden_state
+    estimate = activation_bytes(read_architecture(config.to_dict()), 200, 4, False)
+    assert out.requires_grad
+    assert 0.6 < estimate / sum(kept.values()) < 1.6
+
+
+def test_logits_are_bounded_as_the_head_bounds_them() -> None:
+    assert LOGITS_AT_ONCE == LOGITS_OF_THE_HEAD
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE * 12
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * 128256 * 12
+
+
+def test_the_reference_pass_needs_no_states() -> None:
+    alone = reference_memory(LLAMA3_8B, Precision.bf16, 4000)
+    assert 2 * P < alone < training_memory(LLAMA3_8B, PAPER, 1, 4000).device
+
+
+def test_disk_by_hand() -> None:
+    data = DataSize(sets=1000, responses=4, prompt_tokens=10, response_tokens=20)
+    disk = run_disk(
+        LLAMA3_8B, PAPER, data, rounds=3, needs_reference=True, downloads_model=True, downloads_data=False
+    )
+    assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
+    assert disk.checkpoints == 2 * 14 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
+    parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
+    assert disk.total == sum(parts)
+    free = run_disk(LLAMA3_8B, PAPER, data, rounds=1, needs_reference=False, downloads_model=False, downloads_data=True)
+    assert free.reference == 0 and free.download == 90_000 * 5
+
+
+def test_a_checkpoint_is_as_large_as_the_states_it_holds(tmp_path: Path) -> None:
+    assert checkpoint_bytes(LLAMA3_8B, TESTBED) == 12 * P
+    assert checkpoint_bytes(LLAMA3_8B, replace(TESTBED, zero_stage=1)) == 16 * P
+    assert checkpoint_bytes(LLAMA3_8B, replace(PAPER, lora=LoraConfig())) < P
+    config = LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=50)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    estimate = export_bytes(read_architecture(config.to_dict()), Precision.fp32)
+    assert 1.0 <= (tmp_path / "model.safetensors").stat().st_size / estimate < 1.1

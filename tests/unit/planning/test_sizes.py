@@ -1,0 +1,109 @@
+"""Parameter counts against published ones, and expected sizes of data and training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mpo.config.paths import folder
+from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, TrainConfig
+from mpo.errors import ConfigError
+from mpo.planning.sizes import adapter_parameters, data_size, optimizer_steps, parameters, read_architecture
+
+PUBLISHED = Path(__file__).parents[3] / "../shared/spec/models.yaml"
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 111,
+}
+
+
+def model_files() -> dict[str, dict[str, object]]:
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in (folder("conf") / "model").glob("*.yaml")}
+    return {name: content["model"] for name, content in read.items() if "model" in content}
+
+
+@pytest.mark.parametrize("name", sorted(model_files()))
+def test_stated_parameters_follow_from_the_architecture(name: str) -> None:
+    model = model_files()[name]
+    count = read_architecture(model["architecture"]).parameters  # type: ignore[arg-type]
+    assert count == model.get("parameters", count) and count > 0
+
+
+def test_published_counts() -> None:
+    if not PUBLISHED.exists():
+        pytest.skip("the published model table is not here")
+    table = yaml.safe_load(PUBLISHED.read_text())["models"]
+    names = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
+    names |= {"tied": "tie_word_embeddings", "max_positions": "max_position_embeddings"}
+    for path, values in table.items():
+        shape = read_architecture({names.get(key, key): value for key, value in values.items()})
+        assert shape.parameters == values["params"], path
+    ours = {model["path"]: model for model in model_files().values() if "path" in model}
+    for path, model in ours.items():
+        assert model["parameters"] == table[path]["params"]
+        for theirs, key in (*names.items(), ("hidden_size", "hidden_size"), ("vocab_size", "vocab_size")):
+            assert model["architecture"][key] == table[path][theirs]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
+    values = {**TINY, "model_type": model_type, "tie_word_embeddings": tied}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+    assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_adapter_count_is_that_of_peft() -> None:
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    values = {**TINY, "model_type": "llama", "tie_word_embeddings": True}
+    rank = LoraConfig().rank
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+    adapted = get_peft_model(model, PeftConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    assert adapter_parameters(read_architecture(values), rank) == trained
+
+
+def test_unknown_structures_are_not_guessed() -> None:
+    assert parameters(ModelConfig(architecture={"model_type": "mamba"})) is None
+    assert parameters(ModelConfig(architecture={"model_type": "mamba"}, parameters=7)) == 7
+    assert parameters(ModelConfig()) is None
+    with pytest.raises(ConfigError, match="model.architecture.model_type"):
+        read_architecture({"model_type": "mamba"})
+    with pytest.raises(ConfigError, match="model.architecture.vocab_size"):
+        read_architecture({key: value for key, value in TINY.items() if key != "vocab_size"})
+
+
+def test_expected_sizes() -> None:
+    hub = DataConfig(
+        source="owner/name",
+        heldout=100,
+        expected_sets=1100,
+        expected_responses=4,
+        expected_prompt_tokens=10,
+        expected_response_tokens=20,
+    )
+    size = data_size(hub, None)
+    assert size is not None
+    assert (size.sets, size.responses, size.tokens, size.response_tokens_total) == (1000, 4, 90_000, 80_000)
+    assert data_size(DataConfig(**{**vars(hub), "fraction": 0.25}), 5).sets == 250  # type: ignore[union-attr]
+    assert data_size(DataConfig(**{**vars(hub), "heldout_split": "test"}), None).sets == 1100  # type: ignore[union-attr]
+    assert data_size(DataConfig(**{**vars(hub), "heldout": 0.1, "limit": 500}), None).sets == 450  # type: ignore[union-attr]
+    assert data_size(DataConfig(**{**vars(hub), "expected_sets": None}), None) is None
+    world = DataConfig(**{**vars(hub), "source": "testbed"})
+    assert data_size(world, 8, rounds=3).sets == 500  # type: ignore[union-attr]
+
+
+def test_optimizer_steps() -> None:
+    train = TrainConfig(global_batch=16, micro_batch=16, epochs=2)
+    assert optimizer_steps(train, 500) == 64
+    assert optimizer_steps(TrainConfig(global_batch=16, epochs=2, max_steps=10), 500) == 10
+    assert optimizer_steps(TrainConfig(global_batch=16, epochs=1, max_steps=1000), 500) == 32
