@@ -22,14 +22,26 @@ from mpo.config.schema import LauncherConfig
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.stages.context import StageContext
 
-PRELOADED = ["torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"]
+PRELOADED = [
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "datasets",
+    "peft",
+]
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"
 LOG_FOLDER = "logs"
+SHUTDOWN_S = 600
+"""Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
 _ERRORS = {cls.__name__: cls for cls in (UserError, ConfigError, DataError)}
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what was being built can be resumed."""
 
 
 class StageFailed(RuntimeError):
@@ -60,6 +72,7 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
         StageFailed: with the stage's traceback for everything else.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -80,11 +93,14 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
         start_method="forkserver",
         max_restarts=0,
         monitor_interval=0.05,
+        shutdown_timeout=SHUTDOWN_S,
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
     try:
         with _quiet_elastic():
             elastic_launch(launch, _work)(str(context.output), threads)
+    except SignalException:
+        raise Stopped from None
     except ChildFailedError as failed:
         if error.exists():
             told = json.loads(error.read_text())
@@ -93,13 +109,15 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
             raise StageFailed(f"{told['traceback']}log: {logs}") from None
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         if STOPPED in codes.values():
-            raise KeyboardInterrupt from None
+            raise Stopped from None
         raise StageFailed(f"stage {context.task}: processes ended with {codes}; log: {logs}") from None
 
 
 def _work(output: str, threads: int) -> None:
     """One process of a stage."""
     _die_with_parent()
+    # Ctrl-C reaches the whole terminal group: take it as the polite request that the agent sends as well.
+    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mpo.artifacts import Stage, Store
+from mpo.config.rules import NO_REFERENCE, TESTBED
 from mpo.config.schema import DataConfig, Regime, RunConfig, SampleConfig, SftResponses, TrainConfig
 from mpo.losses import Loss
 from mpo.stages.context import to_plain
 
-TESTBED = "testbed"
 TRUE_REWARD = {"_target_": "mpo.score.function.FunctionScorer", "function": "mpo.testbed.reward.true_reward"}
 SFT_LOSS = {"_target_": "mpo.losses.SFT"}
 EVERYTHING = {"_target_": "mpo.partition.Everything"}
@@ -88,7 +88,7 @@ def compose(config: RunConfig, loss: Loss) -> Graph:
     for number in range(1, rounds + 1):
         prefix = f"round{number}/" if rounds > 1 else ""
         sets = _sets(config, data, newest, prefix, number, rounds)
-        one = _round(config, loss, prefix, data, sets, start=start, policy=newest, seed=config.seed + number - 1)
+        one = _round(config, loss, number, prefix, data, sets, start=start, policy=newest)
         graph.rounds.append(one)
         newest = Policy(stage=one.train)
     return graph
@@ -207,6 +207,7 @@ def _partition_config(
 
 def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainConfig, seed: int) -> Stage:
     plain = to_plain(train)
+    del plain["round_lr"]  # a round's own rate is its lr by now
     settings = {key: plain.pop(key) for key in ("checkpoint_every", "keep_checkpoints")}
     slices = {
         "loss": dict(loss),
@@ -221,9 +222,10 @@ def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainCo
 
 
 def _round(
-    config: RunConfig, loss: Loss, prefix: str, data: Stage, sets: Stage, *, start: Policy, policy: Policy, seed: int
+    config: RunConfig, loss: Loss, number: int, prefix: str, data: Stage, sets: Stage, *, start: Policy, policy: Policy
 ) -> Round:
     """Train ``policy`` on ``sets`` against itself as reference, then compare with ``start``."""
+    seed = config.seed + number - 1
     sft = config.regime.name is Regime.sft
     prepare = _prepare(config, prefix, sets, start, flatten=config.regime.responses if sft else None)
     inputs = {"prepare": prepare}
@@ -231,7 +233,7 @@ def _round(
     partition = Stage(f"{prefix}partition", "partition", slices, inputs=inputs, inline=True)
     reference = None
     reference_policy = policy
-    if config.model.reference is not None:
+    if config.model.reference not in (None, NO_REFERENCE):
         reference_policy = Policy(path=config.model.reference)
     if loss.needs_reference:
         how = {
@@ -244,7 +246,9 @@ def _round(
         reference = reference_policy.attach(
             Stage(f"{prefix}reference", "reference", how, inputs=inputs, distributed=True)
         )
-    train = _train(config, f"{prefix}train", config.loss, config.train, seed)
+    rates = config.train.round_lr
+    settings = replace(config.train, lr=rates[number - 1]) if rates else config.train
+    train = _train(config, f"{prefix}train", config.loss, settings, seed)
     train_inputs = {"prepare": prepare, "partition": partition}
     if reference is not None:
         train_inputs["reference"] = reference

@@ -45,7 +45,7 @@ def length_controlled(
     prompts = np.asarray(prompts_N)
     spread = differences.std()
     features = np.stack([np.ones_like(wins), np.tanh(differences / spread) if spread > 0 else 0 * wins], axis=1)
-    ridge = np.array([0.0, 1e-3])
+    ridge = np.array([0.0, 1e-5])
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         z = features @ theta

@@ -32,14 +32,14 @@ def sample_responses(
 
     Args:
         prompts: token ids, each rendered with the generation prompt.
-        stop_token_ids: ids that end a response, beside the tokenizer's EOS.
+        stop_token_ids: ids that end a response, one at least.
         seed: fixes the draws for one batch size, model and device.
         on_progress: called with the number of prompts done.
 
     Returns:
         For each prompt, in order, its responses without special tokens.
     """
-    stops = sorted({*stop_token_ids, tokenizer.eos_token_id})
+    stops = list(stop_token_ids)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     # Prompts of like length share a batch, so that little padding is computed.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))

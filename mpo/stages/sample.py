@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from mpo.artifacts import write_json
 from mpo.config.schema import Precision, SampleConfig
-from mpo.data.chat import render_prompt
+from mpo.data.chat import render_prompt, stop_ids
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.sample.hf import sample_responses
@@ -44,7 +44,7 @@ def run(context: StageContext) -> None:
             tokenizer,
             prompts,
             how,
-            config["stop_token_ids"],
+            sorted({*config["stop_token_ids"], *stop_ids(tokenizer)}),
             config["seed"] * 1000 + number,
             lambda done, total=len(sets): progress.update(done, total, "prompts"),
         )

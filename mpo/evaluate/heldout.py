@@ -1,0 +1,142 @@
+"""How well a policy orders held-out responses: ranking accuracy, margin, divergence from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mpo.evaluate.estimates import Mean, mean_over_prompts
+from mpo.logprobs.batch import collate
+from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.reference import Reference
+from mpo.losses import Loss, LossInputs
+from mpo.train.inputs import Assignments, TrainingSets, reference_tokens
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Estimates over held-out sets, and the plain share of pairs.
+
+    Attributes:
+        accuracy: mean over sets of the share of pairs S_i > S_j that the implicit reward orders alike, ties half.
+        pair_accuracy: the same share over all pairs of all sets together.
+        margin: mean over sets of the best response's implicit reward minus the mean of the others'.
+        kl: mean over sets of the k3 estimate of the divergence per response token, in nats; NaN without reference.
+        pairs: how many pairs there were.
+    """
+
+    accuracy: Mean
+    pair_accuracy: float
+    margin: Mean
+    kl: Mean
+    pairs: int
+
+
+def rank_heldout(
+    policy: PolicyModule,
+    loss: Loss,
+    sets: TrainingSets,
+    assignments: Assignments,
+    indices: Sequence[int],
+    reference: Reference | None,
+    batch: int,
+    on_progress: Callable[[int], None],
+) -> Ranking:
+    """Forward every response of the sets ``indices`` and compare implicit rewards with scores.
+
+    Args:
+        batch: sets a forward pass.
+        on_progress: called with the number of sets done.
+    """
+    accuracies, margins, divergences = [], [], []
+    right, pairs, done = 0.0, 0, 0
+    policy.eval()
+    order = sorted(indices, key=lambda i: (max(len(ids) for ids in sets[i].response_ids), i))
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        inputs = _inputs(policy, sets, assignments, part, reference)
+        with torch.no_grad():
+            reward_BK = loss.implicit_reward(inputs).double().cpu()
+        for b, i in enumerate(part):
+            scores = assignments.scores(i)
+            rewards = reward_BK[b, : len(scores)].tolist()
+            ordered = [
+                0.5 if rewards[x] == rewards[y] else float(rewards[x] > rewards[y])
+                for x in range(len(scores))
+                for y in range(len(scores))
+                if scores[x] > scores[y]
+            ]
+            if ordered:
+                right, pairs = right + sum(ordered), pairs + len(ordered)
+                accuracies.append(sum(ordered) / len(ordered))
+                best = max(range(len(scores)), key=lambda k: scores[k])
+                others = [value for k, value in enumerate(rewards) if k != best]
+                margins.append(rewards[best] - sum(others) / len(others))
+        if inputs.reference_token_logps_BKT is not None:
+            divergences += _k3_per_token(inputs)
+        done += len(part)
+        on_progress(done)
+    return Ranking(
+        mean_over_prompts(accuracies),
+        right / pairs if pairs else float("nan"),
+        mean_over_prompts(margins),
+        mean_over_prompts(divergences),
+        pairs,
+    )
+
+
+def longer_wins(sets: TrainingSets, assignments: Assignments, indices: Sequence[int]) -> float:
+    """Share of the pairs S_i > S_j in which response i has more tokens, ties half: the baseline that knows no text."""
+    right, pairs = 0.0, 0
+    for i in indices:
+        scores, lengths = assignments.scores(i), [len(ids) for ids in sets[i].response_ids]
+        for x in range(len(scores)):
+            for y in range(len(scores)):
+                if scores[x] > scores[y]:
+                    pairs += 1
+                    right += 0.5 if lengths[x] == lengths[y] else float(lengths[x] > lengths[y])
+    return right / pairs if pairs else float("nan")
+
+
+def _inputs(
+    policy: PolicyModule,
+    sets: TrainingSets,
+    assignments: Assignments,
+    part: Sequence[int],
+    reference: Reference | None,
+) -> LossInputs:
+    """Every response of the sets, dropped ones too: ranking is judged over all pairs. Bins are all 0."""
+    with torch.no_grad():
+        logps = policy(collate([sets[i] for i in part]).to(policy.device))
+    sums_BK = logps.logps_BK
+    mask_BK = logps.lengths_BK > 0
+    scores_BK = torch.zeros_like(sums_BK)
+    for b, i in enumerate(part):
+        scores = torch.tensor(assignments.scores(i), dtype=sums_BK.dtype)
+        scores_BK[b, : len(scores)] = scores.to(sums_BK.device)
+    reference_BKT = None
+    if reference is not None:
+        reference_BKT = reference_tokens(reference, part, logps.token_mask_BKT).to(sums_BK.device)
+    return LossInputs(
+        policy_logps_BK=sums_BK,
+        lengths_BK=logps.lengths_BK.clamp(min=1),
+        scores_BK=scores_BK,
+        bins_BK=torch.where(mask_BK, 0, -1),
+        mask_BK=mask_BK,
+        reference_logps_BK=None if reference_BKT is None else reference_BKT.sum(-1),
+        policy_token_logps_BKT=logps.token_logps_BKT,
+        reference_token_logps_BKT=reference_BKT,
+        token_mask_BKT=logps.token_mask_BKT,
+    )
+
+
+def _k3_per_token(inputs: LossInputs) -> list[float]:
+    """For each set the mean over its response tokens of k3 = e^δ − δ − 1, δ = log π_ref − log π (Schulman 2020)."""
+    assert inputs.reference_token_logps_BKT is not None and inputs.policy_token_logps_BKT is not None
+    assert inputs.token_mask_BKT is not None
+    delta_BKT = inputs.reference_token_logps_BKT - inputs.policy_token_logps_BKT
+    k3_BKT = torch.where(inputs.token_mask_BKT, delta_BKT.expm1() - delta_BKT, torch.zeros_like(delta_BKT))
+    totals_B = k3_BKT.sum((1, 2)) / inputs.token_mask_BKT.sum((1, 2)).clamp(min=1)
+    return [float(value) for value in totals_B]

@@ -1,0 +1,132 @@
+"""Build the stages of a run that are not there yet, in order, and show how far they are."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpo.artifacts import Stage, Store, read_json
+from mpo.config.schema import LauncherConfig
+from mpo.launch import USAGE_FILE, run_group, run_inline
+from mpo.report.records import StageRow
+from mpo.stages.context import PROGRESS_FILE, StageContext
+from mpo.track.console import Console
+from mpo.track.metrics import MetricsFollower, read_metrics
+from mpo.track.progress import ProgressReader
+
+METRICS_FILE = "metrics.jsonl"
+REFRESH_S = 0.2
+
+OnMetrics = Callable[[Stage, dict[str, Any]], None]
+
+
+@dataclass
+class Executor:
+    """Builds stages one after the other.
+
+    Args:
+        store: where stage directories lie.
+        launcher: size of process groups.
+        console: what people watch.
+        on_metrics: called with every record of a training stage's metrics, as it is written; also when the stage was
+            cached, so that a run's log is whole.
+        rows: filled with a line for every stage.
+    """
+
+    store: Store
+    launcher: LauncherConfig
+    console: Console
+    on_metrics: OnMetrics
+    rows: list[StageRow] = field(default_factory=list)
+
+    def build(self, stage: Stage) -> Path:
+        """The stage's complete directory, built now unless it is there."""
+        started = time.monotonic()
+        cached = self.store.complete(stage)
+        if not cached:
+            if self.launcher.node_rank > 0:
+                self._follow_first_node(stage)
+            else:
+                with self.store.lock(stage):
+                    cached = self.store.complete(stage)  # another run may have built it while this one waited
+                    if not cached:
+                        self._build(stage)
+        path = self.store.path(stage)
+        if cached and (path / METRICS_FILE).exists():
+            for record in read_metrics(path / METRICS_FILE):
+                self.on_metrics(stage, record)
+        usage = self.store.manifest(stage)["usage"]
+        seconds = usage["seconds"] if cached else time.monotonic() - started
+        self.rows.append(StageRow(stage.name, cached, seconds, usage["peak_memory_bytes"], str(path)))
+        return path
+
+    def _context(self, stage: Stage) -> StageContext:
+        return StageContext(
+            task=stage.task,
+            config={**stage.config, **stage.settings},
+            inputs={name: self.store.path(other) for name, other in stage.inputs.items()},
+            files={name: Path(path) for name, path in stage.files.items()},
+            output=self.store.work_path(stage),
+        )
+
+    def _build(self, stage: Stage) -> None:
+        work = self.store.open_work(stage)
+        context = self._context(stage)
+        context.write()
+        (work / PROGRESS_FILE).unlink(missing_ok=True)
+        follower = MetricsFollower(work / METRICS_FILE)
+
+        def forward_metrics() -> None:
+            for record in follower.poll():
+                self.on_metrics(stage, record)
+
+        with self.console.stage(stage.name, ProgressReader(work / PROGRESS_FILE)) as live:
+            with _ticking(lambda: (live.refresh(), forward_metrics())):
+                if stage.inline:
+                    run_inline(context)
+                else:
+                    run_group(context, self.launcher, stage.distributed, self.store.fingerprint(stage))
+            forward_metrics()
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.store.commit(stage, {"created": created, "usage": read_json(work / USAGE_FILE)})
+
+    def _follow_first_node(self, stage: Stage) -> None:
+        """On another machine than the first: take part in a distributed stage, wait for any other."""
+        context_file = self.store.work_path(stage) / "stage.json"
+        joined = False
+        while not self.store.complete(stage):
+            if stage.distributed and not joined and context_file.exists():
+                run_group(self._context(stage), self.launcher, True, self.store.fingerprint(stage))
+                joined = True
+            time.sleep(REFRESH_S)
+
+
+@contextmanager
+def _ticking(action: Callable[[], object]) -> Iterator[None]:
+    """Call ``action`` every now and then from another thread while the block runs."""
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def loop() -> None:
+        while not stop.wait(REFRESH_S):
+            try:
+                action()
+            except Exception as error:  # shown once the stage is done: a broken bar must not stop a training
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,139 @@
+"""The plan that a run prints before it does anything: stages, sizes, memory, disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpo.artifacts import Store
+from mpo.config.files import check_disk, is_local
+from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
+from mpo.config.schema import Regime, RunConfig
+from mpo.planning import disk, memory
+from mpo.planning.sizes import (
+    Architecture,
+    DataSize,
+    adapter_parameters,
+    data_size,
+    optimizer_steps,
+    parameters,
+    read_architecture,
+)
+from mpo.regimes import Graph
+from mpo.track.console import Console
+from mpo.track.units import memory as size
+
+
+def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> None:
+    """Print the plan.
+
+    Raises:
+        ConfigError: the cache's disk has no room for what the run would write.
+    """
+    shape = _shape(config)
+    sets = data_size(config.data, responses_a_set(config), config.rounds)
+    stages = list(graph.stages(store))
+    missing = [stage for stage in stages if not store.complete(stage)]
+    rows = [[stage.name, "build" if stage in missing else "cached", _where(stage.distributed, stage.inline, config)]
+            for stage in stages]  # fmt: skip
+    console.table(rows, ["stage", "", "runs as"])
+    facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, sets)}
+    if config.regime.name is not Regime.sft:
+        facts["reference"] = _reference(config, objects)
+    downloads = _downloads(config)
+    facts["downloads"] = ", ".join(downloads) if downloads else "none"
+    if shape is not None and sets is not None:
+        facts["memory"] = _memory(config, shape, sets)
+        needed = disk.run_disk(
+            shape,
+            config.train,
+            sets,
+            rounds=config.rounds,
+            needs_reference=objects.loss.needs_reference,
+            downloads_model=bool(downloads) and config.model.path in downloads,
+            downloads_data=bool(downloads) and config.data.source in downloads,
+        )
+        facts["disk"] = f"about {size(needed.total)} under the cache, {size(needed.export)} of it the trained model"
+        if missing and not config.dry_run:
+            check_disk(config.cache_dir, needed.total)
+    facts["cache"] = str(Path(config.cache_dir).expanduser())
+    console.summary("plan", facts)
+    console.line("")
+
+
+def _shape(config: RunConfig) -> Architecture | None:
+    return read_architecture(config.model.architecture) if config.model.architecture else None
+
+
+def _where(distributed: bool, inline: bool, config: RunConfig) -> str:
+    if inline:
+        return "this process"
+    group = config.launcher.processes * config.launcher.nodes
+    return f"{group} processes" if distributed and group > 1 else "one process"
+
+
+def _model(config: RunConfig) -> str:
+    model = config.model
+    name = model.path or "made from nothing"
+    count = parameters(model)
+    text = f"{name}, {_count(count)} parameters" if count else name
+    if config.train.lora is not None and model.architecture:
+        trained = adapter_parameters(read_architecture(model.architecture), config.train.lora.rank)
+        text += f", {_count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
+    return text
+
+
+def _data(config: RunConfig, sets: DataSize | None) -> str:
+    if sets is None:
+        return f"{config.data.source}, size known once it is read"
+    each = f"{sets.sets:,} sets × {sets.responses} responses"
+    tokens = f"about {_count(sets.tokens)} tokens (prompt {sets.prompt_tokens}, response {sets.response_tokens})"
+    sampled = ", sampled from the policy" if samples(config) else ""
+    return f"{config.data.source}: {each}{sampled}, {tokens}" + (" a round" if config.rounds > 1 else "")
+
+
+def _training(config: RunConfig, sets: DataSize | None) -> str:
+    train = config.train
+    group = config.launcher.processes * config.launcher.nodes
+    windows = train.global_batch // (train.micro_batch * group)
+    text = (
+        f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {train.micro_batch} "
+        f"× {windows} accumulated, {train.precision.name}, ZeRO {train.zero_stage}, lr {train.lr:g}"
+    )
+    if sets is None:
+        return text
+    steps = f"{optimizer_steps(train, sets.sets):,} optimizer steps"
+    return f"{steps}{f' × {config.rounds} rounds' if config.rounds > 1 else ''}, {text}"
+
+
+def _reference(config: RunConfig, objects: Objects) -> str:
+    if not objects.loss.needs_reference:
+        return "none: the loss needs none, so no reference forward is run"
+    return config.model.reference or ("each round's starting policy" if config.rounds > 1 else "the starting policy")
+
+
+def _downloads(config: RunConfig) -> list[str]:
+    wanted = [config.model.path, config.model.tokenizer, config.model.reference]
+    if config.data.source != TESTBED:
+        wanted += [config.data.source, config.data.heldout_source]
+    suffixes = (".json", ".jsonl", ".gz", ".parquet")
+    return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, suffixes)]
+
+
+def _memory(config: RunConfig, shape: Architecture, sets: DataSize) -> str:
+    train = config.train
+    group = config.launcher.processes * config.launcher.nodes
+    tokens = memory.micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    chosen = memory.training_memory(shape, train, group, tokens)
+    others = [m for m in memory.stages(shape, train, group, tokens) if m.stage != chosen.stage]
+    text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
+    text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
+    text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
+    text += f", activations {size(chosen.activations)}, logits {size(chosen.logits)})"
+    return text + "; " + ", ".join(f"ZeRO {m.stage} {size(m.device)}" for m in others)
+
+
+def _count(number: int) -> str:
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return str(number)

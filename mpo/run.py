@@ -1,0 +1,55 @@
+"""``python -m mpo.run``: compose and check the configuration, print the plan, build what is missing, report.
+
+Kept light: ``--help`` and ``--cfg job`` import no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mpo.config.compose import CONFIG_NAME, register, typed
+from mpo.config.messages import explain
+from mpo.errors import EXIT_CODE, UserError
+
+STOPPED_CODE = 143
+
+
+def experiment(cfg: DictConfig) -> None:
+    """One run, or one member of a multirun."""
+    from mpo.runner import run  # here, because it leads to torch
+
+    hydra_config = HydraConfig.get()
+    run(
+        typed(cfg),
+        folder=Path(hydra_config.runtime.output_dir),
+        choices=dict(hydra_config.runtime.choices),
+        overrides=list(hydra_config.overrides.task),
+    )
+
+
+def main() -> None:
+    """The command line; a user's mistake ends it with one line and status 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own reports and exit with 1
+    try:
+        hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()
+    except BaseException as error:
+        from mpo.launch import Stopped
+
+        if isinstance(error, Stopped | KeyboardInterrupt):
+            print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
+            sys.exit(STOPPED_CODE)
+        told = error if isinstance(error, UserError) else explain(error)
+        if told is None:
+            raise
+        print(f"mpo: error: {told}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""One run from a checked configuration to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mpo import launch
+from mpo.artifacts import Stage, Store
+from mpo.config.rules import validate
+from mpo.config.schema import RunConfig
+from mpo.execute import Executor
+from mpo.regimes import Graph, compose
+from mpo.report.page import write_run_page
+from mpo.report.records import RunReport
+from mpo.results import collect
+from mpo.stages.context import to_plain
+from mpo.track.console import Console
+from mpo.track.wandb_run import NullRun, Run, open_run
+
+
+def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Plan, build and report one run.
+
+    Args:
+        config: typed, not yet checked across groups.
+        folder: the run's own folder (Hydra's).
+        choices: option chosen in each config group, for the title.
+        overrides: what the command line changed.
+    """
+    console = Console()
+    title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
+    console.line(f"mpo  {title}")
+    if not config.dry_run:
+        launch.prepare_fork_server()
+    objects = validate(config)
+    from mpo.plan import show_plan
+
+    store = Store(Path(config.cache_dir).expanduser())
+    graph = compose(config, objects.loss)
+    show_plan(console, config, graph, store, objects)
+    if config.dry_run:
+        return
+    folder = folder.resolve()
+    name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
+    tracked = open_run(config.logger, to_plain(config), folder, name, str(choices["regime"]))
+    try:
+        report, page = _build(config, graph, store, console, tracked, folder, name, title)
+    except BaseException:
+        tracked.finish(failed=True)
+        raise
+    _log(tracked, report, folder)
+    tracked.finish()
+    _close(console, report, page, graph, store)
+
+
+def _build(
+    config: RunConfig,
+    graph: Graph,
+    store: Store,
+    console: Console,
+    tracked: Run | NullRun,
+    folder: Path,
+    name: str,
+    title: str,
+) -> tuple[RunReport, Path]:
+    def on_metrics(stage: Stage, record: dict[str, Any]) -> None:
+        prefix = stage.name.rpartition("/")[0]  # "round2/train" logs under "round2/", the starting policy's under "start/"
+        step = record["step"]
+        numbers = {key: value for key, value in record.items() if key != "step" and value is not None}
+        tracked.log({f"{prefix}/{key}" if prefix else key: value for key, value in numbers.items()}, step)
+
+    executor = Executor(store, config.launcher, console, on_metrics)
+    for stage in graph.stages(store):
+        executor.build(stage)
+    report = collect(config, graph, store, executor.rows, folder, name, title)
+    return report, write_run_page(folder, report)
+
+
+def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
+    numbers: dict[str, Any] = {}
+    for key, estimate in report.evaluation.items():
+        numbers[key] = estimate.value
+        if estimate.standard_error is not None:
+            numbers[f"{key} (standard error)"] = estimate.standard_error
+    tracked.summary({**numbers, "seconds": report.seconds, "commit": report.commit, "hardware": report.hardware})
+    rows = [[s.prompt, s.before, s.after, s.score_before, s.score_after] for s in report.samples]
+    if rows:
+        tracked.table("samples", ["prompt", "before", "after", "score before", "score after"], rows)
+    for picture in sorted((folder / "figures").glob("*.png")):
+        tracked.image(picture.stem, picture)
+
+
+def _close(console: Console, report: RunReport, page: Path, graph: Graph, store: Store) -> None:
+    """The last screen: what came out and where it lies."""
+    facts = {}
+    for key, estimate in report.evaluation.items():
+        error = f" ± {estimate.standard_error:.3f}" if estimate.standard_error is not None else ""
+        against = "".join(f"  ({base.name} {base.value:.3f})" for base in estimate.baselines)
+        facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
+    scale = "  [micro-scale testbed]" if report.micro_scale else ""
+    facts["time"] = f"{report.seconds:.0f} s in stages that were built"
+    facts["report"] = str(page)
+    facts["policy"] = str(store.path(graph.rounds[-1].train) / "policy")
+    console.summary(f"{report.title}{scale}", facts)

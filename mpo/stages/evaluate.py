@@ -1,0 +1,156 @@
+"""Held-out ranking of the trained policy and, in the testbed, its samples against the starting policy's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from mpo.artifacts import write_json
+from mpo.config.schema import Precision
+from mpo.config.targets import build
+from mpo.data.assignments import Assignments
+from mpo.data.store import read_stored_sets
+from mpo.data.tokens import TokenizedSets
+from mpo.evaluate.estimates import Mean
+from mpo.evaluate.heldout import Ranking, longer_wins, rank_heldout
+from mpo.evaluate.testbed import compare
+from mpo.logprobs.devices import join_group
+from mpo.logprobs.load import load_policy
+from mpo.logprobs.reference import Reference
+from mpo.losses import Loss
+from mpo.report.records import Baseline, Distribution, Estimate, SampleRow
+from mpo.stages.context import StageContext
+from mpo.stages.models import model_source
+from mpo.types import ResponseSet
+
+EVALUATION_FILE = "evaluation.json"
+SHOWN_SAMPLES = 8
+START = "starting policy"
+
+
+def run(context: StageContext) -> None:
+    """Write ``evaluation.json``: estimates, distributions and a few samples."""
+    estimates: dict[str, Estimate] = {}
+    distributions: list[Distribution] = []
+    samples: list[SampleRow] = []
+    for temperature in context.config.get("temperatures", []):
+        before = list(read_stored_sets(context.inputs[f"start@{temperature:g}"] / "heldout.parquet"))
+        after = list(read_stored_sets(context.inputs[f"policy@{temperature:g}"] / "heldout.parquet"))
+        estimates |= _sampled(before, after, temperature, context.config["seed"])
+        if not samples:
+            samples = _sample_rows(before, after)
+            distributions = _distributions(before, after, temperature)
+    if (context.inputs["prepare"] / "heldout").exists():
+        estimates |= _ranking(context)
+    write_json(
+        context.output / EVALUATION_FILE,
+        {
+            "estimates": {name: _finite(asdict(estimate)) for name, estimate in estimates.items()},
+            "distributions": [asdict(one) for one in distributions],
+            "samples": [asdict(one) for one in samples],
+        },
+    )
+
+
+def _sampled(
+    before: list[ResponseSet], after: list[ResponseSet], temperature: float, seed: int
+) -> dict[str, Estimate]:
+    found = compare(before, after, seed)
+    at = f"at temperature {temperature:g}"
+    start = found["start_true_reward"]
+
+    def against(mean: Mean, unit: str, *baselines: Baseline) -> Estimate:
+        return Estimate(mean.value, mean.standard_error, unit, mean.count, baselines)
+
+    half = Baseline("even", 0.5)
+    return {
+        f"true reward {at}": against(
+            found["true_reward"], "of 10", Baseline(START, start.value, start.standard_error)
+        ),
+        f"gain in true reward {at}": against(found["gain"], "of 10"),
+        f"win rate {at}": against(found["win_rate"], "", half),
+        f"length-controlled win rate {at}": against(found["lc_win_rate"], "", half),
+        f"win rate by true reward {at}": against(found["true_win_rate"], "", half),
+        f"response length {at}": against(
+            found["length"], "words", Baseline(START, found["start_length"].value, found["start_length"].standard_error)
+        ),
+        f"within-prompt standard deviation of the start {at}": against(found["within_prompt_std"], "of 10"),
+    }
+
+
+def _ranking(context: StageContext) -> dict[str, Estimate]:
+    config = context.config
+    sets = TokenizedSets.load(context.inputs["prepare"] / "heldout")
+    assignments = Assignments.load(context.inputs["partition"] / "heldout")
+    loss = build(config["loss"], Loss, config["allow_targets"], "loss")
+    indices = [i for i in range(len(sets)) if len(set(assignments.scores(i))) > 1]
+    if not indices:
+        return {}
+    reference = None
+    if "reference" in context.inputs:
+        reference = Reference.load(context.inputs["reference"] / "heldout", sets)
+    progress = context.progress()
+
+    def rank(role: str, held: Reference | None) -> Ranking:
+        path, revision = model_source(context, role)
+        policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
+        policy.to(join_group())
+        return rank_heldout(
+            policy, loss, sets, assignments, indices, held, config["batch"],
+            lambda done: progress.update(done, len(indices), "sets"),
+        )  # fmt: skip
+
+    ranking = rank("train", reference)
+    # At policy = reference every implicit reward is the same: half of the pairs, by definition and without a forward.
+    start = 0.5 if reference is not None else rank("start", None).pair_accuracy
+    progress.close()
+    accuracy = Estimate(
+        ranking.pair_accuracy,
+        ranking.accuracy.standard_error,
+        f"of {ranking.pairs} pairs",
+        ranking.accuracy.count,
+        (Baseline(START, start), Baseline("longer response wins", longer_wins(sets, assignments, indices))),
+    )
+    estimates = {
+        "held-out ranking accuracy": accuracy,
+        "held-out margin": Estimate(ranking.margin.value, ranking.margin.standard_error, "", ranking.margin.count),
+    }
+    if reference is not None:
+        estimates["held-out KL to the reference (k3)"] = Estimate(
+            ranking.kl.value, ranking.kl.standard_error, "nats a token", ranking.kl.count
+        )
+    return estimates
+
+
+def _sample_rows(before: list[ResponseSet], after: list[ResponseSet]) -> list[SampleRow]:
+    return [
+        SampleRow(
+            a.prompt[-1].content, a.responses[0].text, b.responses[0].text, a.responses[0].score, b.responses[0].score
+        )
+        for a, b in list(zip(before, after, strict=True))[:SHOWN_SAMPLES]
+    ]
+
+
+def _distributions(before: list[ResponseSet], after: list[ResponseSet], temperature: float) -> list[Distribution]:
+    def of(sets: list[ResponseSet], what: str) -> tuple[float, ...]:
+        every = [response for one in sets for response in one.responses]
+        if what == "score":
+            return tuple(float(r.score) for r in every if r.score is not None)
+        return tuple(float(len(r.text.split())) for r in every)
+
+    return [
+        Distribution(
+            f"{name} at temperature {temperature:g}", unit, {START: of(before, what), "trained policy": of(after, what)}
+        )
+        for name, unit, what in (("true reward", "points of 10", "score"), ("response length", "words", "length"))
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,69 @@
+"""Train the policy on its sets and export it as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+
+from mpo.artifacts import write_json
+from mpo.config.schema import TrainConfig
+from mpo.config.targets import build
+from mpo.data.assignments import Assignments
+from mpo.data.chat import stop_ids
+from mpo.data.tokens import TokenizedSets
+from mpo.logprobs.load import load_policy
+from mpo.logprobs.reference import Reference
+from mpo.losses import Loss
+from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
+from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
+from mpo.train.export import export_policy
+from mpo.train.loop import train
+
+SHOWN = ("loss", "accuracy", "margin")
+
+
+def run(context: StageContext) -> None:
+    """Train in this process, one of the group; the first one reports, and all take part in the export."""
+    config = context.config
+    settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
+    settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
+    loss = build(config["loss"], Loss, config["allow_targets"], "loss")
+    sets = TokenizedSets.load(context.inputs["prepare"] / "train")
+    assignments = Assignments.load(context.inputs["partition"] / "train")
+    reference = None
+    if "reference" in context.inputs:
+        reference = Reference.load(context.inputs["reference"] / "train", sets)
+    path, revision = model_source(context)
+    policy = load_policy(
+        path,
+        revision,
+        settings.precision,
+        config["trust_remote_code"],
+        settings.activation_checkpointing,
+        settings.lora,
+    )
+    progress = context.progress()
+    usable = assignments.usable
+    steps = -(-len(usable) // settings.global_batch) * settings.epochs
+    steps = steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+    def show(row: dict[str, float]) -> None:
+        progress.update(int(row["step"]), steps, "steps", **{key: row[key] for key in SHOWN if key in row})
+
+    summary = train(
+        policy, loss, sets, assignments, usable, reference, settings, config["seed"], context.output, on_step=show
+    )
+    facts = {"sets": len(usable), "steps": summary.steps, "seed": config["seed"]}
+    tokenizer = stage_tokenizer(context)
+    export_policy(
+        policy,
+        context.output / POLICY_FOLDER,
+        context.rank,
+        tokenizer,
+        sorted({*config["stop_token_ids"], *stop_ids(tokenizer)}),
+        {"Configuration": {"loss": config["loss"], "train": config["train"]}, "Data": facts, "Last step": summary.last},
+    )
+    if context.rank == 0:
+        progress.close()
+        shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
+        write_json(context.output / SUMMARY_FILE, {**facts, **asdict(summary)})

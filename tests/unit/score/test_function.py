@@ -1,0 +1,34 @@
+"""A Python function as scorer."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpo.errors import ConfigError, DataError
+from mpo.score import FunctionScorer
+from mpo.types import Message
+
+
+def count_words(prompt: str, response: str, weight: float = 1.0) -> float:
+    return weight * len(response.split()) + len(prompt)
+
+
+def as_text(prompt: str, response: str) -> str:
+    return response
+
+
+def test_it_scores_each_response_of_the_last_user_turn() -> None:
+    scorer = FunctionScorer(f"{__name__}.count_words", {"weight": 10.0})
+    turns = [Message("user", "long question"), Message("assistant", "well"), Message("user", "q")]
+    assert scorer(turns, ["a b", "a b c"]) == [21.0, 31.0]
+
+
+@pytest.mark.parametrize("name", ["nowhere.at.all", "mpo.score.absent", "plain", "mpo.__version__"])
+def test_a_name_that_is_no_function_is_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match="score.function"):
+        FunctionScorer(name)([Message("user", "q")], ["a"])
+
+
+def test_a_function_that_returns_text_is_refused() -> None:
+    with pytest.raises(DataError, match="not a number"):
+        FunctionScorer(f"{__name__}.as_text")([Message("user", "q")], ["a"])

@@ -1,0 +1,114 @@
+"""Stage directories: what changes a fingerprint, when a stage counts as complete, who may build it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mpo.artifacts import MANIFEST, Stage, Store, canonical_json, read_json, write_json, write_text
+
+
+def make(store: Store, stage: Stage, text: str = "result") -> Path:
+    work = store.open_work(stage)
+    (work / "result.txt").write_text(text)
+    return store.commit(stage, {"usage": {}})
+
+
+def test_fingerprint_covers_task_config_inputs_and_file_contents(tmp_path: Path) -> None:
+    data = tmp_path / "data.txt"
+    data.write_text("one")
+    upstream = Stage("data", "data", {"seed": 0})
+    base = Stage("train", "train", {"lr": 1.0}, inputs={"data": upstream}, files={"extra": str(data)})
+    variants = {
+        "config": replace(base, config={"lr": 2.0}),
+        "task": replace(base, task="evaluate"),
+        "upstream": replace(base, inputs={"data": replace(upstream, config={"seed": 1})}),
+        "role": replace(base, inputs={"other": upstream}),
+    }
+    before = Store(tmp_path / "cache").fingerprint(base)
+    for name, variant in variants.items():
+        assert Store(tmp_path / "cache").fingerprint(variant) != before, name
+    data.write_text("two")
+    assert Store(tmp_path / "cache").fingerprint(base) != before
+
+
+def test_fingerprint_ignores_name_settings_and_where_a_file_lies(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "data.txt").write_text("same")
+    store = Store(tmp_path / "cache")
+    one = Stage("x", "data", files={"source": str(tmp_path / "a" / "data.txt")})
+    two = Stage("y", "data", settings={"every": 3}, files={"source": str(tmp_path / "b" / "data.txt")})
+    assert store.fingerprint(one) == store.fingerprint(two)
+
+
+def test_complete_only_after_commit_and_while_its_files_are_whole(tmp_path: Path) -> None:
+    store, stage = Store(tmp_path), Stage("data", "data")
+    assert not store.complete(stage)
+    work = store.open_work(stage)
+    (work / "result.txt").write_text("half")
+    assert not store.complete(stage)
+    path = store.commit(stage, {"usage": {"seconds": 1.0}})
+    assert store.complete(stage) and not work.exists()
+    assert store.manifest(stage)["files"] == {"result.txt": 4}
+    (path / "result.txt").write_text("damaged")
+    assert not store.complete(stage)
+
+
+def test_only_a_resumable_stage_finds_its_half_built_directory(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for resumable in (False, True):
+        stage = Stage("train", "train", {"resumable": resumable}, resumable=resumable)
+        (store.open_work(stage) / "checkpoint").write_text("x")
+        assert (store.open_work(stage) / "checkpoint").exists() is resumable
+
+
+def test_a_damaged_directory_is_replaced(tmp_path: Path) -> None:
+    store, stage = Store(tmp_path), Stage("data", "data")
+    path = make(store, stage, "first")
+    (path / MANIFEST).unlink()
+    make(store, stage, "second")
+    assert (path / "result.txt").read_text() == "second"
+
+
+def _hold(root: str, seconds: float, held: multiprocessing.synchronize.Event) -> None:
+    with Store(Path(root)).lock(Stage("data", "data")):
+        held.set()
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_lock_waits_for_its_holder_and_dies_with_it(tmp_path: Path, killed: bool) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), 60.0 if killed else 0.5, held))
+    process.start()
+    assert held.wait(10)
+    if killed:
+        process.kill()
+    started = time.monotonic()
+    with Store(tmp_path).lock(Stage("data", "data")):
+        waited = time.monotonic() - started
+    process.join()
+    assert waited < 10 and (killed or waited > 0.2)
+
+
+def test_write_json_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    write_json(tmp_path / "a.json", {"x": 2})
+    assert read_json(tmp_path / "a.json") == {"x": 2}
+    with pytest.raises(TypeError):
+        write_text(tmp_path / "a.json", 3)  # type: ignore[arg-type]
+    assert read_json(tmp_path / "a.json") == {"x": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_canonical_json_refuses_nan() -> None:
+    assert canonical_json({"b": 1, "a": 2}) == '{"a":2,"b":1}'
+    with pytest.raises(ValueError):
+        canonical_json(float("nan"))
