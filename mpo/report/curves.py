@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mpo.report.style import colour, figure, legend, shade
+from mpo.report.style import INSIDE, colour, figure, legend, shade
 
 Floats = NDArray[np.float64]
 Records = Sequence[Mapping[str, Any]]
@@ -48,17 +48,17 @@ PANELS = (
     Panel("loss", "Loss", "loss, mean over response sets", r"loss"),
     Panel("margin", "Margin", "implicit reward, accepted − rejected", r"margin"),
     Panel(
-        "ranking_accuracy",
+        "accuracy",
         "Ranking accuracy",
         "share of pairs in the order of their scores",
-        r"ranking_accuracy",
+        r"accuracy",
         "Training pairs whose implicit rewards stand in the order of their scores; 0.5 is chance.",
     ),
     Panel(
         "reward_sides",
         "Implicit reward, accepted and rejected",
         "implicit reward",
-        r"reward/(accepted|rejected)",
+        r"reward_(accepted|rejected)",
         compared=False,
     ),
     Panel(
@@ -78,7 +78,7 @@ PANELS = (
         ordered=True,
     ),
     Panel("kl", "Distance from the reference", "KL estimate (k3), nats a token", r"kl"),
-    Panel("weights", "W-MPO weights", "weight e^(α·deviation)", r"weight/\w+", compared=False),
+    Panel("weights", "W-MPO weights", "weight e^(α·deviation)", r"weight_\w+", compared=False),
     Panel("lr", "Learning rate", "learning rate", r"lr", smooth=False, compared=False),
     Panel("grad_norm", "Gradient norm", "norm before clipping", r"grad_norm"),
     Panel("tokens_per_second", "Speed", "tokens a second", r"tokens_per_second"),
@@ -99,8 +99,9 @@ def training_figures(metrics: Sequence[Records], folder: Path) -> list[Drawn]:
         if not keys:
             continue
         path = folder / f"{panel.name}.png"
-        with figure(path) as sheet:
-            axes = sheet.subplots()
+        with figure(path, fitted=False) as sheet:
+            right = 0.86 if len(keys) > INSIDE else 0.97  # room for the legend, whose labels are short here
+            axes = sheet.add_axes((0.125, 0.15, right - 0.125, 0.75))
             for index, key in enumerate(keys):
                 tint = shade(index, len(keys)) if panel.ordered else colour(index)
                 draw_rounds(axes, rounds, key, _label(key), tint, panel.smooth)
@@ -193,4 +194,4 @@ def _keys(records: Records, pattern: str) -> list[str]:
 
 
 def _label(key: str) -> str:
-    return key.rsplit("/", 1)[-1].replace("_", " ")
+    return re.sub(r"^(reward|weight)_|.*/", "", key).replace("_", " ")

@@ -21,6 +21,7 @@ def write_run_page(out: Path, run: RunReport) -> Path:
     Raises:
         DataError: a metrics file of the run is missing or broken.
     """
+    metrics = run.metrics()  # first: drawing takes seconds
     return write_page(
         out / PAGE,
         "run.html",
@@ -30,7 +31,7 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         result=result_sentence(run.evaluation),
         bars=evaluation_bars(run.evaluation, out / "figures" / "evaluation.png"),
         histograms=_histograms(run, out / "figures"),
-        training_figures=training_figures(run.metrics(), out / "figures"),
+        training_figures=training_figures(metrics, out / "figures"),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
     )
 

@@ -91,7 +91,7 @@ def _bar_panels(panels: Mapping[str, Sequence[Bar]], path: Path, title: str, cap
             axes.set_axis_off()
         for axes, (name, bars) in zip(grid, shown.items(), strict=False):
             places = np.arange(len(bars))
-            errors = [bar.standard_error or 0.0 for bar in bars]
+            errors = [_whisker(bar.standard_error) for bar in bars]
             axes.barh(places, [bar.value for bar in bars], color=[bar.tint for bar in bars], height=0.68)
             ends = []
             for place, bar, error in zip(places, bars, errors, strict=True):
@@ -117,6 +117,10 @@ def _bar_panels(panels: Mapping[str, Sequence[Bar]], path: Path, title: str, cap
             axes.grid(axis="y", visible=False)
             axes.set_title(name, fontsize=10.5)
     return Drawn(path, title, caption)
+
+
+def _whisker(standard_error: float | None) -> float:
+    return standard_error if standard_error is not None and math.isfinite(standard_error) else 0.0
 
 
 def _with_unit(name: str, unit: str) -> str:

@@ -75,8 +75,8 @@ class RunReport:
     """Everything that a page shows of one run.
 
     ``folder`` is where the run lives; it is not stored in the file. ``metrics_paths`` are the metrics files of its
-    preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). The first measures of ``evaluation`` are the
-    page's headline. ``created`` is an ISO 8601 time.
+    preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). The first
+    measures of ``evaluation`` are the page's headline. ``created`` is an ISO 8601 time.
     """
 
     folder: Path

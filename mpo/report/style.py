@@ -27,7 +27,6 @@ _RC: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
-    "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
     "font.size": 10,
     "grid.color": "#E3E3E3",
@@ -41,12 +40,18 @@ _RC: Any = {
 
 WIDTH_IN, HEIGHT_IN, DOTS_PER_INCH = 6.4, 3.6, 140
 
+INSIDE = 3
+"""Labels of a legend that fit inside the axes; a longer one stands beside them."""
+
 
 @contextmanager
-def figure(path: Path, width: float = WIDTH_IN, height: float = HEIGHT_IN) -> Iterator[Figure]:
-    """A styled figure (inches) that is written to ``path`` as PNG when the block ends. Needs no display."""
+def figure(path: Path, width: float = WIDTH_IN, height: float = HEIGHT_IN, fitted: bool = True) -> Iterator[Figure]:
+    """A styled figure (inches) that is written to ``path`` as PNG when the block ends. Needs no display.
+
+    ``fitted`` margins follow the labels, which doubles the time of a figure; else the drawer places the axes.
+    """
     with matplotlib.rc_context(_RC):
-        drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+        drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained" if fitted else None)
         yield drawn
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(path, format="png")
@@ -65,7 +70,7 @@ def shade(index: int, count: int) -> Any:
 def legend(axes: Axes) -> None:
     """A legend where there is more than one labelled thing; beside the axes where it could cover the data."""
     labels = axes.get_legend_handles_labels()[1]
-    if len(labels) > 3:
+    if len(labels) > INSIDE:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.4)
     elif len(labels) > 1:
         axes.legend(loc="best")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from mpo.config.schema import LoggerConfig
 from mpo.errors import ConfigError
@@ -79,6 +77,7 @@ def open_run(
         return NullRun()
     import wandb
 
+    wandb.setup(settings=wandb.Settings(quiet=True, silent=True))  # the login speaks before a run's settings hold
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
         console="off",
@@ -103,7 +102,7 @@ def open_run(
             job_type=job_type,
             config=dict(run_config),
             dir=str(run_dir),
-            mode=None if mode or _has_key() else "offline",
+            mode=mode or (None if has_key() else "offline"),  # type: ignore[arg-type]
             settings=settings,
         )
     except wandb.Error as error:
@@ -113,13 +112,11 @@ def open_run(
     return Run(run)
 
 
-def _has_key() -> bool:
-    """Whether a key is there to be used; the key itself is left to wandb."""
-    if os.environ.get("WANDB_API_KEY"):
+def has_key() -> bool:
+    """Whether there is a key to be used, found where wandb itself will look for it."""
+    import wandb
+    from wandb.sdk.lib.wbauth.wbnetrc import read_netrc_auth
+
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(str(file)).authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
+    return read_netrc_auth(host=wandb.setup().settings.base_url) is not None
