@@ -16,6 +16,9 @@ from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import stage_tokenizer
 from mpo.types import ResponseSet
 
+WORTH_WORKERS = 64 * 2**20
+"""Bytes of stored (compressed) sets above which several tokenising processes gain more than their start costs."""
+
 
 def run(context: StageContext) -> None:
     """Tokenise every split of the input sets.
@@ -39,7 +42,7 @@ def run(context: StageContext) -> None:
             max_prompt_tokens=config["max_prompt_tokens"],
             max_tokens=config["max_tokens"],
             out=context.output / split,
-            processes=len(os.sched_getaffinity(0)),
+            processes=len(os.sched_getaffinity(0)) if path.stat().st_size > WORTH_WORKERS else 1,
             on_problem=counts,
         )
         skipped = sum(counts.errors.values())
