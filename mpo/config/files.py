@@ -32,7 +32,9 @@ def check_files(config: RunConfig) -> None:
     if tokenizer is not None and is_local(tokenizer):
         folder = Path(tokenizer).expanduser()
         if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-            raise ConfigError(f"'{tokenizer}' holds no tokenizer", "model.tokenizer", "name a folder with tokenizer.json")
+            raise ConfigError(
+                f"'{tokenizer}' holds no tokenizer", "model.tokenizer", "name a folder with tokenizer.json"
+            )
 
 
 def _check_data(source: str, key: str) -> None:

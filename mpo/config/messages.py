@@ -47,7 +47,9 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
         return ConfigError("an override goes below a key that is null", "", "for train.lora add train/lora=adapters")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return ConfigError("a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value")
+        return ConfigError(
+            "a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value"
+        )
     return None
 
 

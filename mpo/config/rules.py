@@ -56,9 +56,7 @@ def validate(config: RunConfig) -> Objects:
 
 def samples(config: RunConfig) -> bool:
     """Whether the run draws its response sets from a policy; the testbed's data are samples in every regime."""
-    return config.regime.name in SAMPLING or (
-        config.data.source == TESTBED and config.regime.name is Regime.off_policy
-    )
+    return config.regime.name in SAMPLING or (config.data.source == TESTBED and config.regime.name is Regime.off_policy)
 
 
 def responses_a_set(config: RunConfig) -> int | None:
@@ -129,7 +127,9 @@ def _check_regime(config: RunConfig) -> None:
             raise ConfigError(f"{len(config.train.round_lr)} learning rates for {config.rounds} rounds",
                               "train.round_lr", "give one for each round")  # fmt: skip
     if samples(config) and not scored:
-        raise ConfigError("sampled responses need a scorer", "score", "choose one, e.g. score=skywork or score=function")
+        raise ConfigError(
+            "sampled responses need a scorer", "score", "choose one, e.g. score=skywork or score=function"
+        )
     if name is Regime.off_policy and scored and config.data.source != TESTBED:
         raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",
                           "add score=data, or regime=on_policy")  # fmt: skip

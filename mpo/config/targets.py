@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mpo.config.wording import expected, hint
@@ -67,7 +67,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
         raise ConfigError(f"'{module_name}' has no '{class_name}'", where, hint(class_name, names))
     if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
         raise ConfigError(f"'{target}' is not a {base.__name__} dataclass", where, "name one that is")
-    return cls
+    return cast(type[T], cls)
 
 
 def _required(field: Field[Any]) -> bool:
@@ -77,11 +77,11 @@ def _required(field: Field[Any]) -> bool:
 def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """``values`` as the fields' types have them, by OmegaConf's conversions ("1" to 1, a name to an Enum's member)."""
     types = get_type_hints(cls)
-    schema = OmegaConf.structured(cls)
+    schema = cast(DictConfig, OmegaConf.structured(cls))
     result = {}
     for name, value in values.items():
         try:
-            node = OmegaConf.merge(schema, {name: value})[name]
+            node = cast(DictConfig, OmegaConf.merge(schema, {name: value}))[name]
         except OmegaConfBaseException as error:
             where = f"{key}.{name}"
             raise ConfigError(f"{value!r} does not fit", where, f"give {expected(types[name])}") from error

@@ -21,7 +21,9 @@ from mpo.partition import PARTITIONS, Mean, Partition, TopBottom
 
 Compose = Callable[..., DictConfig]
 Load = Callable[..., RunConfig]
-LOG_RATIO = sorted(name for name, loss in LOSSES.items() if loss.needs_reference and "beta" in loss.__dataclass_fields__)
+LOG_RATIO = sorted(
+    name for name, loss in LOSSES.items() if loss.needs_reference and "beta" in loss.__dataclass_fields__
+)
 
 
 # Runs that between them choose every option of every group: composing takes a third of a second each.
@@ -60,7 +62,9 @@ def test_those_runs_choose_every_option(composed: Compose, data_file: str) -> No
     assert {(group, option) for group in groups() for option in options(group)} - chosen == set()
 
 
-@pytest.mark.parametrize("path", sorted(folder("conf").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(folder("conf").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_file_begins_with_what_it_is(path: Path) -> None:
     lines = path.read_text().splitlines()
     header = lines[1] if lines[0].startswith("# @package") else lines[0]
@@ -173,11 +177,14 @@ def test_composing_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom hydra import compose, initialize_config_dir\n"
         "from mpo.config.compose import register, typed\nimport mpo.config.messages\nimport mpo.config.rules\n"
-        "with initialize_config_dir(register(), version_base='1.3'):\n    typed(compose('config', ['model=llama3_8b']))\n"
+        "with initialize_config_dir(register(), version_base='1.3'):\n"
+        "    typed(compose('config', ['model=llama3_8b']))\n"
         "print(sorted({'torch', 'numpy', 'transformers', 'datasets'} & set(sys.modules)))\n"
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 

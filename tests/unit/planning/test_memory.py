@@ -124,9 +124,7 @@ def test_the_reference_pass_needs_no_states() -> None:
 
 def test_disk_by_hand() -> None:
     data = DataSize(sets=1000, responses=4, prompt_tokens=10, response_tokens=20)
-    disk = run_disk(
-        LLAMA3_8B, PAPER, data, rounds=3, needs_reference=True, downloads_model=True, downloads_data=False
-    )
+    disk = run_disk(LLAMA3_8B, PAPER, data, rounds=3, needs_reference=True, downloads_model=True, downloads_data=False)
     assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
     assert disk.checkpoints == 2 * 14 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
     parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
@@ -139,7 +137,9 @@ def test_a_checkpoint_is_as_large_as_the_states_it_holds(tmp_path: Path) -> None
     assert checkpoint_bytes(LLAMA3_8B, TESTBED) == 12 * P
     assert checkpoint_bytes(LLAMA3_8B, replace(TESTBED, zero_stage=1)) == 16 * P
     assert checkpoint_bytes(LLAMA3_8B, replace(PAPER, lora=LoraConfig())) < P
-    config = LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=50)
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=50
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     estimate = export_bytes(read_architecture(config.to_dict()), Precision.fp32)
     assert 1.0 <= (tmp_path / "model.safetensors").stat().st_size / estimate < 1.1
