@@ -114,7 +114,11 @@ def _with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
         raise ConfigError("the head takes no adapter", "train.lora.target_modules", "remove lm_head")
     targets: list[str] | str = list(lora.target_modules) or "all-linear"
     adapters = PeftLoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft says int and takes any number
+        lora_dropout=0.0,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(lm, adapters)  # type: ignore[no-any-return,arg-type]

@@ -118,7 +118,13 @@ def loss_inputs(
 
 
 def at_reference(inputs: LossInputs) -> LossInputs:
-    """The same inputs with the policy at the reference, where the loss has its closed form."""
+    """The same inputs with the policy at the reference, where the loss has its closed form.
+
+    Raises:
+        ValueError: the inputs have no reference.
+    """
+    if inputs.reference_logps_BK is None:
+        raise ValueError("the inputs have no reference")
     drift = inputs.mismatched_log_ratio
     return replace(
         inputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_path_trains_two_steps(trained: Path, name: str) -> None:
     if name != "simpo":
         first, second = curve(trained / name, "kl")
         assert abs(first) < (1e-3 if name == "bf16" else 1e-9) and second > 1e-6
+
+
+def test_rotary_frequencies_stay_float32_in_bf16(trained: Path) -> None:
+    buffers = json.loads((trained / "bf16" / "buffers.json").read_text())
+    assert {dtype for name, dtype in buffers.items() if "inv_freq" in name} == {"torch.float32"}
+    assert weights(trained / "bf16")["lm_head.weight"].dtype == torch.bfloat16
 
 
 def test_activation_checkpointing_and_zero_change_no_update(trained: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
@@ -92,7 +93,7 @@ def tiny_policy(lora: bool = False, checkpointing: bool = False, dtype: torch.dt
         bos_token_id=None,
         eos_token_id=2,
     )
-    lm = LlamaForCausalLM(config).to(dtype)
+    lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None)
 
 
@@ -139,6 +140,8 @@ def run_job(job: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(policy, loss, sets, Marks(sets, loss), list(range(len(sets))), reference, config, 5, out, on_step)
+    buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
+    (out / "buffers.json").write_text(json.dumps(buffers))
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})
 
 
@@ -147,6 +150,15 @@ def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
 
     The fork server has imported everything, so that a process costs no imports.
     """
+    return _run_processes(_worker, jobs, world_size)
+
+
+def spawn_reference(out: Path, world_size: int) -> list[int | None]:
+    """Compute the reference of 7 sets in ``world_size`` processes."""
+    return _run_processes(_reference_worker, out, world_size)
+
+
+def _run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -154,7 +166,7 @@ def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
     members = []
     for rank in range(world_size):
         environment = group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        members.append(context.Process(target=_worker, args=(jobs, environment)))
+        members.append(context.Process(target=target, args=(work, environment)))
         members[-1].start()
     for member in members:
         member.join(timeout=300)
@@ -170,6 +182,14 @@ def _worker(jobs: list[dict[str, Any]], environment: dict[str, str]) -> None:
         except UserError as error:
             Path(job["out"], f"error-{environment['RANK']}.txt").write_text(str(error))
             raise SystemExit(2) from error
+    dist.destroy_process_group()
+
+
+def _reference_worker(out: Path, environment: dict[str, str]) -> None:
+    os.environ |= environment
+    torch.set_num_threads(1)
+    init_process_group()
+    compute_reference(tiny_policy(), TokenSets(7), out, 2, dist.get_rank(), dist.get_world_size())
     dist.destroy_process_group()
 
 

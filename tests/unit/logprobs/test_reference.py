@@ -1,0 +1,93 @@
+"""The reference cache: right numbers, whoever computed them, for the right sets only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpo.errors import DataError
+from mpo.logprobs.batch import collate
+from mpo.logprobs.mismatched import mismatched_pairs
+from mpo.logprobs.reference import Reference, compute_reference
+from tests.distributed.world import TokenSets, spawn_reference, tiny_policy
+
+
+def test_logps_are_those_of_the_policy(tmp_path: Path) -> None:
+    policy, sets = tiny_policy(), TokenSets(7)
+    seen: list[tuple[int, int]] = []
+    compute_reference(policy, sets, tmp_path, 3, on_progress=lambda done, total: seen.append((done, total)))
+    reference = Reference.load(tmp_path, sets)
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert reference.mismatched is None
+    for i in range(7):
+        with torch.no_grad():
+            expected = policy(collate([sets[i]])).token_logps_BKT[0]
+        found = reference.logps(i)
+        assert [len(logps) for logps in found] == [len(ids) for ids in sets[i].response_ids]
+        for k, logps in enumerate(found):
+            assert logps.dtype == np.float32
+            np.testing.assert_allclose(logps, expected[k, : len(logps)], atol=1e-5)
+
+
+def test_mismatched_pairs_are_responses_under_the_next_prompt(tmp_path: Path) -> None:
+    policy, sets = tiny_policy(), TokenSets(5)
+    compute_reference(policy, sets, tmp_path, 2, mismatched_seed=3)
+    reference = Reference.load(tmp_path, sets)
+    assert reference.mismatched is not None
+    for i in range(5):
+        pair = reference.pair(sets, i)
+        assert np.array_equal(pair.prompt_ids, sets[(i + 1) % 5].prompt_ids)
+        assert any(pair.response_ids[0] is ids for ids in sets[i].response_ids)
+        with torch.no_grad():
+            expected = float(policy(collate([pair])).logps_BK[0, 0])
+        assert reference.mismatched[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_draws_of_mismatched_responses_follow_the_seed() -> None:
+    counts = [4] * 50
+    assert mismatched_pairs(counts, 1) == mismatched_pairs(counts, 1)
+    assert mismatched_pairs(counts, 1) != mismatched_pairs(counts, 2)
+    assert {response for _, response in mismatched_pairs(counts, 1)} == {0, 1, 2, 3}
+    with pytest.raises(DataError, match="one set has no other prompt"):
+        mismatched_pairs([4], 1)
+
+
+def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
+    for world_size in (1, 2):
+        (tmp_path / str(world_size)).mkdir()
+        assert spawn_reference(tmp_path / str(world_size), world_size) == [0] * world_size
+    one, two = (np.load(tmp_path / name / "logps.npy") for name in "12")
+    np.testing.assert_allclose(two, one, atol=1e-5)
+
+
+def test_foreign_reference_is_refused(tmp_path: Path) -> None:
+    sets = TokenSets(6)
+    with pytest.raises(DataError, match="no reference log-probs here"):
+        Reference.load(tmp_path, sets)
+    compute_reference(tiny_policy(), sets, tmp_path, 4)
+    with pytest.raises(DataError, match="reference of 6 sets, but there are 5"):
+        Reference.load(tmp_path, TokenSets(5))
+    renamed = TokenSets(6)
+    renamed._sets[2] = replace(renamed[2], id="other")
+    with pytest.raises(DataError, match="reference set 2 is 'set-2', but it should be 'other'"):
+        Reference.load(tmp_path, renamed)
+    with pytest.raises(DataError, match="other numbers of responses or tokens"):
+        Reference.load(tmp_path, TokenSets(6, seed=1))
+    retokenised = TokenSets(6)
+    retokenised.fingerprint = "another"
+    with pytest.raises(DataError, match="the same ids but other tokens"):
+        Reference.load(tmp_path, retokenised)
+
+
+def test_logps_that_are_not_finite_name_their_set(tmp_path: Path) -> None:
+    policy, sets = tiny_policy(), TokenSets(4)
+    tokens = [set(np.concatenate([sets[i].prompt_ids, *sets[i].response_ids]).tolist()) for i in range(4)]
+    alone = set(sets[2].prompt_ids.tolist()) - tokens[0] - tokens[1] - tokens[3]
+    with torch.no_grad():
+        policy.base.get_input_embeddings().weight[min(alone)] = torch.nan
+    with pytest.raises(DataError, match="set-2: a reference log-prob is not finite"):
+        compute_reference(policy, sets, tmp_path, 1)

@@ -1,0 +1,122 @@
+"""Order of the sets, shares, optimizer groups, schedule, metrics file, fingerprints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
+from mpo.losses import DPO, MPO
+from mpo.train.batches import BatchPlan, micro_batches
+from mpo.train.checkpoint import fingerprint
+from mpo.train.engine import deepspeed_config, zero_stage
+from mpo.train.metrics import MetricsLog
+from mpo.train.optimizer import build_optimizer, build_scheduler
+from tests.distributed.world import tiny_policy
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 99))
+def test_every_epoch_holds_every_set_once(count: int, global_batch: int, seed: int) -> None:
+    plan = BatchPlan(range(100, 100 + count), global_batch, seed)
+    for epoch in range(2):
+        steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
+        batches = [plan.batch(step) for step in steps]
+        assert {plan.epoch(step) for step in steps} == {epoch}
+        assert sorted(i for batch in batches for i in batch) == list(plan.indices)
+        assert [len(batch) for batch in batches[:-1]] == [global_batch] * (len(batches) - 1)
+
+
+def test_order_follows_seed_and_epoch_alone() -> None:
+    plan = BatchPlan(range(50), 50, 3)
+    assert plan.batch(1) == BatchPlan(range(50), 50, 3).batch(1)
+    assert plan.batch(0) != plan.batch(1)
+    assert plan.batch(0) != BatchPlan(range(50), 50, 4).batch(0)
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5))
+def test_shares_cover_a_batch_in_equally_many_micro_batches(count: int, micro: int, world_size: int) -> None:
+    parts = [micro_batches(list(range(count)), micro, rank, world_size) for rank in range(world_size)]
+    assert len({len(of_rank) for of_rank in parts}) == 1
+    everything = Counter(i for of_rank in parts for part in of_rank for i in part)
+    assert everything == Counter(range(count))
+    assert all(len(part) <= micro for of_rank in parts for part in of_rank)
+
+
+def test_vectors_do_not_decay() -> None:
+    policy = tiny_policy()
+    optimizer = build_optimizer(policy, TrainConfig(weight_decay=0.1))
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    named = dict(policy.lm.named_parameters())
+    assert decayed[id(named["model.norm.weight"])] == 0.0
+    assert decayed[id(named["model.layers.0.mlp.up_proj.weight"])] == 0.1
+    assert len(decayed) == len(named)
+
+
+def test_schedule_warms_up_then_falls() -> None:
+    config = TrainConfig(lr=1.0, warmup_ratio=0.2, schedule=Schedule.linear)
+    optimizer = build_optimizer(tiny_policy(), config)
+    scheduler = build_scheduler(optimizer, config, 10)
+    rates = []
+    for _ in range(10):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
+def test_metrics_of_steps_after_the_checkpoint_go(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    log.write({"step": 1, "loss": 0.5})
+    position = log.position
+    log.write({"step": 2, "loss": float("nan")})
+    assert [json.loads(line) for line in path.read_text().splitlines()][1] == {"step": 2, "loss": None}
+    log.close()
+    with path.open("ab") as torn:
+        torn.write(b'{"step": 3, "lo')
+    log = MetricsLog(path, position)
+    log.write({"step": 2, "loss": 0.25})
+    log.close()
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [0.5, 0.25]
+
+
+def test_fingerprint_sees_what_changes_a_run() -> None:
+    config = TrainConfig()
+    base = fingerprint(config, MPO(), "data", [0, 1], 0)
+    assert base == fingerprint(TrainConfig(), MPO(), "data", [0, 1], 0)
+    assert base == fingerprint(replace(config, checkpoint_every=7, keep_checkpoints=3), MPO(), "data", [0, 1], 0)
+    others = [
+        fingerprint(replace(config, lr=1e-3), MPO(), "data", [0, 1], 0),
+        fingerprint(config, MPO(beta=0.5), "data", [0, 1], 0),
+        fingerprint(config, DPO(), "data", [0, 1], 0),
+        fingerprint(config, MPO(), "other", [0, 1], 0),
+        fingerprint(config, MPO(), "data", [0, 2], 0),
+        fingerprint(config, MPO(), "data", [0, 1], 1),
+    ]
+    assert len({base, *others}) == 7
+
+
+def test_deepspeed_is_told_what_the_config_says() -> None:
+    config = TrainConfig(zero_stage=3, precision=Precision.bf16, offload=Offload.parameters, clip=0.5)
+    told = deepspeed_config(config, 10**9, 4096)
+    assert told["zero_optimization"]["stage"] == 3
+    assert told["zero_optimization"]["offload_param"]["device"] == "cpu"
+    assert told["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert told["bf16"] == {"enabled": True} and told["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert told["gradient_clipping"] == 0.5
+    assert [zero_stage(replace(config, zero_stage=stage)) for stage in range(4)] == [2, 2, 2, 3]
+    full = replace(config, precision=Precision.fp32)
+    assert [zero_stage(replace(full, zero_stage=stage)) for stage in range(4)] == [0, 1, 2, 3]
+
+
+def test_random_numbers_are_free_of_training() -> None:
+    before = torch.get_rng_state()
+    BatchPlan(range(10), 3, 0).batch(2)
+    assert torch.equal(before, torch.get_rng_state())
