@@ -46,6 +46,8 @@ def validate(config: RunConfig) -> Objects:
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     _check_responses(config, partition)
     check_files(config)
+    if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
+        build(config.score, object, config.allow_targets, "score")
     from mpo.losses import Loss  # the first import of torch: after every check that does without
 
     loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]

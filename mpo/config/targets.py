@@ -1,4 +1,4 @@
-"""``_target_`` nodes to instances: the rest of the node is merged into the dataclass that the target names. No torch."""
+"""``_target_`` nodes to instances: the rest of a node is merged into the dataclass that its target names. No torch."""
 
 from __future__ import annotations
 

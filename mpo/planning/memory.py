@@ -94,7 +94,7 @@ def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int)
 
 
 def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
-    """Bytes of the pass that computes reference log-probs: whole weights, one layer's activations, a chunk of logits."""
+    """Bytes of the pass that computes reference log-probs: all weights, one layer's activations, some logits."""
     width = 2 if precision is Precision.bf16 else 4
     return shape.parameters * width + _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens)
 

@@ -38,7 +38,7 @@ RUNS = [
     [BASE, "partition=mean", "launcher=multi_node", "launcher.rendezvous=node0:29500"],
     [BASE, "partition=top_bottom", "sample=small"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
-    ["regime=sft"],
+    ["regime=sft", "score=testbed_proxy"],
     [INSTRUCT, "regime=iterative", "train=iterative", "score=grm", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "train=iterative_mistral", "score=pairrm", "sample=sppo"],
     [INSTRUCT, "score=armorm"],
@@ -47,7 +47,8 @@ RUNS = [
 
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
 def test_a_run_validates(load: Load, data_file: str, overrides: list[str]) -> None:
-    objects = validate(load(*(f"data.source={data_file}" if entry == FILE else entry for entry in overrides)))
+    config = load(*(f"data.source={data_file}" if entry == FILE else entry for entry in overrides))
+    objects = validate(dataclasses.replace(config, dry_run=True))
     assert isinstance(objects.loss, Loss) and isinstance(objects.partition, Partition)
 
 
@@ -110,7 +111,7 @@ def test_the_papers_off_policy_setting(load: Load) -> None:
 
 def test_the_papers_on_policy_setting(load: Load) -> None:
     config = load("loss=mpo", "model=mistral_7b_instruct")
-    objects = validate(config)
+    objects = validate(dataclasses.replace(config, dry_run=True))
     assert objects.loss == MPO(beta=0.01) and objects.partition == TopBottom(k=2)
     assert (config.sample.n, config.sample.temperature, config.train.lr) == (5, 1.0, 1.5e-7)
     assert config.score["path"] == "Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"
@@ -188,8 +189,8 @@ def test_composing_imports_no_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_sizes_in_model_files_are_consistent() -> None:
-    for path in (folder("conf") / "model").glob("*.yaml"):
-        model = yaml.safe_load(path.read_text()).get("model", {})
-        if "scratch" in model:
-            assert model["scratch"]["vocab_size"] == model["architecture"]["vocab_size"]
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_a_scratch_models_vocabulary_is_stated_once(name: str) -> None:
+    content = yaml.safe_load((folder("conf") / "model" / f"{name}.yaml").read_text())
+    model = content.get("model", content)
+    assert model["scratch"]["vocab_size"] == model["architecture"]["vocab_size"]

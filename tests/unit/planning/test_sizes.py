@@ -26,7 +26,8 @@ TINY = {
 
 def model_files() -> dict[str, dict[str, object]]:
     read = {path.stem: yaml.safe_load(path.read_text()) for path in (folder("conf") / "model").glob("*.yaml")}
-    return {name: content["model"] for name, content in read.items() if "model" in content}
+    contents = {name: content.get("model", content) for name, content in read.items()}  # tiny's is flat
+    return {name: content for name, content in contents.items() if "architecture" in content}  # no mere other name
 
 
 @pytest.mark.parametrize("name", sorted(model_files()))
@@ -34,6 +35,11 @@ def test_stated_parameters_follow_from_the_architecture(name: str) -> None:
     model = model_files()[name]
     count = read_architecture(model["architecture"]).parameters  # type: ignore[arg-type]
     assert count == model.get("parameters", count) and count > 0
+
+
+def test_sizes_of_the_models_from_scratch() -> None:
+    assert read_architecture(model_files()["tiny"]["architecture"]).parameters == 416_256  # type: ignore[arg-type]
+    assert 2.5e6 < read_architecture(model_files()["small"]["architecture"]).parameters < 2.7e6  # type: ignore[arg-type]
 
 
 def test_published_counts() -> None:
