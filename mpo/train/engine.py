@@ -112,8 +112,6 @@ class Engine:
         init_process_group()
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.config, self.stage = config, zero_stage(config)
-        # DeepSpeed casts buffers with the weights; rotary frequencies in bfloat16 would shift every position.
-        buffers = {name: buffer.clone() for name, buffer in policy.named_buffers(remove_duplicate=False)}
         optimizer = build_optimizer(policy, config)
         hidden = int(policy.base.config.get_text_config().hidden_size)
         parameters = sum(parameter.numel() for parameter in policy.parameters())
@@ -125,8 +123,6 @@ class Engine:
             dist_init_required=False,
         )
         self.device = torch.device(self.deepspeed.device)
-        for name, buffer in policy.named_buffers(remove_duplicate=False):
-            buffer.data = buffers[name].to(self.device)
         self.deepspeed.train()
 
     def __call__(self, batch: TokenBatch) -> ResponseLogps:
