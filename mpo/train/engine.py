@@ -136,8 +136,7 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of this process's part of the global loss; parts are summed over processes.
 
-        DeepSpeed averages over processes, so the part is multiplied by their number (Rajbhandari et al.,
-        arXiv 1910.02054, leave scaling to the caller).
+        DeepSpeed averages over processes, so the part is multiplied by their number.
         """
         self.deepspeed.backward(loss * self.world_size, scale_wrt_gas=False)
 
