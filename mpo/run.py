@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,12 +26,21 @@ def experiment(cfg: DictConfig) -> None:
     from mpo.runner import run  # here, because it leads to torch
 
     hydra_config = HydraConfig.get()
-    run(
-        typed(cfg),
-        folder=Path(hydra_config.runtime.output_dir),
-        choices=dict(hydra_config.runtime.choices),
-        overrides=list(hydra_config.overrides.task),
-    )
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        run(typed(cfg), folder=folder, choices=dict(hydra_config.runtime.choices))
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        # Hydra puts a line of its own before any exception that reaches it, but lets an exit pass.
+        fail(told)
+
+
+def fail(mistake: UserError) -> NoReturn:
+    """Say what the user can mend, and exit."""
+    print(f"mpo: error: {mistake}", file=sys.stderr)
+    sys.exit(EXIT_CODE)
 
 
 def main() -> None:
@@ -44,11 +54,10 @@ def main() -> None:
         if isinstance(error, Stopped | KeyboardInterrupt):
             print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
             sys.exit(STOPPED_CODE)
-        told = error if isinstance(error, UserError) else explain(error)
+        told = explain(error)
         if told is None:
             raise
-        print(f"mpo: error: {told}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        fail(told)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from mpo.track.console import Console
 from mpo.track.wandb_run import NullRun, Run, open_run
 
 
-def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str]) -> None:
+def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     """Plan, build and report one run.
 
     Args:
         config: typed, not yet checked across groups.
         folder: the run's own folder (Hydra's).
         choices: option chosen in each config group, for the title.
-        overrides: what the command line changed.
     """
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"

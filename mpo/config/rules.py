@@ -130,7 +130,7 @@ def _check_regime(config: RunConfig) -> None:
                               "train.round_lr", "give one for each round")  # fmt: skip
     if samples(config) and not scored:
         raise ConfigError(
-            "sampled responses need a scorer", "score", "choose one, e.g. score=skywork or score=function"
+            "sampled responses need a scorer", "score", "give your own: score=function score.function=package.module.name"
         )
     if name is Regime.off_policy and scored and config.data.source != TESTBED:
         raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",

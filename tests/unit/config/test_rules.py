@@ -36,7 +36,7 @@ CONFLICTS = {
     "train=iterative": ("train.round_lr", "regime=iterative"),
     "train=iterative regime=iterative rounds=2": ("train.round_lr", "one for each round"),
     "score=data": ("score", "choose one"),
-    f"{LLAMA} score=skywork": ("score", "score=data"),
+    f"{LLAMA} score=function score.function=a.b": ("score", "score=data"),
     "score._target_=mpo.score.function.Nothing": ("score._target_", "choose one of"),
     f"{LLAMA} train.zero_stage=2 train.offload=parameters": ("train.offload", "train.zero_stage=3"),
     "train.offload=optimizer": ("train.offload", "train.zero_stage=1"),
