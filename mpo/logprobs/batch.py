@@ -1,4 +1,4 @@
-"""The layout of a micro-batch: which tokens are forwarded in which rows. Nothing above this room knows rows exist."""
+"""The layout of a micro-batch: which token stands where. Nothing above this room knows how tokens are laid out."""
 
 from __future__ import annotations
 
@@ -26,21 +26,32 @@ class PromptResponses(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """R right-padded rows, one a (set, response) pair, that make up B sets of up to K responses.
+    """N tokens in one row, without padding: S prompts, each once, then R responses (design: prefix sharing, packing).
+
+    A response's tokens follow its prompt's in position, wherever they stand in the row. Index tensors say where in
+    the row a prompt's or response's tokens are; past its end they hold 0.
 
     Attributes:
-        input_ids_RT: long; prompt, response, then padding (id 0, never read: attention is causal and masked).
-        attention_mask_RT: long, 1 at prompt and response tokens.
-        response_mask_RT: bool, True at response tokens.
-        set_index_R: long, the row's set in 0..B-1.
-        response_index_R: long, the row's column of the K axis: the response's own index in its set.
+        input_ids_N: long.
+        position_ids_N: long; a response's count on from its prompt's end.
+        prompt_index_SP: long, where in the row each prompt's tokens stand; P is the longest prompt.
+        prompt_lengths_S: long.
+        response_index_RT: long, the same for responses; T is the longest response.
+        response_lengths_R: long.
+        prompt_of_R: long, each response's prompt in 0..S-1.
+        set_index_R: long, each response's set in 0..B-1.
+        response_index_R: long, its column of the K axis: its own index in its set.
         sets: B.
         responses: K.
     """
 
-    input_ids_RT: Tensor
-    attention_mask_RT: Tensor
-    response_mask_RT: Tensor
+    input_ids_N: Tensor
+    position_ids_N: Tensor
+    prompt_index_SP: Tensor
+    prompt_lengths_S: Tensor
+    response_index_RT: Tensor
+    response_lengths_R: Tensor
+    prompt_of_R: Tensor
     set_index_R: Tensor
     response_index_R: Tensor
     sets: int
@@ -53,8 +64,8 @@ class TokenBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are forwarded, padding left out."""
-        return int(self.attention_mask_RT.sum())
+        """Tokens that are forwarded."""
+        return len(self.input_ids_N)
 
 
 def collate(sets: Sequence[PromptResponses], keep_responses: Sequence[Sequence[int]] | None = None) -> TokenBatch:
@@ -68,35 +79,49 @@ def collate(sets: Sequence[PromptResponses], keep_responses: Sequence[Sequence[i
     Raises:
         DataError: a set has an empty prompt, or an empty response is to be forwarded.
     """
-    rows: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+    prompts: list[np.ndarray] = []
+    rows: list[tuple[int, int, int, np.ndarray]] = []
     for b, tokens in enumerate(sets):
         if len(tokens.prompt_ids) == 0:
             raise DataError("the prompt has no tokens", tokens.id, "drop the set or use a chat template")
-        for k in range(len(tokens.response_ids)) if keep_responses is None else keep_responses[b]:
+        kept = range(len(tokens.response_ids)) if keep_responses is None else keep_responses[b]
+        for k in kept:
             if len(tokens.response_ids[k]) == 0:
                 raise DataError(f"response {k} has no tokens", tokens.id, "drop the response")
-            rows.append((b, k, tokens.prompt_ids, tokens.response_ids[k]))
+            rows.append((len(prompts), b, k, tokens.response_ids[k]))
+        if len(kept):
+            prompts.append(tokens.prompt_ids)
     sets_B = len(sets)
     responses_K = max((len(tokens.response_ids) for tokens in sets), default=1)
     if not rows:  # one token of prompt, one of response; the caller gives it no weight
         nothing = np.zeros(1, dtype=np.int32)
-        rows, sets_B = [(0, 0, nothing, nothing)], max(sets_B, 1)
-    longest = max(len(prompt) + len(response) for _, _, prompt, response in rows)
-    input_ids_RT = np.zeros((len(rows), longest), dtype=np.int64)
-    attention_mask_RT = np.zeros((len(rows), longest), dtype=np.int64)
-    response_mask_RT = np.zeros((len(rows), longest), dtype=bool)
-    for r, (_, _, prompt, response) in enumerate(rows):
-        start, end = len(prompt), len(prompt) + len(response)
-        input_ids_RT[r, :start] = prompt
-        input_ids_RT[r, start:end] = response
-        attention_mask_RT[r, :end] = 1
-        response_mask_RT[r, start:end] = True
+        prompts, rows, sets_B = [nothing], [(0, 0, 0, nothing)], max(sets_B, 1)
+    prompt_lengths = np.array([len(ids) for ids in prompts])
+    response_lengths = np.array([len(ids) for _, _, _, ids in rows])
+    prompt_of = np.array([row[0] for row in rows])
+    response_starts = int(prompt_lengths.sum()) + np.cumsum(response_lengths) - response_lengths
+    positions = [np.arange(length) for length in prompt_lengths]
+    positions += [prompt_lengths[p] + np.arange(n) for p, n in zip(prompt_of, response_lengths, strict=True)]
     return TokenBatch(
-        input_ids_RT=torch.from_numpy(input_ids_RT),
-        attention_mask_RT=torch.from_numpy(attention_mask_RT),
-        response_mask_RT=torch.from_numpy(response_mask_RT),
-        set_index_R=torch.tensor([row[0] for row in rows], dtype=torch.long),
-        response_index_R=torch.tensor([row[1] for row in rows], dtype=torch.long),
+        input_ids_N=_long(np.concatenate([*prompts, *(ids for _, _, _, ids in rows)])),
+        position_ids_N=_long(np.concatenate(positions)),
+        prompt_index_SP=_long(_spans(np.cumsum(prompt_lengths) - prompt_lengths, prompt_lengths)),
+        prompt_lengths_S=_long(prompt_lengths),
+        response_index_RT=_long(_spans(response_starts, response_lengths)),
+        response_lengths_R=_long(response_lengths),
+        prompt_of_R=_long(prompt_of),
+        set_index_R=_long(np.array([row[1] for row in rows])),
+        response_index_R=_long(np.array([row[2] for row in rows])),
         sets=sets_B,
         responses=responses_K,
     )
+
+
+def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... for each length, 0 past it."""
+    steps = np.arange(int(lengths.max()))
+    return np.where(steps < lengths[:, None], starts[:, None] + steps, 0)
+
+
+def _long(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))

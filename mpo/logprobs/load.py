@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
@@ -13,6 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from mpo.config.schema import LoraConfig, Precision
 from mpo.errors import ConfigError, UserError
+from mpo.logprobs import attention
+from mpo.logprobs.batch import collate
 from mpo.logprobs.policy import PolicyModule
 
 
@@ -63,6 +66,8 @@ def load_policy(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     check_head(PolicyModule(lm))
+    if not capped:
+        share_prefix(lm)
     return make_policy(lm, activation_checkpointing, lora)
 
 
@@ -99,6 +104,35 @@ def check_head(policy: PolicyModule) -> None:
             "model.path",
             "use another model family",
         )
+
+
+def share_prefix(lm: PreTrainedModel) -> bool:
+    """Compute each prompt once for all its responses, if this family gives the same log-probs that way.
+
+    Compares both layouts on a small set. A family that hands its attention no layout, or whose layers mix tokens in
+    another way (state-space models, say), stays with a row for each response.
+    """
+    policy, rows = PolicyModule(lm), lm.config.get_text_config()._attn_implementation
+    vocab = lm.config.get_text_config().vocab_size
+    batch = collate([_Probe("probe", np.arange(3) % vocab, [np.arange(2) % vocab, np.arange(1, 5) % vocab])])
+    with torch.no_grad():
+        expected_BK = policy(batch.to(policy.device)).logps_BK
+        try:
+            lm.set_attn_implementation(attention.NAME)
+            found_BK = policy(batch.to(policy.device)).logps_BK
+        except (TypeError, ValueError, RuntimeError):
+            found_BK = torch.full_like(expected_BK, torch.nan)
+    tolerance = 1e-4 if lm.dtype == torch.float32 else 0.2
+    if torch.allclose(found_BK, expected_BK, rtol=1e-3, atol=tolerance):
+        return True
+    lm.set_attn_implementation(rows)
+    return False
+
+
+class _Probe(NamedTuple):
+    id: str
+    prompt_ids: np.ndarray
+    response_ids: list[np.ndarray]
 
 
 def _dropout_off(config: Any) -> None:

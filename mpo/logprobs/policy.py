@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mpo.logprobs import attention
+from mpo.logprobs.attention import SharedPrefix
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.head import ChunkedHead, logit_extras
 
@@ -55,27 +57,61 @@ class PolicyModule(nn.Module):
         return lm if isinstance(lm, PreTrainedModel) else lm.get_base_model()  # type: ignore[operator,no-any-return]
 
     @property
+    def shares_prefix(self) -> bool:
+        """Whether a prompt is computed once for all its responses, or once for each."""
+        return self.base.config.get_text_config()._attn_implementation == attention.NAME
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters live."""
         return next(self.parameters()).device
 
     def forward(self, batch: TokenBatch) -> ResponseLogps:
         """Log-probs of every forwarded response token of ``batch``, which is on this module's device."""
-        backbone = getattr(self.base, self.base.base_model_prefix)
-        hidden_RTD = backbone(
-            input_ids=batch.input_ids_RT, attention_mask=batch.attention_mask_RT, use_cache=False
-        ).last_hidden_state
-        # The token at position t is predicted at position t - 1.
-        row_N, before_N = batch.response_mask_RT[:, 1:].nonzero(as_tuple=True)
-        targets_N = batch.input_ids_RT[row_N, before_N + 1]
-        logps_N = self.head(hidden_RTD[row_N, before_N], targets_N)
-
-        lengths_R = batch.response_mask_RT.sum(-1)
-        first_R = batch.response_mask_RT.long().argmax(-1)
-        longest = int(lengths_R.max())
-        where = (batch.set_index_R[row_N], batch.response_index_R[row_N], before_N + 1 - first_R[row_N])
-        shape = (batch.sets, batch.responses, longest)
-        token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_N.device).index_put(where, logps_N)
-        token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=logps_N.device)
+        lengths_R = batch.response_lengths_R
+        steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
+        response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
+        target_M = batch.input_ids_N[batch.response_index_RT[response_M, step_M]]
+        hidden = self._packed if self.shares_prefix else self._rows
+        logps_M = self.head(hidden(batch, response_M, step_M), target_M)
+        where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
+        shape = (batch.sets, batch.responses, len(steps_T))
+        token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)
+        token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=logps_M.device)
         token_mask_BKT[where] = True
         return ResponseLogps(token_logps_BKT, token_mask_BKT)
+
+    def _packed(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
+        """Hidden states [M,D] at the position before each response token, all tokens in one row."""
+        hidden_1ND = self._backbone(
+            input_ids=batch.input_ids_N.unsqueeze(0),
+            position_ids=batch.position_ids_N.unsqueeze(0),
+            use_cache=False,
+            shared_prefix=SharedPrefix.of(batch),
+        ).last_hidden_state
+        prompts_S = batch.prompt_lengths_S
+        last_S = batch.prompt_index_SP.gather(1, prompts_S[:, None] - 1).squeeze(1)
+        previous_M = batch.response_index_RT[response_M, (step_M - 1).clamp(min=0)]
+        before_M = torch.where(step_M == 0, last_S[batch.prompt_of_R[response_M]], previous_M)
+        return hidden_1ND[0].index_select(0, before_M)
+
+    def _rows(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
+        """The same with a right-padded row for each response; attention is causal, so it never sees the padding."""
+        prompts_R = batch.prompt_lengths_S[batch.prompt_of_R]
+        ends_R = prompts_R + batch.response_lengths_R
+        at_L = torch.arange(int(ends_R.max()), device=ends_R.device).expand(len(ends_R), -1)
+        prompt_RL = batch.prompt_index_SP[batch.prompt_of_R].gather(
+            1, at_L.clamp(max=batch.prompt_index_SP.shape[1] - 1)
+        )
+        step_RL = (at_L - prompts_R[:, None]).clamp(0, batch.response_index_RT.shape[1] - 1)
+        index_RL = torch.where(at_L < prompts_R[:, None], prompt_RL, batch.response_index_RT.gather(1, step_RL))
+        hidden_RLD = self._backbone(
+            input_ids=batch.input_ids_N[index_RL],
+            attention_mask=(at_L < ends_R[:, None]).long(),
+            use_cache=False,
+        ).last_hidden_state
+        return hidden_RLD[response_M, prompts_R[response_M] + step_M - 1]
+
+    @property
+    def _backbone(self) -> nn.Module:
+        return getattr(self.base, self.base.base_model_prefix)  # type: ignore[no-any-return]
