@@ -53,6 +53,9 @@ def prepare_fork_server() -> None:
     import multiprocessing
     from multiprocessing import forkserver
 
+    # OpenMP's threads otherwise spin while they wait, and forward's spinning slows down backward's: the processes of a
+    # machine that is shared with anything else ran several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     multiprocessing.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 
