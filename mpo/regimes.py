@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpo.artifacts import Stage, Store
 from mpo.config.rules import NO_REFERENCE, TESTBED
 from mpo.config.schema import DataConfig, Regime, RunConfig, SampleConfig, SftResponses, TrainConfig
-from mpo.losses import Loss
 from mpo.stages.context import to_plain
+
+if TYPE_CHECKING:
+    from mpo.losses import Loss
 
 TRUE_REWARD = {"_target_": "mpo.score.function.FunctionScorer", "function": "mpo.testbed.reward.true_reward"}
 SFT_LOSS = {"_target_": "mpo.losses.SFT"}
@@ -96,6 +98,8 @@ def compose(config: RunConfig, loss: Loss) -> Graph:
 
 def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
     data = config.data
+    if data.source == TESTBED and config.regime.name is Regime.sft:
+        return _demonstrations(config, "data")
     if data.source == TESTBED:
         world = to_plain(data.testbed)
         prompts = {"prompts": world["prompts"] * rounds, "heldout_prompts": world["heldout_prompts"], "seed": world["seed"]}
@@ -115,6 +119,12 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
     return stage
 
 
+def _demonstrations(config: RunConfig, name: str) -> Stage:
+    """The testbed's chat data: what its starting policy is tuned on."""
+    world = config.data.testbed
+    return Stage(name, "testbed", {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed})
+
+
 def _attach_source(stage: Stage, role: str, source: str) -> Stage:
     path = Path(source).expanduser()
     if path.exists():
@@ -130,9 +140,7 @@ def _starting_policy(config: RunConfig, data: Stage) -> Policy:
     scratch = model.scratch
     examples = data
     if config.data.source == TESTBED:
-        world = config.data.testbed
-        demonstrations = {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed}
-        examples = Stage("start/demonstrations", "testbed", demonstrations)
+        examples = _demonstrations(config, "start/demonstrations")
     made = {"architecture": dict(model.architecture), "tokenizer": scratch.tokenizer, "seed": scratch.seed}
     if scratch.tokenizer != TESTBED:
         made["vocab_size"] = scratch.vocab_size

@@ -15,8 +15,7 @@ from mpo.config.schema import RunConfig
 from mpo.execute import METRICS_FILE
 from mpo.regimes import Graph
 from mpo.report.records import Baseline, Distribution, Estimate, RunReport, SampleRow, StageRow
-from mpo.stages.context import SUMMARY_FILE, to_plain
-from mpo.stages.evaluate import EVALUATION_FILE
+from mpo.stages.context import EVALUATION_FILE, SUMMARY_FILE, to_plain
 
 
 def collect(

@@ -11,7 +11,6 @@ from mpo.config.rules import validate
 from mpo.config.schema import RunConfig
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
-from mpo.report.page import write_run_page
 from mpo.report.records import RunReport
 from mpo.results import collect
 from mpo.stages.context import to_plain
@@ -73,6 +72,8 @@ def _build(
     for stage in graph.stages(store):
         executor.build(stage)
     report = collect(config, graph, store, executor.rows, folder, name, title)
+    from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
+
     return report, write_run_page(folder, report)
 
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 CONTEXT_FILE = "stage.json"
 PROGRESS_FILE = "progress.json"
 SUMMARY_FILE = "summary.json"
+EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from mpo.logprobs.load import load_policy
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.report.records import Baseline, Distribution, Estimate, SampleRow
-from mpo.stages.context import StageContext
+from mpo.stages.context import EVALUATION_FILE, StageContext
 from mpo.stages.models import model_source
 from mpo.types import ResponseSet
 
-EVALUATION_FILE = "evaluation.json"
 SHOWN_SAMPLES = 8
 START = "starting policy"
 
