@@ -102,7 +102,11 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
         return _demonstrations(config, "data")
     if data.source == TESTBED:
         world = to_plain(data.testbed)
-        prompts = {"prompts": world["prompts"] * rounds, "heldout_prompts": world["heldout_prompts"], "seed": world["seed"]}
+        prompts = {
+            "prompts": world["prompts"] * rounds,
+            "heldout_prompts": world["heldout_prompts"],
+            "seed": world["seed"],
+        }
         return Stage("data", "testbed", {"part": "prompts", **prompts})
     spec = {
         key: to_plain(getattr(data, key))
@@ -122,7 +126,9 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
 def _demonstrations(config: RunConfig, name: str) -> Stage:
     """The testbed's chat data: what its starting policy is tuned on."""
     world = config.data.testbed
-    return Stage(name, "testbed", {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed})
+    return Stage(
+        name, "testbed", {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed}
+    )
 
 
 def _attach_source(stage: Stage, role: str, source: str) -> Stage:
@@ -168,11 +174,23 @@ def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: 
 
 
 def _score(name: str, config: RunConfig, sample: Stage) -> Stage:
-    return Stage(name, "score", {"scorer": dict(config.score), "allow_targets": list(config.allow_targets)}, inputs={"sets": sample}, inline=True)
+    return Stage(
+        name,
+        "score",
+        {"scorer": dict(config.score), "allow_targets": list(config.allow_targets)},
+        inputs={"sets": sample},
+        inline=True,
+    )
 
 
 def _sample(
-    config: RunConfig, name: str, how: SampleConfig, which: Mapping[str, Any], sampler: Policy, prompts: Stage, seed: int
+    config: RunConfig,
+    name: str,
+    how: SampleConfig,
+    which: Mapping[str, Any],
+    sampler: Policy,
+    prompts: Stage,
+    seed: int,
 ) -> Stage:
     slices = {"sample": to_plain(how), "seed": seed, **which, **_tokenizer_config(config)}
     slices["stop_token_ids"] = list(config.model.stop_token_ids)

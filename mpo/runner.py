@@ -63,7 +63,9 @@ def _build(
     title: str,
 ) -> tuple[RunReport, Path]:
     def on_metrics(stage: Stage, record: dict[str, Any]) -> None:
-        prefix = stage.name.rpartition("/")[0]  # "round2/train" logs under "round2/", the starting policy's under "start/"
+        prefix = stage.name.rpartition("/")[
+            0
+        ]  # "round2/train" logs under "round2/", the starting policy's under "start/"
         step = record["step"]
         numbers = {key: value for key, value in record.items() if key != "step" and value is not None}
         tracked.log({f"{prefix}/{key}" if prefix else key: value for key, value in numbers.items()}, step)

@@ -1,0 +1,180 @@
+"""The real command line, in processes of its own, on a world so small that every stage takes about a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT / "../shared"
+SMALLEST = (
+    "data.testbed.demonstrations=400",
+    "data.testbed.prompts=16",
+    "data.testbed.heldout_prompts=8",
+    "model.scratch.sft.max_steps=30",
+    "train.max_steps=4",
+    "train.global_batch=8",
+    "train.micro_batch=4",
+    "sample.n=4",
+    "evaluate.samples=2",
+    "evaluate.temperatures=[1.0]",
+    "launcher.threads=1",
+)
+"""Overrides that make the testbed tiny; one thread, because the sums of several may differ in their last bit."""
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished command left behind; ``folder`` is the run's own (Hydra's)."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+    seconds: float
+
+    @property
+    def planned(self) -> dict[str, str]:
+        """What the printed plan says of each stage: ``build`` or ``cached``."""
+        rows = (line.split() for line in self.err.splitlines())
+        return {row[0]: row[1] for row in rows if len(row) > 2 and row[1] in ("build", "cached")}
+
+    @property
+    def started(self) -> list[str]:
+        """Stages that were built, in order."""
+        return [line.removesuffix(": started") for line in self.err.splitlines() if line.endswith(": started")]
+
+    @property
+    def mistakes(self) -> list[str]:
+        """Lines that tell a mistake."""
+        return [line for line in self.err.splitlines() if line.startswith("mpo: error:")]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The run's record."""
+        loaded: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return loaded
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Records of ``metrics.jsonl``."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def weights(self) -> bytes:
+        """The exported model's file, byte by byte."""
+        return (self.folder / "policy" / "model.safetensors").read_bytes()
+
+
+@dataclass
+class CommandLine:
+    """Starts ``python -m mpo.run`` in ``home``, outside the checkout, with a cache and a home folder of its own."""
+
+    home: Path
+    cache: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a user without settings for W&B, Hydra or a hub."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_", "MPO_"))}
+        return kept | {
+            "HOME": str(self.home),
+            "NETRC": str(self.home / ".netrc"),
+            "PYTHONPATH": str(ROOT),
+            "MPO_CACHE": str(self.cache),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "MPLCONFIGDIR": str(self.cache.parent / "matplotlib"),
+            "WANDB_MODE": "offline",
+            **self.environment,
+        }
+
+    def start(self, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+        """Start the command in a process group of its own; returns it and the run's folder."""
+        self.count += 1
+        folder = self.home / f"run{self.count}"
+        own = () if any(argument in ("-m", "--multirun") for argument in arguments) else (f"hydra.run.dir={folder}",)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mpo.run", *arguments, *own],
+            cwd=self.home,
+            env=self.variables(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return process, folder
+
+    def __call__(self, *arguments: str, code: int | None = 0) -> Outcome:
+        """Run the command to its end; ``code`` is the exit status that it must have."""
+        began = time.monotonic()
+        process, folder = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        outcome = Outcome(process.returncode, out, err, folder, time.monotonic() - began)
+        assert code is None or outcome.code == code, f"status {outcome.code} of {arguments}\n{out}\n{err}"
+        return outcome
+
+    def smallest(self, *arguments: str) -> tuple[str, ...]:
+        """Arguments of a run in the smallest testbed; a later value replaces an earlier one of the same key."""
+        chosen = {argument.partition("=")[0]: argument for argument in (*SMALLEST, *arguments)}
+        return tuple(chosen.values())
+
+    def testbed(self, *arguments: str, code: int | None = 0) -> Outcome:
+        """The command on the smallest testbed."""
+        return self(*self.smallest(*arguments), code=code)
+
+
+MakeCommandLine = Callable[..., CommandLine]
+
+
+@pytest.fixture(scope="session")
+def command_lines(tmp_path_factory: pytest.TempPathFactory) -> MakeCommandLine:
+    """Makes command lines; ``cache`` None is a cache of its own."""
+
+    def make(cache: Path | None = None, **environment: str) -> CommandLine:
+        home = tmp_path_factory.mktemp("home")
+        return CommandLine(home, cache or home / "cache", environment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session, so that the starting policy is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def mpo(command_lines: MakeCommandLine, shared_cache: Path) -> CommandLine:
+    """A command line on the session's cache."""
+    return command_lines(shared_cache)
+
+
+@pytest.fixture(scope="session")
+def first_run(command_lines: MakeCommandLine, shared_cache: Path) -> Outcome:
+    """The main job, W-MPO, from nothing."""
+    return command_lines(shared_cache).testbed()
+
+
+@pytest.fixture
+def shared_data() -> Iterator[Path]:
+    """The folder of real data beside the checkout; tests skip where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    yield SHARED / "data"

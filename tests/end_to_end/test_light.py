@@ -1,0 +1,49 @@
+"""What people ask for most often must not wait for torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import CommandLine
+
+HEAVY = {"torch", "transformers", "datasets", "deepspeed", "wandb", "numpy", "matplotlib"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["loss=wmpo", "model=llama3_8b", "--cfg", "job"]])
+def test_help_and_config_import_nothing_heavy(mpo: CommandLine, tmp_path: Path, arguments: list[str]) -> None:
+    loaded = tmp_path / "modules"
+    code = (
+        "import atexit, sys; from pathlib import Path; "
+        f"atexit.register(lambda: Path({str(loaded)!r}).write_text(chr(10).join(sys.modules))); "
+        "from mpo.run import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=mpo.home,
+        env=mpo.variables(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "loss" in done.stdout
+    assert HEAVY & set(loaded.read_text().split()) == set()
+
+
+def test_help_names_every_group_and_says_what_to_try(mpo: CommandLine) -> None:
+    text = mpo("--help").out
+    for group in ("model", "data", "partition", "loss", "regime", "train", "evaluate", "logger", "launcher"):
+        assert f"\n{group}:" in text, group
+    assert "python -m mpo.run loss=wmpo model=llama3_8b dry_run=true" in text
+
+
+def test_the_papers_setting_composes_and_is_planned_without_weights(mpo: CommandLine) -> None:
+    outcome = mpo("loss=wmpo", "model=llama3_8b", "dry_run=true")
+    assert outcome.seconds < 60  # 5 s on idle cores; what is asserted is that nothing is downloaded or built
+    for part in ("downloads", "optimizer steps", "parameters", "ZeRO 3", "disk", "sets ×"):
+        assert part in outcome.err, part
+    assert outcome.started == []
+    assert not mpo.cache.exists() or not list(mpo.cache.glob("train/*/model*"))

@@ -1,0 +1,99 @@
+"""The main job in the testbed: what a run leaves behind, what it reuses, and that every regime gets to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.end_to_end.conftest import CommandLine, Outcome
+
+
+def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -> None:
+    page = (first_run.folder / "report.html").read_text()
+    assert "<html" in page and 'src="http' not in page
+    assert sorted(first_run.folder.glob("figures/*.png"))
+    assert [row["step"] for row in first_run.metrics] == [1, 2, 3, 4]
+    evaluation = first_run.result["evaluation"]
+    for name in ("true reward at temperature 1", "win rate at temperature 1", "held-out ranking accuracy"):
+        assert evaluation[name]["standard_error"] > 0, name
+    assert set(first_run.planned.values()) == {"build"}
+    assert list(first_run.planned) == first_run.started
+    assert (first_run.folder / "policy").is_symlink()
+
+
+def test_the_exported_model_loads_and_speaks(first_run: Outcome) -> None:
+    folder = first_run.folder / "policy"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "write 2 sentences about garden ; use : rose"}]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    torch.manual_seed(0)
+    spoken = model.generate(**prompt, max_new_tokens=20, do_sample=True)[0, prompt["input_ids"].shape[1] :]
+    assert len(tokenizer.decode(spoken, skip_special_tokens=True).split()) > 0
+    assert "loss" in (folder / "README.md").read_text()
+
+
+def test_the_same_command_again_builds_nothing(first_run: Outcome, mpo: CommandLine) -> None:
+    again = mpo.testbed()
+    assert set(again.planned.values()) == {"cached"}
+    assert again.planned.keys() == first_run.planned.keys()
+    assert again.started == []
+    assert again.metrics == first_run.metrics
+    assert again.result["evaluation"] == first_run.result["evaluation"]
+    assert again.weights == first_run.weights
+
+
+def test_a_changed_loss_parameter_redoes_only_what_depends_on_it(first_run: Outcome, mpo: CommandLine) -> None:
+    changed = mpo.testbed("loss.alpha=1")
+    dependent = {"train", "evaluate/policy@1", "evaluate/policy@1/score", "evaluate"}
+    assert {name for name, fate in changed.planned.items() if fate == "build"} == dependent
+    assert set(changed.started) == dependent
+    assert changed.weights != first_run.weights
+
+
+def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mpo: CommandLine) -> None:
+    outcome = mpo.testbed("loss=simpo")
+    assert "reference" not in outcome.planned
+    assert outcome.planned["sample"] == "cached"
+    assert "kl" not in " ".join(outcome.metrics[-1])
+    assert outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"][0]["name"] == "starting policy"
+
+
+def test_supervised_fine_tuning_stands_alone(mpo: CommandLine) -> None:
+    outcome = mpo.testbed("regime=sft")
+    losses = [row["loss"] for row in outcome.metrics]
+    assert losses[-1] < losses[0]
+    assert not {"reference", "sample", "start/sft"} & set(outcome.planned)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["dpo", "kto", "grpo", "orpo", "pair_mcs", "nca", "mpo_ref_free"])
+def test_other_losses_run_to_their_end(first_run: Outcome, mpo: CommandLine, loss: str) -> None:
+    outcome = mpo.testbed(f"loss={loss}")
+    assert [row["step"] for row in outcome.metrics] == [1, 2, 3, 4]
+    assert outcome.weights != first_run.weights
+
+
+@pytest.mark.slow
+def test_on_policy_samples_from_the_starting_policy(first_run: Outcome, mpo: CommandLine) -> None:
+    outcome = mpo.testbed("regime=on_policy")
+    assert outcome.planned["sample"] == "cached"  # the testbed's own data are samples of that policy
+    assert outcome.planned["partition"] == "build"  # but the bins are the two best and the two worst
+    assert [row["step"] for row in outcome.metrics] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_each_round_samples_from_the_newest_policy(first_run: Outcome, mpo: CommandLine) -> None:
+    outcome = mpo.testbed("regime=iterative", "rounds=2")
+    for number in (1, 2):
+        for stage in ("sample", "reference", "train", "evaluate"):
+            assert f"round{number}/{stage}" in outcome.planned
+        assert (outcome.folder / f"round{number}-metrics.jsonl").is_file()
+    stages = {row["name"]: Path(row["path"]) for row in outcome.result["stages"]}
+    assert str(stages["round1/train"]) in (stages["round2/sample"] / "stage.json").read_text()
+    assert str(stages["round1/train"]) in (stages["round2/reference"] / "stage.json").read_text()
+    assert (outcome.folder / "policy").resolve() == stages["round2/train"] / "policy"
+    names = outcome.result["evaluation"]
+    assert {"true reward at temperature 1, round 1", "true reward at temperature 1, round 2"} <= set(names)

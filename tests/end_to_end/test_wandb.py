@@ -1,0 +1,77 @@
+"""What Weights & Biases has of a run without a key: read back from its own file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto import wandb_internal_pb2
+
+from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: a 7-byte head, then LevelDB log blocks of 32 KiB (crc, length, type, data)."""
+    raw = path.read_bytes()
+    position, data = 7, b""
+    while position + 7 <= len(raw):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", raw[position : position + 7])
+        data += raw[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            data = b""
+            yield record
+
+
+def logged(folder: Path) -> list[Any]:
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return list(records(file))
+
+
+def history(found: list[Any]) -> list[dict[str, Any]]:
+    rows = [record.history.item for record in found if record.WhichOneof("record_type") == "history"]
+    return [{"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row} for row in rows]
+
+
+def test_the_offline_run_holds_config_history_summary_and_texts(first_run: Outcome) -> None:
+    found = logged(first_run.folder)
+    (opened,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
+    config = {update.key: json.loads(update.value_json) for update in opened.config.update}
+    assert config["loss"]["_target_"] == "mpo.losses.WMPO"
+    assert config["train"]["global_batch"] == 8
+    rows = history(found)
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    assert losses == [(row["step"], row["loss"]) for row in first_run.metrics]
+    start = [row["step"] for row in rows if "start/loss" in row]
+    assert start == list(range(1, len(start) + 1)) and start
+    summary: dict[str, Any] = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "summary":
+            summary |= {update.key: json.loads(update.value_json) for update in record.summary.update}
+    evaluation = first_run.result["evaluation"]["true reward at temperature 1"]
+    assert summary["true reward at temperature 1"] == evaluation["value"]
+    assert summary["true reward at temperature 1 (standard error)"] == evaluation["standard_error"]
+    (table,) = first_run.folder.glob("wandb/offline-run-*/files/media/table/samples*.json")
+    assert json.loads(table.read_text())["columns"] == ["prompt", "before", "after", "score before", "score after"]
+
+
+def test_a_run_from_the_cache_logs_every_step_too(first_run: Outcome, mpo: CommandLine) -> None:
+    again = mpo.testbed()
+    losses = [(row["step"], row["loss"]) for row in history(logged(again.folder)) if "loss" in row]
+    assert losses == [(row["step"], row["loss"]) for row in first_run.metrics]
+
+
+def test_disabled_writes_nothing(first_run: Outcome, command_lines: MakeCommandLine, shared_cache: Path) -> None:
+    silent = command_lines(shared_cache, WANDB_MODE="disabled")
+    outcome = silent.testbed()
+    assert outcome.result["evaluation"] == first_run.result["evaluation"]
+    assert not [path for path in silent.home.rglob("*") if "wandb" in path.name]
