@@ -87,7 +87,12 @@ class Executor:
                 self.on_metrics(stage, record)
 
         with self.console.stage(stage.name, ProgressReader(work / PROGRESS_FILE)) as live:
-            with _ticking(lambda: (live.refresh(), forward_metrics())):
+
+            def show() -> None:
+                live.refresh()
+                forward_metrics()
+
+            with _ticking(show):
                 if stage.inline:
                     run_inline(context)
                 else:

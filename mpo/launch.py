@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from mpo.config.schema import LauncherConfig
@@ -37,11 +38,12 @@ SHUTDOWN_S = 600
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
+_AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _ERRORS = {cls.__name__: cls for cls in (UserError, ConfigError, DataError)}
 
 
-class Stopped(Exception):
-    """The run was asked to stop; what was being built can be resumed."""
+class Stopped(BaseException):
+    """The run was asked to stop; what was being built can be resumed. No library takes it for an error of its own."""
 
 
 class StageFailed(RuntimeError):
@@ -100,7 +102,7 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
     try:
-        with _quiet_elastic():
+        with _handlers_restored(), _quiet_elastic():
             elastic_launch(launch, _work)(str(context.output), threads)
     except SignalException:
         raise Stopped from None
@@ -165,7 +167,18 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_elastic():  # type: ignore[no-untyped-def]
+def _handlers_restored() -> Iterator[None]:
+    """The agent takes the signals of this process and would keep them when its group is done."""
+    before = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_elastic() -> Iterator[None]:
     """Keep the agent's own reports off the console: the stage's error is told once, by us."""
     import logging
 

@@ -6,8 +6,10 @@ Kept light: ``--help`` and ``--cfg job`` import no torch.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import hydra
@@ -43,9 +45,17 @@ def fail(mistake: UserError) -> NoReturn:
     sys.exit(EXIT_CODE)
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A polite request to stop, wherever the run is: as for Ctrl-C."""
+    from mpo.launch import Stopped
+
+    raise Stopped
+
+
 def main() -> None:
     """The command line; a user's mistake ends it with one line and status 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own reports and exit with 1
+    signal.signal(signal.SIGTERM, _stop)
     try:
         hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()
     except BaseException as error:

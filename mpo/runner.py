@@ -7,7 +7,7 @@ from typing import Any
 
 from mpo import launch
 from mpo.artifacts import Stage, Store
-from mpo.config.rules import validate
+from mpo.config.rules import build_objects, check
 from mpo.config.schema import RunConfig
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
@@ -29,9 +29,10 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
     console.line(f"mpo  {title}")
+    partition = check(config)
     if not config.dry_run:
-        launch.prepare_fork_server()
-    objects = validate(config)
+        launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
+    objects = build_objects(config, partition)
     from mpo.plan import show_plan
 
     store = Store(Path(config.cache_dir).expanduser())

@@ -35,6 +35,11 @@ def validate(config: RunConfig) -> Objects:
         ConfigError: a value out of range, or keys that contradict each other.
         DataError: a data file that is missing or empty.
     """
+    return build_objects(config, check(config))
+
+
+def check(config: RunConfig) -> Partition:
+    """The part of :func:`validate` that needs no torch, and so takes no time; returns the partition."""
     check_limits(config)
     _check_model(config)
     _check_lengths(config)
@@ -48,7 +53,12 @@ def validate(config: RunConfig) -> Objects:
     check_files(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
         build(config.score, object, config.allow_targets, "score")
-    from mpo.losses import Loss  # the first import of torch: after every check that does without
+    return partition
+
+
+def build_objects(config: RunConfig, partition: Partition) -> Objects:
+    """The part of :func:`validate` that needs torch: the loss, and whether it fits the rest."""
+    from mpo.losses import Loss
 
     loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]
     loss.check_partition(partition)
