@@ -7,12 +7,14 @@ from typing import Any
 
 from mpo import launch
 from mpo.artifacts import Stage, Store
-from mpo.config.rules import build_objects, check
+from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
+from mpo.config.targets import build
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
 from mpo.report.records import RunReport
 from mpo.results import collect
+from mpo.score.function import FunctionScorer
 from mpo.stages.context import to_plain
 from mpo.track.console import Console
 from mpo.track.wandb_run import NullRun, Run, open_run
@@ -31,6 +33,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     console.line(f"mpo  {title}")
     partition = check(config)
     if not config.dry_run:
+        _check_function(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
     objects = build_objects(config, partition)
     from mpo.plan import show_plan
@@ -51,6 +54,14 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     _log(tracked, report, folder)
     tracked.finish()
     _close(console, report, page, graph, store)
+
+
+def _check_function(config: RunConfig) -> None:
+    """Raise ConfigError for a scoring function that is not there, before anything is sampled for it to score."""
+    if samples(config):
+        scorer = build(config.score, object, config.allow_targets, "score")
+        if isinstance(scorer, FunctionScorer):
+            scorer.resolve()
 
 
 def _build(
