@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,15 @@ class Mistake:
     rows: Callable[[Rows], Rows | str | bytes] | None = None
 
 
-def good_rows() -> Rows:
-    """Ten sets of three responses."""
+def good_rows(count: int = 10) -> Rows:
+    """Sets of three responses."""
     return [
         {
             "id": f"set{number}",
             "prompt": f"Name {number + 2} things that are blue.",
             "responses": [{"text": f"The sky, and {word} too.", "score": score} for word, score in SAID],
         }
-        for number in range(10)
+        for number in range(count)
     ]
 
 
@@ -146,24 +145,25 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(command_lines: MakeCommandLine) -> dict[str, Outcome]:
-    """Every wrong command, run; two at a time, for most of their time is imports."""
+def outcomes(command_lines: MakeCommandLine) -> Iterator[dict[str, Future[Outcome]]]:
+    """Every wrong command, running; two at a time, for most of their time is imports."""
 
     def run(mistake: Mistake) -> Outcome:
         home: CommandLine = command_lines()
-        content = mistake.rows(copy.deepcopy(good_rows())) if mistake.rows else good_rows()
+        content = mistake.rows(good_rows()) if mistake.rows else good_rows()
         if isinstance(content, list):
             content = "".join(json.dumps(row) + "\n" for row in content)
         (home.home / "sets.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
         return home("logger=none", *mistake.arguments, code=None)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(MISTAKES, pool.map(run, MISTAKES.values()), strict=True))
+        yield {name: pool.submit(run, mistake) for name, mistake in MISTAKES.items()}
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_one_line_says_what_where_and_what_to_do(outcomes: dict[str, Outcome], name: str) -> None:
-    outcome = outcomes[name]
+def test_one_line_says_what_where_and_what_to_do(outcomes: dict[str, Future[Outcome]], name: str) -> None:
+    outcome = outcomes[name].result()
     assert "Traceback" not in outcome.err + outcome.out
     assert outcome.code == 2, outcome.err
     assert len(outcome.mistakes) == 1, outcome.err
@@ -177,10 +177,7 @@ def test_one_line_says_what_where_and_what_to_do(outcomes: dict[str, Outcome], n
 
 def test_few_unusable_sets_are_skipped_and_counted(command_lines: MakeCommandLine, tmp_path: Path) -> None:
     mpo = command_lines()
-    rows = good_rows() * 3
-    for number, row in enumerate(rows):
-        row |= {"id": f"set{number}", "prompt": f"Name {number + 2} things that are blue."}
-    rows = copy.deepcopy(rows)
+    rows = good_rows(30)
     rows[4]["responses"][0]["text"] = 7
     rows[5]["responses"][1]["score"] = float("nan")
     equal_scores(rows[6])
