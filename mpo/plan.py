@@ -22,6 +22,8 @@ from mpo.regimes import Graph
 from mpo.track.console import Console
 from mpo.track.units import memory as size
 
+NOTHING_READ = DataSize(0, 0, 0, 0)
+
 
 def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> None:
     """Print the plan.
@@ -43,16 +45,18 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     if shape is not None and sets is not None:
         facts["memory"] = _memory(config, shape, sets)
+    if shape is not None:
         needed = disk.run_disk(
             shape,
             config.train,
-            sets,
+            sets or NOTHING_READ,
             rounds=config.rounds,
             needs_reference=objects.loss.needs_reference,
             downloads_model=bool(downloads) and config.model.path in downloads,
             downloads_data=bool(downloads) and config.data.source in downloads,
         )
-        facts["disk"] = f"about {size(needed.total)} under the cache, {size(needed.export)} of it the trained model"
+        beside = "" if sets else " beside the data"
+        facts["disk"] = f"about {size(needed.total)} under the cache{beside}, {size(needed.export)} the trained model"
         if missing and not config.dry_run:
             check_disk(config.cache_dir, needed.total)
     facts["cache"] = str(Path(config.cache_dir).expanduser())

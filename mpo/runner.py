@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mpo.artifacts import Stage, Store
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
+from mpo.errors import ConfigError
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
 from mpo.report.records import RunReport
@@ -38,7 +40,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     objects = build_objects(config, partition)
     from mpo.plan import show_plan
 
-    store = Store(Path(config.cache_dir).expanduser())
+    store = Store(_cache_folder(config))
     graph = compose(config, objects.loss)
     show_plan(console, config, graph, store, objects)
     if config.dry_run:
@@ -54,6 +56,16 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     _log(tracked, report, folder)
     tracked.finish()
     _close(console, report, page, graph, store)
+
+
+def _cache_folder(config: RunConfig) -> Path:
+    """The cache, which need not exist yet; raises ConfigError if it cannot be made or written to."""
+    folder = Path(config.cache_dir).expanduser().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written to" if there.is_dir() else "is not a folder"
+        raise ConfigError(f"'{there}' {what}", "cache_dir", "name another folder: cache_dir=FOLDER, or set MPO_CACHE")
+    return folder
 
 
 def _check_function(config: RunConfig) -> None:

@@ -135,6 +135,9 @@ MISTAKES = {
     "no room for the cache": Mistake(
         ("data.testbed.prompts=100000000000",), ("cache_dir:", "GiB are free", "larger disk")
     ),
+    "no room for the model": Mistake(
+        (*FROM_FILE, "model.architecture.hidden_size=600000"), ("cache_dir:", "GiB are free", "larger disk")
+    ),
     "cache below a file": Mistake(
         (*FROM_FILE, "cache_dir=sets.jsonl/cache"), ("cache_dir:", "sets.jsonl"), lambda rows: rows
     ),
