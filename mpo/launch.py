@@ -148,7 +148,7 @@ def _work(output: str, threads: int) -> None:
 
 def write_usage(output: Path, started: float) -> None:
     """Seconds and peak memory in bytes of this process, for the manifest and the report."""
-    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": _peak_memory()}
+    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": _peak_memory(), "device": _device()}
     (output / USAGE_FILE).write_text(json.dumps(usage))
 
 
@@ -157,6 +157,13 @@ def _peak_memory() -> int:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return None
 
 
 def _die_with_parent() -> None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.artifacts import Stage, Store
 from mpo.config.rules import NO_REFERENCE, TESTBED
-from mpo.config.schema import DataConfig, Regime, RunConfig, SampleConfig, SftResponses, TrainConfig
+from mpo.config.schema import (
+    DataConfig,
+    Regime,
+    RunConfig,
+    SampleConfig,
+    ScoreTransformConfig,
+    SftResponses,
+    TrainConfig,
+)
 from mpo.stages.context import to_plain
 
 if TYPE_CHECKING:
@@ -107,7 +115,7 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
             "heldout_prompts": world["heldout_prompts"],
             "seed": world["seed"],
         }
-        return Stage("data", "testbed", {"part": "prompts", **prompts})
+        return Stage("data", "testbed", {"part": "prompts", **prompts}, inline=True)
     spec = {
         key: to_plain(getattr(data, key))
         for key in ("layout", "split", "revision", "score_field", "heldout_split", "heldout", "fraction", "limit",
@@ -127,7 +135,10 @@ def _demonstrations(config: RunConfig, name: str) -> Stage:
     """The testbed's chat data: what its starting policy is tuned on."""
     world = config.data.testbed
     return Stage(
-        name, "testbed", {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed}
+        name,
+        "testbed",
+        {"part": "demonstrations", "demonstrations": world.demonstrations, "seed": world.seed},
+        inline=True,
     )
 
 
@@ -223,12 +234,17 @@ def _partition_config(
 ) -> dict[str, Any]:
     return {
         "partition": dict(partition),
-        "transform": to_plain(config.data.score),
+        "transform": to_plain(config.data.score if contrasts else ScoreTransformConfig()),
         "seed": seed,
         "contrasts": contrasts,
         "needs_sides": needs_sides,
-        "allow_targets": list(config.allow_targets),
+        "allow_targets": _allowed(partition, config),
     }
+
+
+def _allowed(node: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """``allow_targets`` where the node needs it, so that allowing one thing does not build the others again."""
+    return [] if str(node.get("_target_", "")).startswith("mpo.") else list(config.allow_targets)
 
 
 def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainConfig, seed: int) -> Stage:
@@ -241,7 +257,7 @@ def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainCo
         "seed": seed,
         "processes": config.launcher.processes * config.launcher.nodes,
         "stop_token_ids": list(config.model.stop_token_ids),
-        "allow_targets": list(config.allow_targets),
+        "allow_targets": _allowed(loss, config),
         **_tokenizer_config(config),
     }
     return Stage(name, "train", slices, settings={"checkpointing": settings}, resumable=True, distributed=True)
@@ -281,13 +297,16 @@ def _round(
     own_reference = reference is not None and reference_policy is policy
     train = replace(train, inputs=train_inputs, config={**train.config, "policy_is_reference": own_reference})
     train = policy.attach(train)
-    return Round(prepare, partition, reference, train, _evaluate(config, prefix, data, train, start, seed))
+    return Round(prepare, partition, reference, train, _evaluate(config, prefix, data, train, start, policy, seed))
 
 
-def _evaluate(config: RunConfig, prefix: str, data: Stage, train: Stage, start: Policy, seed: int) -> Stage:
-    """Held-out ranking always; in the testbed also samples at each temperature, judged against the start's."""
+def _evaluate(
+    config: RunConfig, prefix: str, data: Stage, train: Stage, start: Policy, before: Policy, seed: int
+) -> Stage:
+    """Held-out ranking against ``before``; in the testbed also samples, judged against ``start``'s."""
     slices: dict[str, Any] = {
         "loss": dict(config.loss),
+        "before_is_reference": train.config["policy_is_reference"],
         "precision": to_plain(config.train.precision),
         "allow_targets": list(config.allow_targets),
         **_tokenizer_config(config),
@@ -311,4 +330,4 @@ def _evaluate(config: RunConfig, prefix: str, data: Stage, train: Stage, start: 
                     inputs={"sets": sample},
                 )
     stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings={"batch": config.evaluate.batch}, inputs=inputs)
-    return start.attach(stage, "start")
+    return before.attach(stage, "before")

@@ -10,7 +10,7 @@ from mpo.config.wording import hint
 from mpo.errors import ConfigError, DataError
 
 DATA_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")
-WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 GIB = 2**30
 
 

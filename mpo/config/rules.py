@@ -140,7 +140,9 @@ def _check_regime(config: RunConfig) -> None:
                               "train.round_lr", "give one for each round")  # fmt: skip
     if samples(config) and not scored:
         raise ConfigError(
-            "sampled responses need a scorer", "score", "give your own: score=function score.function=package.module.name"
+            "sampled responses need a scorer",
+            "score",
+            "give your own: score=function score.function=package.module.name",
         )
     if name is Regime.off_policy and scored and config.data.source != TESTBED:
         raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",
@@ -162,9 +164,10 @@ def _check_launcher(config: RunConfig) -> None:
 
 def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
     processes = config.launcher.processes * config.launcher.nodes
+    share, rest = divmod(train.global_batch, processes)
+    if rest == 0 and (share <= train.micro_batch or share % train.micro_batch == 0):
+        return  # a process whose share is below micro_batch takes it at once
     window = train.micro_batch * processes
-    if train.global_batch % window == 0:
-        return
     below = train.global_batch // window * window
     sizes = " or ".join(str(size) for size in (below, below + window) if size)
     micro = [size for size in range(1, train.micro_batch) if train.global_batch % (size * processes) == 0]

@@ -122,7 +122,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
         template = tokenizer.get_chat_template()
     except ValueError:
         what = "the tokenizer has no chat template, or several without a default"
-        raise ConfigError(what, "chat_template", "name one that fits the model") from None
+        raise ConfigError(what, "model.chat_template", "name one that fits the model") from None
     known = _formats.get(tokenizer)
     if known is None or known.template != template:
         known = _formats[tokenizer] = _learn(tokenizer, template)
@@ -138,7 +138,7 @@ def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
     except jinja2.TemplateError as error:
         remedy = "mend the template, or name another"
         raise ConfigError(
-            f"the chat template cannot render a user and an assistant turn: {error}", "chat_template", remedy
+            f"the chat template cannot render a user and an assistant turn: {error}", "model.chat_template", remedy
         ) from None
     lead, found, tail = plain.partition(SENTINEL) if plain is not None else ("", "", "")
     strips = None
@@ -168,7 +168,7 @@ def _end(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, int]:
         return tail[:start] + token, index
     if tokenizer.eos_token is None:
         what = "neither the chat template nor the tokenizer has an end-of-turn token"
-        raise ConfigError(what, "chat_template", "name a template that fits the model")
+        raise ConfigError(what, "model.chat_template", "name a template that fits the model")
     return str(tokenizer.eos_token), int(tokenizer.eos_token_id)
 
 

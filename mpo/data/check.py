@@ -65,9 +65,8 @@ def _check(options: argparse.Namespace) -> bool:
         shared = len(a.prompts & b.prompts)
         contaminated = heldout_a != heldout_b and shared > 0
         note = "  ERROR: held-out data is contaminated" if contaminated else ""
-        print(
-            f"shared prompts: {name_a} and {name_b}: {shared} ({shared / max(1, len(b.prompts)):.1%} of the latter){note}"
-        )
+        share = shared / max(1, len(b.prompts))
+        print(f"shared prompts: {name_a} and {name_b}: {shared} ({share:.1%} of the latter){note}")
         failed = failed or contaminated
     return failed
 

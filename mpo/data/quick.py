@@ -42,7 +42,7 @@ class Anchor:
 def render_responses(
     tokenizer: PreTrainedTokenizerBase, sets: Sequence[ResponseSet], prompt_ids: Sequence[Sequence[int]]
 ) -> list[list[list[int]]]:
-    """Ids of every response of every set; ``prompt_ids`` are the sets' rendered prompts. Raises as ``render_prompt``."""
+    """Ids of every response of every set; ``prompt_ids`` are its rendered prompts. Raises as ``render_prompt``."""
     form, anchor = chat_format(tokenizer), find_anchor(tokenizer)
     if form.strips is None or anchor is None:
         return [_in_full(tokenizer, one) for one in sets]

@@ -34,19 +34,19 @@ def split_heldout(keys: Sequence[str], heldout: float, seed: int) -> Split:
     """Hold out sets by prompt.
 
     A share (float in [0, 1)) is decided for each prompt on its own, so that a prompt stays on its side when data is
-    added; the share is met up to chance. A count (an ``int``) is met exactly. Raises ``ConfigError`` for a value outside its
-    range, ``DataError`` where no whole prompts add up to the count.
+    added; the share is met up to chance. A count (an ``int``) is met exactly. Raises ``ConfigError`` for a value
+    outside its range, ``DataError`` where no whole prompts add up to the count.
     """
     if isinstance(heldout, float):
         if not 0 <= heldout < 1:
             raise ConfigError(
-                f"{heldout} is not a share", "heldout", "give a share in [0, 1) or a whole number of sets"
+                f"{heldout} is not a share", "data.heldout", "give a share in [0, 1) or a whole number of sets"
             )
         chosen = {key for key in set(keys) if _place(key, seed, "heldout") < heldout * 2**64}
     else:
         if not 0 <= heldout < max(len(keys), 1):
             remedy = f"give a number from 0 to {len(keys) - 1}"
-            raise ConfigError(f"cannot hold out {heldout} of {len(keys)} sets", "heldout", remedy)
+            raise ConfigError(f"cannot hold out {heldout} of {len(keys)} sets", "data.heldout", remedy)
         chosen = _exactly(keys, heldout, seed)
     return Split(
         tuple(i for i, key in enumerate(keys) if key not in chosen),
@@ -60,7 +60,7 @@ def take_fraction(keys: Sequence[str], fraction: float, seed: int) -> tuple[int,
     The number is ``round(fraction * len(keys))``, at least 1. Raises ``ConfigError`` outside (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ConfigError(f"{fraction} is not a share", "fraction", "give a number in (0, 1]")
+        raise ConfigError(f"{fraction} is not a share", "data.fraction", "give a number in (0, 1]")
     order = sorted(range(len(keys)), key=lambda i: (_place(keys[i], seed, "fraction"), i))
     return tuple(sorted(order[: max(1, round(fraction * len(keys)))]))
 
@@ -90,7 +90,7 @@ def _exactly(keys: Sequence[str], count: int, seed: int) -> set[str]:
             room -= sizes[key]
     if room:
         what = f"cannot hold out exactly {count} sets without parting equal prompts"
-        raise DataError(what, "heldout", f"ask for {count - room}, or give a share")
+        raise DataError(what, "data.heldout", f"ask for {count - room}, or give a share")
     return chosen
 
 

@@ -43,7 +43,7 @@ class Limits:
             what = (
                 f"max_prompt_tokens {self.max_prompt_tokens} leaves no response token in max_tokens {self.max_tokens}"
             )
-            raise ConfigError(what, "max_prompt_tokens", f"give a number from 1 to {max(1, self.max_tokens - 1)}")
+            raise ConfigError(what, "data.max_prompt_tokens", f"give a number from 1 to {max(1, self.max_tokens - 1)}")
 
 
 class Digest(Protocol):

@@ -28,11 +28,11 @@ def load_template(name: str) -> str:
         try:
             return path.read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {path}: {error}", "chat_template", "give a .jinja file") from None
+            raise ConfigError(f"cannot read {path}: {error}", "model.chat_template", "give a .jinja file") from None
     close = difflib.get_close_matches(name, template_names(), n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     remedy = f"{hint}choose one of {', '.join(template_names())}, or a .jinja file"
-    raise ConfigError(f"unknown chat template '{name}'", "chat_template", remedy)
+    raise ConfigError(f"unknown chat template '{name}'", "model.chat_template", remedy)
 
 
 def load_tokenizer(

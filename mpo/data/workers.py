@@ -57,7 +57,7 @@ _state: tuple[PreTrainedTokenizerBase, Limits] | None = None
 
 
 def _start(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
-    global _state
+    global _state  # noqa: PLW0603  a pool hands a worker its state in no other way
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _state = tokenizer, limits
 

@@ -12,6 +12,7 @@ from mpo.logprobs.batch import collate
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs
+from mpo.losses.metrics import k3
 from mpo.train.inputs import Assignments, TrainingSets, reference_tokens
 
 
@@ -23,7 +24,7 @@ class Ranking:
         accuracy: mean over sets of the share of pairs S_i > S_j that the implicit reward orders alike, ties half.
         pair_accuracy: the same share over all pairs of all sets together.
         margin: mean over sets of the best response's implicit reward minus the mean of the others'.
-        kl: mean over sets of the k3 estimate of the divergence per response token, in nats; NaN without reference.
+        kl: mean over sets of the k3 estimate of KL(reference || policy) a response token, in nats; NaN without one.
         pairs: how many pairs there were.
     """
 
@@ -133,10 +134,10 @@ def _inputs(
 
 
 def _k3_per_token(inputs: LossInputs) -> list[float]:
-    """For each set the mean over its response tokens of k3 = e^δ − δ − 1, δ = log π_ref − log π (Schulman 2020)."""
+    """For each set the mean over its response tokens of the k3 estimate."""
     assert inputs.reference_token_logps_BKT is not None and inputs.policy_token_logps_BKT is not None
     assert inputs.token_mask_BKT is not None
     delta_BKT = inputs.reference_token_logps_BKT - inputs.policy_token_logps_BKT
-    k3_BKT = torch.where(inputs.token_mask_BKT, delta_BKT.expm1() - delta_BKT, torch.zeros_like(delta_BKT))
+    k3_BKT = torch.where(inputs.token_mask_BKT, k3(delta_BKT), torch.zeros_like(delta_BKT))
     totals_B = k3_BKT.sum((1, 2)) / inputs.token_mask_BKT.sum((1, 2)).clamp(min=1)
     return [float(value) for value in totals_B]

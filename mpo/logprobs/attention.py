@@ -43,9 +43,7 @@ class SharedPrefix:
         of_prompt_RP = prompt_P < batch.prompt_lengths_S[batch.prompt_of_R][:, None]
         causal_TT = step_T[:, None] >= step_T
         responses, steps = len(batch.prompt_of_R), len(step_T)
-        mask_RTL = torch.cat(
-            [of_prompt_RP[:, None].expand(-1, steps, -1), causal_TT.expand(responses, -1, -1)], dim=-1
-        )
+        mask_RTL = torch.cat([of_prompt_RP[:, None].expand(-1, steps, -1), causal_TT.expand(responses, -1, -1)], dim=-1)
         place_N = torch.cat(
             [
                 (prompt_P < batch.prompt_lengths_S[:, None]).flatten().nonzero().squeeze(-1),

@@ -26,7 +26,6 @@ def load_policy(
     trust_remote_code: bool = False,
     activation_checkpointing: bool = False,
     lora: LoraConfig | None = None,
-    attn: str = "sdpa",
 ) -> PolicyModule:
     """Load a causal language model as a policy, every dropout off, on the CPU.
 
@@ -36,26 +35,40 @@ def load_policy(
         precision: dtype of the weights.
         activation_checkpointing: recompute each layer in backward.
         lora: train adapters on a frozen model instead.
-        attn: attention implementation of transformers; families that cap attention logits get ``eager``, because the
-            fused kernels leave the cap out.
 
     Raises:
         UserError: nothing loadable at ``path``.
         ConfigError: a family whose logits are not head(hidden states) with a known factor or cap, or adapters that
             don't fit the model.
     """
+    lm = load_model(path, revision, precision, trust_remote_code)
+    policy = PolicyModule(lm)
+    check_head(policy)
+    if not _capped(lm.config):
+        share_prefix(lm)
+    return make_policy(lm, activation_checkpointing, lora)
+
+
+def load_model(path: str, revision: str | None, precision: Precision, trust_remote_code: bool) -> PreTrainedModel:
+    """A causal language model on the CPU, every dropout off.
+
+    Families that cap their attention's logits get ``eager`` attention: the fused kernels leave the cap out.
+
+    Raises:
+        UserError: nothing loadable at ``path``; only safetensors are read.
+    """
     transformers_logging.disable_progress_bar()  # stages show their own progress
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         _dropout_off(config)
-        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
         lm = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             revision=revision,
             trust_remote_code=trust_remote_code,
             dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
-            attn_implementation="eager" if capped else attn,
+            attn_implementation="eager" if _capped(config) else "sdpa",
+            use_safetensors=True,  # the older format is a pickle, which can run code
         )
     except (OSError, ValueError, ImportError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -65,10 +78,11 @@ def load_policy(
     for module in lm.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    check_head(PolicyModule(lm))
-    if not capped:
-        share_prefix(lm)
-    return make_policy(lm, activation_checkpointing, lora)
+    return lm  # type: ignore[no-any-return]
+
+
+def _capped(config: Any) -> bool:
+    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
 
 
 def make_policy(

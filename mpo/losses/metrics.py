@@ -9,6 +9,19 @@ from mpo.losses.inputs import LossInputs, set_mean
 from mpo.losses.rewards import likelihood
 
 
+def k3(delta: Tensor) -> Tensor:
+    """Estimate of KL(reference || policy) at tokens drawn from the reference: e^-d - 1 + d, never negative.
+
+    Responses of a set were drawn before training, so the expectation is the reference's, not the policy's; for data of
+    other models the number only says how far the policy's log-probs have moved (Schulman, "Approximating KL
+    divergence", 2020).
+
+    Args:
+        delta: log π_ref − log π_θ of each token, in nats, any shape.
+    """
+    return torch.expm1(-delta) + delta
+
+
 def _mean_or_nan(values_BK: Tensor, where_BK: Tensor) -> Tensor:
     mean_B = set_mean(values_BK, where_BK)
     return torch.where(where_BK.any(-1), mean_B, torch.full_like(mean_B, torch.nan))

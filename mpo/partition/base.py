@@ -30,7 +30,7 @@ class Partition(ABC):
     def __call__(
         self, scores: Sequence[float], accepted: Sequence[bool | None] | None = None, draw: int = 0
     ) -> list[int]:
-        """Bins of one set: 0 best, larger is worse, -1 dropped; without gaps, but ``Mean`` and its like may accept none.
+        """Bins of one set: 0 best, larger is worse, -1 dropped; no gaps, but ``Mean`` and its like may accept none.
 
         Args:
             scores: K finite scores, larger is better.

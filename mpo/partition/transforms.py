@@ -33,9 +33,9 @@ class ScoreTransform:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"scale is {self.scale}", "score.transform.scale", "give a positive factor")
+            raise ConfigError(f"scale is {self.scale}", "data.score.scale", "give a positive factor")
         if not (math.isfinite(self.noise_sigma) and self.noise_sigma >= 0):
-            raise ConfigError(f"noise_sigma is {self.noise_sigma}", "score.transform.noise_sigma", "give 0 or more")
+            raise ConfigError(f"noise_sigma is {self.noise_sigma}", "data.score.noise_sigma", "give 0 or more")
 
     def __call__(self, scores: Sequence[float], set_id: str) -> list[float]:
         """Transformed scores of the set with this id, in the order of ``scores``."""

@@ -24,7 +24,7 @@ def trained_sentence(run: RunReport) -> str:
     source = config.get("data", {}).get("source", "unnamed data")
     regime = config.get("regime", {})
     how = str(regime.get("name", "")).replace("_", "-")
-    rounds = regime.get("rounds", 1)
+    rounds = run.config.get("rounds", 1)
     sentence = f"{policy}, trained with {loss} on {source}"
     if how:
         sentence += f", {how}" + (f" ({rounds} rounds)" if rounds > 1 else "")

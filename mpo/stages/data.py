@@ -57,7 +57,11 @@ def run(context: StageContext) -> None:
     keys = _read(context, "source", config["split"], findings, whole, config["limit"])
     _check(findings, len(keys), config)
     if "heldout_source" in context.files or "heldout_source" in config or config["heldout_split"]:
-        role = "source" if config["heldout_split"] and "heldout_source" not in {**context.files, **config} else "heldout_source"
+        role = (
+            "source"
+            if config["heldout_split"] and "heldout_source" not in {**context.files, **config}
+            else "heldout_source"
+        )
         split = config["heldout_split"] or config["split"]
         heldout_keys = set(_read(context, role, split, findings, out / "heldout.parquet", None))
         train = [index for index, key in enumerate(keys) if key not in heldout_keys]
@@ -87,9 +91,7 @@ def _source(context: StageContext, role: str) -> str:
     return str(context.files[role]) if role in context.files else str(context.config[role])
 
 
-def _read(
-    context: StageContext, role: str, split: str, findings: _Findings, out: Path, limit: int | None
-) -> list[str]:
+def _read(context: StageContext, role: str, split: str, findings: _Findings, out: Path, limit: int | None) -> list[str]:
     """Store the usable sets in ``out``; returns their prompt keys."""
     config = context.config
     spec = SourceSpec(_source(context, role), config["layout"], split, config["revision"], config["score_field"])

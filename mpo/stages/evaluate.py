@@ -52,9 +52,7 @@ def run(context: StageContext) -> None:
     )
 
 
-def _sampled(
-    before: list[ResponseSet], after: list[ResponseSet], temperature: float, seed: int
-) -> dict[str, Estimate]:
+def _sampled(before: list[ResponseSet], after: list[ResponseSet], temperature: float, seed: int) -> dict[str, Estimate]:
     found = compare(before, after, seed)
     at = f"at temperature {temperature:g}"
     start = found["start_true_reward"]
@@ -64,9 +62,7 @@ def _sampled(
 
     half = Baseline("even", 0.5)
     return {
-        f"true reward {at}": against(
-            found["true_reward"], "of 10", Baseline(START, start.value, start.standard_error)
-        ),
+        f"true reward {at}": against(found["true_reward"], "of 10", Baseline(START, start.value, start.standard_error)),
         f"gain in true reward {at}": against(found["gain"], "of 10"),
         f"win rate {at}": against(found["win_rate"], "", half),
         f"length-controlled win rate {at}": against(found["lc_win_rate"], "", half),
@@ -102,21 +98,24 @@ def _ranking(context: StageContext) -> dict[str, Estimate]:
 
     ranking = rank("train", reference)
     # At policy = reference every implicit reward is the same: half of the pairs, by definition and without a forward.
-    start = 0.5 if reference is not None else rank("start", None).pair_accuracy
+    before = 0.5 if config["before_is_reference"] else rank("before", reference).pair_accuracy
     progress.close()
     accuracy = Estimate(
         ranking.pair_accuracy,
         ranking.accuracy.standard_error,
         f"of {ranking.pairs} pairs",
         ranking.accuracy.count,
-        (Baseline(START, start), Baseline("longer response wins", longer_wins(sets, assignments, indices))),
+        (
+            Baseline("before training", before),
+            Baseline("longer response wins", longer_wins(sets, assignments, indices)),
+        ),
     )
     estimates = {
         "held-out ranking accuracy": accuracy,
         "held-out margin": Estimate(ranking.margin.value, ranking.margin.standard_error, "", ranking.margin.count),
     }
     if reference is not None:
-        estimates["held-out KL to the reference (k3)"] = Estimate(
+        estimates["held-out KL(reference || policy)"] = Estimate(
             ranking.kl.value, ranking.kl.standard_error, "nats a token", ranking.kl.count
         )
     return estimates

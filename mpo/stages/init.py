@@ -39,9 +39,7 @@ def run(context: StageContext) -> None:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"cannot make a {kind}: {error}", "model.architecture", "mend the values") from error
     model.save_pretrained(folder)
-    write_json(
-        context.output / SUMMARY_FILE, {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
-    )
+    write_json(context.output / SUMMARY_FILE, {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)})
 
 
 def _texts(path: Path) -> Iterator[str]:

@@ -21,9 +21,9 @@ def model_source(context: StageContext, role: str = "policy") -> tuple[str, str 
     return named["path"], named["revision"]
 
 
-def stage_tokenizer(context: StageContext, role: str = "policy") -> PreTrainedTokenizerBase:
+def stage_tokenizer(context: StageContext) -> PreTrainedTokenizerBase:
     """The tokenizer of that model, or the one that the config names instead."""
-    path, revision = model_source(context, role)
+    path, revision = model_source(context)
     config = context.config
     if config["tokenizer"] is not None:
         path, revision = config["tokenizer"], None

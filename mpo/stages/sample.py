@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
-from transformers import AutoModelForCausalLM
+from functools import partial
 
 from mpo.artifacts import write_json
-from mpo.config.schema import Precision, SampleConfig
+from mpo.config.schema import SampleConfig
 from mpo.data.chat import render_prompt, stop_ids
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
+from mpo.logprobs.devices import join_group
+from mpo.logprobs.load import load_model
 from mpo.sample.hf import sample_responses
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import model_source, stage_tokenizer
+from mpo.track.progress import ProgressWriter
 from mpo.types import Response, ResponseSet
 
 
@@ -24,13 +25,8 @@ def run(context: StageContext) -> None:
     how = context.section(SampleConfig, "sample")
     path, revision = model_source(context)
     tokenizer = stage_tokenizer(context)
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        revision=revision,
-        trust_remote_code=config["trust_remote_code"],
-        dtype=torch.bfloat16 if how.precision is Precision.bf16 else torch.float32,
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = load_model(path, revision, how.precision, config["trust_remote_code"])
+    model.to(join_group()).eval()
     facts: dict[str, object] = {}
     progress = context.progress()
     for number, split in enumerate(config["splits"]):
@@ -46,7 +42,7 @@ def run(context: StageContext) -> None:
             how,
             sorted({*config["stop_token_ids"], *stop_ids(tokenizer)}),
             config["seed"] * 1000 + number,
-            lambda done, total=len(sets): progress.update(done, total, "prompts"),
+            partial(_show, progress, len(sets)),
         )
         filled: list[ResponseSet] = []
         for one, responses in zip(sets, drawn, strict=True):
@@ -62,3 +58,7 @@ def run(context: StageContext) -> None:
         }
     progress.close()
     write_json(context.output / SUMMARY_FILE, facts)
+
+
+def _show(progress: ProgressWriter, total: int, done: int) -> None:
+    progress.update(done, total, "prompts")

@@ -29,7 +29,9 @@ TOPICS: dict[str, tuple[str, ...]] = {
 }
 """Topic to the nouns that belong to it."""
 
-VERBS = ("sees", "finds", "likes", "holds", "moves", "paints", "hears", "wants", "leaves", "guards", "follows", "misses")  # fmt: skip
+VERBS = (
+    "sees", "finds", "likes", "holds", "moves", "paints", "hears", "wants", "leaves", "guards", "follows", "misses",
+)  # fmt: skip
 OPENERS = ("hello", "well", "listen", "look", "so")
 CLOSERS = ("indeed", "friend", "again", "together", "goodbye")
 CLASSES: dict[str, tuple[str, ...]] = {

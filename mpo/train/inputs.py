@@ -58,15 +58,14 @@ class Assigned:
 
 def assigned(assignments: Assignments, indices: Sequence[int], sets: int, responses: int) -> Assigned:
     """Scores and bins of ``indices`` as tensors of ``sets`` x ``responses``, the rest padding."""
-    scores_BK = torch.zeros(sets, responses)
-    bins_BK = torch.full((sets, responses), -1, dtype=torch.long)
+    scores_BK = np.zeros((sets, responses), dtype=np.float32)
+    bins_BK = np.full((sets, responses), -1, dtype=np.int64)
     for b, i in enumerate(indices):
-        bins = list(assignments.bins(i))
-        kept = [k for k, which in enumerate(bins) if which >= 0]
-        scores = assignments.scores(i)
-        bins_BK[b, : len(bins)] = torch.tensor(bins, dtype=torch.long)
-        scores_BK[b, kept] = torch.tensor([scores[k] for k in kept], dtype=torch.float32)
-    return Assigned(scores_BK, bins_BK, bins_BK >= 0)
+        bins = assignments.bins(i)
+        bins_BK[b, : len(bins)] = bins
+        scores_BK[b, : len(bins)] = assignments.scores(i)
+    scores_BK[bins_BK < 0] = 0.0
+    return Assigned(torch.from_numpy(scores_BK), torch.from_numpy(bins_BK), torch.from_numpy(bins_BK >= 0))
 
 
 def token_batch(sets: TrainingSets, assignments: Assignments, indices: Sequence[int]) -> TokenBatch:

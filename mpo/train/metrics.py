@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mpo.losses import Loss, LossInputs, LossOutput
+from mpo.losses.metrics import k3
 from mpo.train.engine import Engine
 
 RANKS = 16
@@ -49,9 +50,12 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     for name, values_B in output.metrics.items():
         sums.add_sets(name, values_B, keep_B)
     for name, values_BK in loss.rank_metrics(inputs).items():
-        for rank in range(RANKS):
-            values_B = values_BK[:, rank] if rank < values_BK.shape[1] else torch.full_like(values_BK[:, 0], torch.nan)
-            sums.add_sets(f"{name.removesuffix('_rank_BK')}/rank_{rank}", values_B, keep_B)
+        there_BK = keep_B[:, None] & ~values_BK.isnan()
+        totals_K = torch.where(there_BK, values_BK, torch.zeros_like(values_BK)).double().sum(0).tolist()
+        counts_K = there_BK.sum(0).tolist()
+        for rank in range(RANKS):  # the same names in every process, whatever the K of its sets
+            of_rank = (totals_K[rank], counts_K[rank]) if rank < len(totals_K) else (0.0, 0)
+            sums.add(f"{name.removesuffix('_rank_BK')}/rank_{rank}", *of_rank)
     real_BK = inputs.mask_BK
     zeros_BK = torch.zeros_like(inputs.lengths_BK)
     sums.add("response_length", torch.where(real_BK, inputs.lengths_BK, zeros_BK).sum(), real_BK.sum())
@@ -59,8 +63,7 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     if policy is not None and reference is not None and mask is not None:
         tokens_BKT = mask & real_BK.unsqueeze(-1)
         delta_BKT = torch.where(tokens_BKT, reference - policy.detach(), torch.zeros_like(reference)).double()
-        # k3 estimator of KL(policy || reference), e^d - d - 1 (Schulman, "Approximating KL divergence", 2020)
-        sums.add("kl", (torch.expm1(delta_BKT) - delta_BKT).sum(), tokens_BKT.sum())
+        sums.add("kl", k3(delta_BKT).sum(), tokens_BKT.sum())
         sums.add("abs_log_ratio", delta_BKT.abs().sum(), tokens_BKT.sum())
 
 

@@ -24,7 +24,7 @@ def _make_batch(
     scores: Sequence[Sequence[float]] | None = None,
     tokens: int = 3,
 ) -> LossInputs:
-    """Sets of the given sizes, binned by the loss's own partition, padded with nan; ``spread`` of log-ratios in nats."""
+    """Sets of the given sizes, binned by the loss's own partition, padded with nan; ``spread`` of log-ratios: nats."""
     draw = random.Random(seed)
     width = max(sizes)
     partition = PARTITIONS[loss.default_partition]()

@@ -8,7 +8,10 @@ from mpo.errors import DataError
 from mpo.testbed.demonstrations import generate_demonstrations
 from mpo.testbed.reward import proxy_reward, text_normal, true_reward
 
-PROMPT = "write 2 sentences about garden ; use : rose , slowly ; start with hello ; end with friend ; no names ; each with time"
+PROMPT = (
+    "write 2 sentences about garden ; use : rose , slowly ; start with hello ; end with friend ; no names ; "
+    "each with time"
+)
 PERFECT = "hello the rose sees the tree slowly now . the bee likes the fence today friend ."
 
 
@@ -55,7 +58,7 @@ def test_foreign_prompt_is_a_data_error() -> None:
 
 def test_bounds_on_demonstrations() -> None:
     scores = [true_reward(prompt, response) for prompt, response in generate_demonstrations(1500, 0)]
-    assert 0.0 <= min(scores) and max(scores) == pytest.approx(10.0)
+    assert min(scores) >= 0.0 and max(scores) == pytest.approx(10.0)
     assert max(scores) <= 10.0 + 1e-9
 
 

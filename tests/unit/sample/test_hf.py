@@ -1,0 +1,91 @@
+"""Sampling: the right distribution, rows that end early, one result for one seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from mpo.config.schema import SampleConfig
+from mpo.sample.hf import Sampled, _continue, sample_responses
+from mpo.testbed.tokenizer import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    folder = Path(tmp_path_factory.mktemp("tokenizer"))
+    build_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+PROMPTS = [[7, 8, 9], [10, 11, 12, 13, 14], [20]]
+
+
+def draw(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int, **how: float) -> list[list[Sampled]]:
+    config = SampleConfig(**{"n": 3, "max_new_tokens": 12, "batch": 6, **how})
+    return sample_responses(model, tokenizer, PROMPTS, config, [3, 40, 41, 42, 43], seed, lambda done: None)
+
+
+def test_a_seed_fixes_the_responses(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    once = draw(model, tokenizer, 1)
+    assert [len(row) for row in once] == [3, 3, 3]
+    assert once == draw(model, tokenizer, 1)
+    assert once != draw(model, tokenizer, 2)
+
+
+def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(model: LlamaForCausalLM) -> None:
+    rows = [[5 + i, 50 + i, 9] if i % 2 else [60 + i] for i in range(8)]
+    config = SampleConfig(n=1, temperature=1e-4, max_new_tokens=12)
+    stops = torch.tensor([3, *range(40, 60)])
+    found = _continue(model, rows, config, stops, torch.Generator().manual_seed(0))
+    lengths = set()
+    for row, tokens in zip(rows, found, strict=True):
+        ids, expected = list(row), []
+        while len(expected) < 12:
+            with torch.no_grad():
+                expected.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(expected[-1])
+            if expected[-1] in stops.tolist():
+                break
+        assert tokens == expected
+        lengths.add(len(tokens))
+    assert len(lengths) > 1, "rows that end at different times are the point of this test"
+
+
+def test_first_tokens_follow_the_model_at_a_temperature(model: LlamaForCausalLM) -> None:
+    config = SampleConfig(n=1, temperature=0.8, max_new_tokens=1)
+    found = _continue(model, [[7, 8]] * 20_000, config, torch.tensor([3]), torch.Generator().manual_seed(0))
+    counts = torch.bincount(torch.tensor([tokens[0] for tokens in found]), minlength=model.config.vocab_size)
+    with torch.no_grad():
+        expected = (model(torch.tensor([[7, 8]])).logits[0, -1] / 0.8).softmax(-1)
+    assert float((counts / 20_000 - expected).abs().sum()) / 2 < 0.03  # total variation
+
+
+def test_top_p_leaves_the_tail_out(model: LlamaForCausalLM) -> None:
+    config = SampleConfig(n=1, temperature=1.0, top_p=0.3, max_new_tokens=1)
+    found = _continue(model, [[7, 8]] * 2000, config, torch.tensor([3]), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        probabilities = model(torch.tensor([[7, 8]])).logits[0, -1].softmax(-1).sort(descending=True)
+    allowed = int((probabilities.values.cumsum(0) < 0.3).sum()) + 1
+    assert {tokens[0] for tokens in found} <= set(probabilities.indices[:allowed].tolist())
+
+
+def test_a_response_that_hits_the_limit_is_not_finished(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    config = SampleConfig(n=4, max_new_tokens=2, batch=12)
+    drawn = sample_responses(model, tokenizer, PROMPTS, config, [3], 0, lambda done: None)
+    assert any(not each.finished for row in drawn for each in row)
+    assert all(len(each.text.split()) <= 2 for row in drawn for each in row)
