@@ -10,10 +10,12 @@ import contextlib
 import ctypes
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -52,7 +54,6 @@ class StageFailed(RuntimeError):
 
 def prepare_fork_server() -> None:
     """Start importing the heavy libraries in the background; the first stage then need not wait for them."""
-    import multiprocessing
     from multiprocessing import forkserver
 
     # OpenMP's threads otherwise spin while they wait, and forward's spinning slows down backward's: the processes of a
@@ -167,10 +168,21 @@ def _device() -> str | None:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it is gone, so that no orphan trains on."""
+    """End this process when the fork server that made it is gone, or the run that asked for it, however it went.
+
+    The run's death does not end the fork server as long as a process that it made is alive, so both are watched.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    run = multiprocessing.parent_process()
+    assert run is not None, "stages are built in processes that multiprocessing started"
+
+    def follow() -> None:
+        run.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager
