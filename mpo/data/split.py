@@ -33,21 +33,21 @@ def prompt_key(prompt: Sequence[Message]) -> str:
 def split_heldout(keys: Sequence[str], heldout: float, seed: int) -> Split:
     """Hold out sets by prompt.
 
-    A share (float in [0, 1)) is decided for each prompt on its own, so that a prompt stays on its side when data is
-    added; the share is met up to chance. A count (an ``int``) is met exactly. Raises ``ConfigError`` for a value
+    A share (below 1) is decided for each prompt on its own, so that a prompt stays on its side when data is added; the
+    share is met up to chance. A count (a whole number from 1) is met exactly. Raises ``ConfigError`` for a value
     outside its range, ``DataError`` where no whole prompts add up to the count.
     """
-    if isinstance(heldout, float):
-        if not 0 <= heldout < 1:
-            raise ConfigError(
-                f"{heldout} is not a share", "data.heldout", "give a share in [0, 1) or a whole number of sets"
-            )
+    if heldout < 0 or (heldout >= 1 and heldout != int(heldout)):
+        raise ConfigError(
+            f"{heldout} is neither a share nor a number", "data.heldout", "give a share below 1 or a whole number"
+        )
+    if heldout < 1:
         chosen = {key for key in set(keys) if _place(key, seed, "heldout") < heldout * 2**64}
     else:
-        if not 0 <= heldout < max(len(keys), 1):
+        if heldout >= len(keys):
             remedy = f"give a number from 0 to {len(keys) - 1}"
             raise ConfigError(f"cannot hold out {heldout} of {len(keys)} sets", "data.heldout", remedy)
-        chosen = _exactly(keys, heldout, seed)
+        chosen = _exactly(keys, int(heldout), seed)
     return Split(
         tuple(i for i, key in enumerate(keys) if key not in chosen),
         tuple(i for i, key in enumerate(keys) if key in chosen),

@@ -17,6 +17,7 @@ from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.types import ResponseSet
 
 _SHOWN = 20
+_NO_SIGNAL = (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)
 
 
 class _Findings:
@@ -25,7 +26,7 @@ class _Findings:
     def __init__(self, fatal: set[Reason]) -> None:
         self.counts = ProblemCounts()
         self.first: list[Problem] = []
-        self.first_warnings: list[Problem] = []
+        self.first_without_signal: Problem | None = None
         self.fatal_ids: set[str] = set()
         self._fatal = fatal
 
@@ -34,9 +35,10 @@ class _Findings:
         unusable = problem.severity == "error" or problem.reason_code in self._fatal
         if unusable and problem.severity == "warning":
             self.fatal_ids.add(problem.id)
-        kept = self.first if unusable else self.first_warnings
-        if len(kept) < _SHOWN:
-            kept.append(problem)
+        if unusable and len(self.first) < _SHOWN:
+            self.first.append(problem)
+        if problem.reason_code in _NO_SIGNAL and self.first_without_signal is None:
+            self.first_without_signal = problem
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -57,18 +59,13 @@ def run(context: StageContext) -> None:
     keys = _read(context, "source", config["split"], findings, whole, config["limit"])
     _check(findings, len(keys), config)
     if "heldout_source" in context.files or "heldout_source" in config or config["heldout_split"]:
-        role = (
-            "source"
-            if config["heldout_split"] and "heldout_source" not in {**context.files, **config}
-            else "heldout_source"
-        )
+        role = "heldout_source" if "heldout_source" in {**context.files, **config} else "source"
         split = config["heldout_split"] or config["split"]
         heldout_keys = set(_read(context, role, split, findings, out / "heldout.parquet", None))
         train = [index for index, key in enumerate(keys) if key not in heldout_keys]
         heldout_count, shared = len(heldout_keys), len(keys) - len(train)
     else:
-        share = config["heldout"]
-        parts = split_heldout(keys, share if share < 1 else int(share), config["split_seed"])
+        parts = split_heldout(keys, config["heldout"], config["split_seed"])
         train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
         write_sets(out / "heldout.parquet", _only(whole, set(parts.heldout)))
     chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
@@ -115,16 +112,15 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
     skipped = sum(findings.unusable.values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
     if skipped and (not usable or skipped > config["max_skipped_share"] * (skipped + usable)):
-        first = findings.first[0]
+        worst = findings.first[0]
         raise DataError(
-            f"{first.reason_code}: {first.message} ({skipped} of {skipped + usable} sets cannot be used: {reasons})",
-            first.where,
+            f"{worst.reason_code}: {worst.message} ({skipped} of {skipped + usable} sets cannot be used: {reasons})",
+            worst.where,
             "mend the data, or raise data.max_skipped_share",
         )
-    no_signal = [p for p in findings.first_warnings if p.reason_code in (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)]
-    count = findings.counts.warnings[Reason.ONE_RESPONSE] + findings.counts.warnings[Reason.EQUAL_SCORES]
-    if config["contrasts"] and no_signal and count >= usable:
-        first = no_signal[0]
+    first = findings.first_without_signal
+    count = sum(findings.counts.warnings[reason] for reason in _NO_SIGNAL)
+    if config["contrasts"] and first is not None and count >= usable:
         raise DataError(
             f"{first.reason_code}: {first.message} (so with all {usable} sets)",
             first.where,

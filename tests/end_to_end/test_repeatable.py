@@ -100,7 +100,7 @@ def test_after_a_kill_the_same_command_ends_with_the_same_weights(undisturbed: O
     process.send_signal(signal.SIGKILL)  # the orchestrator alone: what it started must not train on
     process.communicate(timeout=TIMEOUT_S)
     wait_until_gone(untrained.cache, 20)
-    assert not list(untrained.cache.glob("train/*/policy"))
+    assert not list(untrained.cache.glob("train/*.work/policy"))  # it was in the middle
     check_resumed(untrained.testbed(*LONGER), undisturbed)
 
 

@@ -35,8 +35,8 @@ def test_a_share_keeps_each_prompt_on_its_side_when_data_is_added() -> None:
 
 
 def test_heldout_errors() -> None:
-    with pytest.raises(ConfigError, match="not a share"):
-        split_heldout(KEYS, 1.0, 0)
+    with pytest.raises(ConfigError, match="neither a share"):
+        split_heldout(KEYS, 1.5, 0)
     with pytest.raises(ConfigError, match="cannot hold out 1000 of 1000"):
         split_heldout(KEYS, 1000, 0)
     with pytest.raises(DataError, match="exactly 3 sets without parting.*ask for 2"):
@@ -48,7 +48,7 @@ def test_fractions_are_nested() -> None:
     assert (len(quarter), len(half), len(whole)) == (250, 500, 1000)
     assert set(quarter) < set(half) < set(whole)
     assert take_fraction(KEYS, 1e-9, 1) and take_fraction(KEYS, 0.25, 2) != quarter
-    with pytest.raises(ConfigError, match="not a share"):
+    with pytest.raises(ConfigError, match="neither a share"):
         take_fraction(KEYS, 0.0, 1)
 
 
