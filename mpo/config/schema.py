@@ -134,7 +134,7 @@ class ScoreTransformConfig:
 class TestbedConfig:
     """Size of the embedded world (mpo/testbed)."""
 
-    demonstrations: int = 24000
+    demonstrations: int = 16000
     prompts: int = 500
     heldout_prompts: int = 400
     seed: int = 0
