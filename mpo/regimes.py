@@ -312,7 +312,7 @@ def _evaluate(
         **_tokenizer_config(config),
     }
     inputs = {name: train.inputs[name] for name in ("prepare", "partition", "reference") if name in train.inputs}
-    inputs["train"] = train
+    inputs |= {"train": train, "sets": inputs["prepare"].inputs["sets"]}
     if config.data.source == TESTBED and config.regime.name is not Regime.sft:
         slices["temperatures"] = list(config.evaluate.temperatures)
         slices["seed"] = seed

@@ -88,11 +88,11 @@ def rank_heldout(
     )
 
 
-def longer_wins(sets: TrainingSets, assignments: Assignments, indices: Sequence[int]) -> float:
-    """Share of the pairs S_i > S_j in which response i has more tokens, ties half: the baseline that knows no text."""
+def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, indices: Sequence[int]) -> float:
+    """Share of the pairs S_i > S_j in which response i is longer, ties half: the baseline that reads no text."""
     right, pairs = 0.0, 0
     for i in indices:
-        scores, lengths = assignments.scores(i), [len(ids) for ids in sets[i].response_ids]
+        scores, lengths = assignments.scores(i), lengths_NK[i]
         for x in range(len(scores)):
             for y in range(len(scores)):
                 if scores[x] > scores[y]:

@@ -29,12 +29,14 @@ class Bar:
 
 
 def evaluation_bars(evaluation: Mapping[str, Estimate], path: Path) -> Drawn | None:
-    """Every measure of a run beside its baselines, a panel each; None where nothing was measured.
+    """Every measure that has a baseline beside it, a panel each; None where there is none. The rest is in the table.
 
     Whiskers are standard errors.
     """
     panels = {}
     for name, estimate in evaluation.items():
+        if not estimate.baselines:
+            continue
         bars = [Bar("trained policy", estimate.value, estimate.standard_error, colour(0))]
         bars += [Bar(b.name, b.value, b.standard_error, BASELINE) for b in estimate.baselines]
         panels[_with_unit(name, estimate.unit)] = bars

@@ -54,7 +54,7 @@ def run(context: StageContext) -> None:
 
 def _sampled(before: list[ResponseSet], after: list[ResponseSet], temperature: float, seed: int) -> dict[str, Estimate]:
     found = compare(before, after, seed)
-    at = f"at temperature {temperature:g}"
+    at = f"at T={temperature:g}"
     start = found["start_true_reward"]
 
     def against(mean: Mean, unit: str, *baselines: Baseline) -> Estimate:
@@ -70,7 +70,7 @@ def _sampled(before: list[ResponseSet], after: list[ResponseSet], temperature: f
         f"response length {at}": against(
             found["length"], "words", Baseline(START, found["start_length"].value, found["start_length"].standard_error)
         ),
-        f"within-prompt standard deviation of the start {at}": against(found["within_prompt_std"], "of 10"),
+        f"start's within-prompt std {at}": against(found["within_prompt_std"], "of 10"),
     }
 
 
@@ -107,7 +107,7 @@ def _ranking(context: StageContext) -> dict[str, Estimate]:
         ranking.accuracy.count,
         (
             Baseline("before training", before),
-            Baseline("longer response wins", longer_wins(sets, assignments, indices)),
+            Baseline("longer response wins", longer_wins(_characters(context, sets), assignments, indices)),
         ),
     )
     estimates = {
@@ -119,6 +119,13 @@ def _ranking(context: StageContext) -> dict[str, Estimate]:
             ranking.kl.value, ranking.kl.standard_error, "nats a token", ranking.kl.count
         )
     return estimates
+
+
+def _characters(context: StageContext, sets: TokenizedSets) -> list[list[int]]:
+    """Length of each response's whole text, of the sets as they were before any was cut to fit."""
+    stored = read_stored_sets(context.inputs["sets"] / "heldout.parquet")
+    lengths = {one.id: [len(response.text) for response in one.responses] for one in stored}
+    return [lengths[sets[i].id] for i in range(len(sets))]
 
 
 def _sample_rows(before: list[ResponseSet], after: list[ResponseSet]) -> list[SampleRow]:
@@ -138,9 +145,7 @@ def _distributions(before: list[ResponseSet], after: list[ResponseSet], temperat
         return tuple(float(len(r.text.split())) for r in every)
 
     return [
-        Distribution(
-            f"{name} at temperature {temperature:g}", unit, {START: of(before, what), "trained policy": of(after, what)}
-        )
+        Distribution(f"{name} at T={temperature:g}", unit, {START: of(before, what), "trained policy": of(after, what)})
         for name, unit, what in (("true reward", "points of 10", "score"), ("response length", "words", "length"))
     ]
 

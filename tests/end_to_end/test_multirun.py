@@ -10,7 +10,7 @@ from tests.end_to_end.conftest import CommandLine, Outcome
 
 def test_members_of_a_multirun_are_compared(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    outcome = mpo.testbed("--multirun", "loss=dpo,mpo", "seed=0,1", f"hydra.sweep.dir={sweep}")
+    outcome = mpo("--multirun", *mpo.smallest("loss=dpo,mpo", "seed=0,1", f"hydra.sweep.dir={sweep}"))
     folders = sorted(path.parent for path in sweep.glob("*/result.json"))
     assert len(folders) == 4
     assert str(sweep / "comparison.html") in outcome.err

@@ -17,7 +17,7 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     assert sorted(first_run.folder.glob("figures/*.png"))
     assert [row["step"] for row in first_run.metrics] == [1, 2, 3, 4]
     evaluation = first_run.result["evaluation"]
-    for name in ("true reward at temperature 1", "win rate at temperature 1", "held-out ranking accuracy"):
+    for name in ("true reward at T=1", "win rate at T=1", "held-out ranking accuracy"):
         assert evaluation[name]["standard_error"] > 0, name
     assert set(first_run.planned.values()) == {"build"}
     assert list(first_run.planned) == first_run.started
@@ -96,4 +96,4 @@ def test_each_round_samples_from_the_newest_policy(first_run: Outcome, mpo: Comm
     assert str(stages["round1/train"]) in (stages["round2/reference"] / "stage.json").read_text()
     assert (outcome.folder / "policy").resolve() == stages["round2/train"] / "policy"
     names = outcome.result["evaluation"]
-    assert {"true reward at temperature 1, round 1", "true reward at temperature 1, round 2"} <= set(names)
+    assert {"true reward at T=1, round 1", "true reward at T=1, round 2"} <= set(names)
