@@ -61,7 +61,7 @@ def test_real_response_sets_train(shared_data: Path, command_lines: MakeCommandL
     outcome = mpo(*SMALL, "data.source=some.jsonl", "loss=wmpo")
     check(outcome, 8)
     baselines = {row["name"] for row in outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"]}
-    assert baselines == {"starting policy", "longer response wins"}
+    assert baselines == {"before training", "longer response wins"}
 
 
 def test_golden_losses_conform() -> None:

@@ -58,7 +58,7 @@ def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mp
     assert "reference" not in outcome.planned
     assert outcome.planned["sample"] == "cached"
     assert "kl" not in " ".join(outcome.metrics[-1])
-    assert outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"][0]["name"] == "starting policy"
+    assert outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"][0]["name"] == "before training"
 
 
 def test_supervised_fine_tuning_stands_alone(mpo: CommandLine) -> None:
