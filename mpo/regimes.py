@@ -280,13 +280,19 @@ def _round(
     if loss.needs_reference:
         how = {
             "precision": to_plain(config.train.precision),
-            "micro_batch": config.train.micro_batch,
             "mismatched": loss.needs_mismatched_kl,
             "processes": config.launcher.processes * config.launcher.nodes,
             "trust_remote_code": config.model.trust_remote_code,
         }
         reference = reference_policy.attach(
-            Stage(f"{prefix}reference", "reference", how, inputs=inputs, distributed=True)
+            Stage(
+                f"{prefix}reference",
+                "reference",
+                how,
+                settings={"micro_batch": config.train.micro_batch},
+                inputs=inputs,
+                distributed=True,
+            )
         )
     rates = config.train.round_lr
     settings = replace(config.train, lr=rates[number - 1]) if rates else config.train

@@ -78,7 +78,7 @@ def _ranking(context: StageContext) -> dict[str, Estimate]:
     config = context.config
     sets = TokenizedSets.load(context.inputs["prepare"] / "heldout")
     assignments = Assignments.load(context.inputs["partition"] / "heldout")
-    loss = build(config["loss"], Loss, config["allow_targets"], "loss")
+    loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
     indices = [i for i in range(len(sets)) if len(set(assignments.scores(i))) > 1]
     if not indices:
         return {}

@@ -21,7 +21,7 @@ def run(context: StageContext) -> None:
         DataError: no training set carries a signal.
     """
     config = context.config
-    partition = build(config["partition"], Partition, config["allow_targets"], "partition")
+    partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
     transform = ScoreTransform(**to_plain(context.section(ScoreTransformConfig, "transform")))
     facts = {}
     for split in ("train", "heldout"):
@@ -33,7 +33,7 @@ def run(context: StageContext) -> None:
         for index in range(len(sets)):
             one = sets[index]
             if config["contrasts"]:
-                scores = transform([float(score) for score in one.scores], one.id)
+                scores = transform([_known(score, one.id) for score in one.scores], one.id)
             else:  # nothing is compared, so a set without scores will do
                 scores = [0.0 if score is None else float(score) for score in one.scores]
             bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
@@ -52,3 +52,9 @@ def run(context: StageContext) -> None:
 def _draw(seed: int, set_id: str) -> int:
     """The integer that a random choice in a set is made with: by seed and id, whatever the order of the sets."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{set_id}".encode(), digest_size=8).digest(), "big")
+
+
+def _known(score: float | None, set_id: str) -> float:
+    if score is None:
+        raise DataError("a response has no score", set_id, "score it, or use loss=sft")
+    return score

@@ -27,7 +27,7 @@ def run(context: StageContext) -> None:
     config = context.config
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
-    loss = build(config["loss"], Loss, config["allow_targets"], "loss")
+    loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
     sets = TokenizedSets.load(context.inputs["prepare"] / "train")
     assignments = Assignments.load(context.inputs["partition"] / "train")
     reference = None

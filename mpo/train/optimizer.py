@@ -22,6 +22,7 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         lr=config.lr,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_eps,
+        fused=True,
     )
 
 
