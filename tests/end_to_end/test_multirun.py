@@ -16,6 +16,7 @@ def test_members_of_a_multirun_are_compared(first_run: Outcome, mpo: CommandLine
     assert str(sweep / "comparison.html") in outcome.err
     page = re.sub(r"<(script|style).*?</\1>", "", (sweep / "comparison.html").read_text(), flags=re.S)
     rows = [re.sub(r"<[^>]*>", " ", row) for row in re.findall(r"<tr.*?</tr>", page, flags=re.S)]
-    for loss in ("dpo", "mpo"):
-        mine = [row for row in rows if re.search(rf"\b{loss}\b", row)]
-        assert any("±" in row for row in mine), rows
+    for loss in ("DPO", "MPO"):
+        (over_seeds, *members) = [row.split() for row in rows if loss in row.split()]
+        assert over_seeds[1] == "2" and "±" in over_seeds, over_seeds  # its two seeds, then means and standard errors
+        assert len(members) == 2
