@@ -1,0 +1,111 @@
+"""One row with shared prompts gives the log-probs and gradients of a row for each response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from mpo.config.schema import LoraConfig
+from mpo.logprobs import attention
+from mpo.logprobs.batch import TokenBatch, collate
+from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.policy import PolicyModule
+
+VOCABULARY = 99
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, int]] = {
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 5},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
+    "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
+    "gpt_neox": {},
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    id: str
+    prompt_ids: np.ndarray
+    response_ids: list[np.ndarray]
+
+
+def ragged_batch() -> TokenBatch:
+    draw = np.random.default_rng(0)
+
+    def ids(low: int, high: int) -> np.ndarray:
+        return draw.integers(0, VOCABULARY, draw.integers(low, high)).astype(np.int32)
+
+    sets = [Tokens(str(i), ids(3, 12), [ids(1, 15) for _ in range(k)]) for i, k in enumerate((3, 1, 5))]
+    return collate(sets, [[0, 2], [0], [0, 1, 3, 4]])
+
+
+def model(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **FAMILIES[family]))
+    return lm.eval()
+
+
+def logps_and_gradients(policy: PolicyModule) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logps_BKT = policy(ragged_batch()).token_logps_BKT
+    weights_BKT = torch.randn(logps_BKT.shape, generator=torch.Generator().manual_seed(1))
+    policy.zero_grad()
+    (logps_BKT * weights_BKT).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    return logps_BKT.detach(), gradients
+
+
+def assert_same_in_both_layouts(policy: PolicyModule) -> None:
+    assert not policy.shares_prefix
+    logps_BKT, gradients = logps_and_gradients(policy)
+    policy.base.set_attn_implementation(attention.NAME)
+    assert policy.shares_prefix
+    shared_BKT, shared_gradients = logps_and_gradients(policy)
+    torch.testing.assert_close(shared_BKT, logps_BKT, rtol=1e-5, atol=1e-5)
+    assert shared_gradients.keys() == gradients.keys() and gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logps_and_gradients_of_a_family(family: str) -> None:
+    assert_same_in_both_layouts(PolicyModule(model(family)))
+
+
+@pytest.mark.parametrize("checkpointing, lora", [(True, None), (False, LoraConfig(rank=4)), (True, LoraConfig(rank=4))])
+def test_with_activation_checkpointing_and_adapters(checkpointing: bool, lora: LoraConfig | None) -> None:
+    lm = model("llama")
+    lm.enable_input_require_grads()  # adapters on a frozen model: checkpointed layers need an input with gradient
+    assert_same_in_both_layouts(make_policy(lm.train(), checkpointing, lora).train())
+
+
+def test_a_prompt_is_forwarded_once() -> None:
+    batch = ragged_batch()
+    rows = int((batch.prompt_lengths_S[batch.prompt_of_R] + batch.response_lengths_R).sum())
+    once = int(batch.prompt_lengths_S.sum() + batch.response_lengths_R.sum())
+    assert batch.tokens == once < rows
+
+
+def test_a_family_is_probed_before_it_shares() -> None:
+    lm = model("qwen2")
+    assert share_prefix(lm)
+    assert PolicyModule(lm).shares_prefix
+
+
+def test_a_family_whose_layers_mix_tokens_otherwise_keeps_its_rows() -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "falcon_h1", **{**SMALL, "num_key_value_heads": 2, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8,
+                        "mamba_d_state": 8, "mamba_n_groups": 1}
+    )  # fmt: skip
+    lm = AutoModelForCausalLM.from_config(config).eval()
+    assert not share_prefix(lm)
+    assert not PolicyModule(lm).shares_prefix
