@@ -18,5 +18,5 @@ def test_members_of_a_multirun_are_compared(first_run: Outcome, mpo: CommandLine
     rows = [re.sub(r"<[^>]*>", " ", row) for row in re.findall(r"<tr.*?</tr>", page, flags=re.S)]
     for loss in ("DPO", "MPO"):
         (over_seeds, *members) = [row.split() for row in rows if loss in row.split()]
-        assert over_seeds[1] == "2" and "±" in over_seeds, over_seeds  # its two seeds, then means and standard errors
+        assert over_seeds[3] == "2" and over_seeds[5] == "±", over_seeds  # partition, loss, its parameter, seeds, means
         assert len(members) == 2
