@@ -138,7 +138,7 @@ def _check_regime(config: RunConfig) -> None:
         if len(config.train.round_lr) != config.rounds:
             raise ConfigError(f"{len(config.train.round_lr)} learning rates for {config.rounds} rounds",
                               "train.round_lr", "give one for each round")  # fmt: skip
-    if samples(config) and not scored:
+    if samples(config) and not scored and not config.dry_run:  # a plan can be made without
         raise ConfigError(
             "sampled responses need a scorer",
             "score",
@@ -164,15 +164,20 @@ def _check_launcher(config: RunConfig) -> None:
 
 def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
     processes = config.launcher.processes * config.launcher.nodes
-    share, rest = divmod(train.global_batch, processes)
-    if rest == 0 and (share <= train.micro_batch or share % train.micro_batch == 0):
-        return  # a process whose share is below micro_batch takes it at once
+
+    def fits(size: int, micro_batch: int) -> bool:
+        share, rest = divmod(size, processes)  # a process whose share is below micro_batch takes it at once
+        return size > 0 and rest == 0 and (share <= micro_batch or share % micro_batch == 0)
+
+    if fits(train.global_batch, train.micro_batch):
+        return
     window = train.micro_batch * processes
-    below = train.global_batch // window * window
-    sizes = " or ".join(str(size) for size in (below, below + window) if size)
-    micro = [size for size in range(1, train.micro_batch) if train.global_batch % (size * processes) == 0]
+    below = next((n for n in range(train.global_batch, 0, -1) if fits(n, train.micro_batch)), None)
+    above = next(n for n in range(train.global_batch, train.global_batch + window + 1) if fits(n, train.micro_batch))
+    sizes = " or ".join(str(size) for size in (below, above) if size is not None)
+    micro = [size for size in range(1, train.micro_batch) if fits(train.global_batch, size)]
     other = f", or {key}.micro_batch={micro[-1]}" if micro else ""
-    what = f"{train.global_batch} is not a multiple of micro_batch {train.micro_batch} × {processes} processes"
+    what = f"{train.global_batch} cannot be shared out as micro-batches of {train.micro_batch} on {processes} processes"
     raise ConfigError(what, f"{key}.global_batch", f"the nearest that fit are {sizes}{other}")
 
 

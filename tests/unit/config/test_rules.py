@@ -19,8 +19,8 @@ LLAMA = "model=llama3_8b"
 
 CONFLICTS = {
     "train.micro_batch=3": ("train.global_batch", "15 or 18, or train.micro_batch=2"),
-    "launcher.processes=32 model.scratch.sft.micro_batch=1": ("train.global_batch", "the nearest that fit are 512"),
-    "launcher=eight_gpus": ("model.scratch.sft.global_batch", "model.scratch.sft.micro_batch=4"),
+    "launcher.processes=32 model.scratch.sft.micro_batch=1": ("train.global_batch", "the nearest that fit are 32"),
+    "launcher=eight_gpus train.global_batch=20": ("train.global_batch", "the nearest that fit are 16 or 24"),
     "launcher.nodes=2": ("launcher.rendezvous", "name the first machine"),
     f"{LLAMA} launcher=multi_node launcher.rendezvous=node0": ("launcher.rendezvous", "node0:29500"),
     "launcher.node_rank=1": ("launcher.node_rank", "give 0 to 0"),
@@ -35,8 +35,8 @@ CONFLICTS = {
     "rounds=3": ("rounds", "regime=iterative"),
     "train=iterative": ("train.round_lr", "regime=iterative"),
     "train=iterative regime=iterative rounds=2": ("train.round_lr", "one for each round"),
-    "score=data": ("score", "choose one"),
-    f"{LLAMA} score=function score.function=a.b": ("score", "score=data"),
+    "score=data": ("score", "score=function"),
+    f"{LLAMA} score=testbed": ("score", "score=data"),
     "score._target_=mpo.score.function.Nothing": ("score._target_", "choose one of"),
     f"{LLAMA} train.zero_stage=2 train.offload=parameters": ("train.offload", "train.zero_stage=3"),
     "train.offload=optimizer": ("train.offload", "train.zero_stage=1"),
