@@ -71,12 +71,12 @@ def histogram(distribution: Distribution, path: Path) -> Drawn | None:
             axes.stairs(shares, edges, fill=True, color=colour(index), alpha=0.18)
             axes.stairs(shares, edges, color=colour(index), linewidth=1.6, label=label)
         axes.set(
-            title=distribution.name.capitalize(),
+            title=distribution.name[:1].upper() + distribution.name[1:],
             xlabel=_with_unit(distribution.name, distribution.unit),
             ylabel="share of values",
         )
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.18), ncols=1)
-    return Drawn(path, distribution.name.capitalize())
+    return Drawn(path, distribution.name[:1].upper() + distribution.name[1:])
 
 
 def _bar_panels(panels: Mapping[str, Sequence[Bar]], path: Path, title: str, caption: str) -> Drawn | None:
