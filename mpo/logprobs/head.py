@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mpo.errors import ConfigError
 
-LOGITS_AT_ONCE = 1 << 25
-"""Largest number of logits (positions x vocabulary) that exist at a time: 128 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25}
+"""Largest number of logits (positions x vocabulary) that exist at a time, by type of device: what a CPU's cache holds
+(32 MiB in float32), what keeps a GPU busy (128 MiB)."""
 
 
 class ChunkedHead(nn.Module):
@@ -35,24 +35,84 @@ class ChunkedHead(nn.Module):
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Log-prob of each target under the softmax of its position, float32."""
-        size = max(1, LOGITS_AT_ONCE // self.weight.shape[0])
-        chunks = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
-        if torch.is_grad_enabled():
-            logps = [
-                checkpoint(self._chunk, hidden, targets, use_reentrant=False, preserve_rng_state=False)
-                for hidden, targets in chunks
-            ]
-        else:
-            logps = [self._chunk(hidden, targets) for hidden, targets in chunks]
-        return torch.cat(logps)
+        logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
+            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap
+        )
+        return logps_N
 
-    def _chunk(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        logits_NV = F.linear(hidden_ND, self.weight, self.bias).float()
-        if self.scale != 1.0:
-            logits_NV = logits_NV * self.scale
-        if self.softcap is not None:
-            logits_NV = torch.tanh(logits_NV / self.softcap) * self.softcap
-        return logits_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1) - logits_NV.logsumexp(-1)
+
+class _TargetLogps(torch.autograd.Function):
+    """Log-softmax at the targets, a chunk of positions at a time; backward computes each chunk's logits anew.
+
+    With q = softmax − target's one-hot, row by row, and g the gradient of the log-probs, hidden states get −g·(qW) and
+    the weights −qᵀ(g·hidden): the factor g never needs a pass over a row of the vocabulary.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        scale: float,
+        softcap: float | None,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N)
+        ctx.scale, ctx.softcap = scale, softcap
+        logps_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        for rows in _chunks(hidden_ND, weight_VD):
+            logits_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
+            targets_n1 = targets_N[rows].unsqueeze(-1)
+            logps_N[rows] = torch.log_softmax(logits_nV, -1).gather(-1, targets_n1).squeeze(-1)
+        return logps_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, bias_V, targets_N = ctx.saved_tensors
+        scale, softcap = ctx.scale, ctx.softcap
+        grad_N1 = grads[0].unsqueeze(-1) * -scale
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
+        for rows in _chunks(hidden_ND, weight_VD):
+            logits_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
+            q_nV = torch.softmax(logits_nV, -1)
+            q_nV[torch.arange(len(q_nV), device=q_nV.device), targets_N[rows]] -= 1.0
+            if softcap is not None:
+                q_nV *= 1.0 - (logits_nV / softcap).square_()
+            q_nV = q_nV.to(weight_VD.dtype)
+            if grad_hidden_ND is not None:
+                grad_hidden_ND[rows] = ((q_nV @ weight_VD).float() * grad_N1[rows]).to(hidden_ND.dtype)
+            if grad_weight_VD is not None:
+                scaled_nD = (hidden_ND[rows].float() * grad_N1[rows]).to(weight_VD.dtype)
+                if grad_weight_VD.dtype == weight_VD.dtype:
+                    grad_weight_VD.addmm_(q_nV.t(), scaled_nD)
+                else:
+                    grad_weight_VD += q_nV.t() @ scaled_nD
+            if grad_bias_V is not None:
+                grad_bias_V += grad_N1[rows].squeeze(-1) @ q_nV.float()
+        return (
+            grad_hidden_ND,
+            None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
+            None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> list[slice]:
+    size = max(1, LOGITS_AT_ONCE[hidden_ND.device.type] // weight_VD.shape[0])
+    return [slice(start, start + size) for start in range(0, len(hidden_ND), size)]
+
+
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    logits_NV = F.linear(hidden_ND, weight_VD, bias_V).float()
+    if scale != 1.0:
+        logits_NV = logits_NV * scale
+    return logits_NV if softcap is None else torch.tanh(logits_NV / softcap) * softcap
 
 
 def logit_extras(config: Any) -> tuple[float, float | None]:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mpo.logprobs import attention
-from mpo.logprobs.attention import SharedPrefix
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.head import ChunkedHead, logit_extras
 
@@ -42,11 +41,13 @@ class PolicyModule(nn.Module):
 
     Args:
         lm: a Hugging Face causal language model, or a peft model around one.
+        attend: back end for rows with shared prompts; default: the device's own.
     """
 
-    def __init__(self, lm: nn.Module) -> None:
+    def __init__(self, lm: nn.Module, attend: attention.Backend | None = None) -> None:
         super().__init__()
         self.lm = lm
+        self._backend = attend
         base = self.base
         self.head = ChunkedHead(base.get_output_embeddings(), *logit_extras(base.config.get_text_config()))
 
@@ -87,7 +88,7 @@ class PolicyModule(nn.Module):
             input_ids=batch.input_ids_N.unsqueeze(0),
             position_ids=batch.position_ids_N.unsqueeze(0),
             use_cache=False,
-            shared_prefix=SharedPrefix.of(batch),
+            shared_prefix=self._attend(batch),
         ).last_hidden_state
         prompts_S = batch.prompt_lengths_S
         last_S = batch.prompt_index_SP.gather(1, prompts_S[:, None] - 1).squeeze(1)
@@ -111,6 +112,10 @@ class PolicyModule(nn.Module):
             use_cache=False,
         ).last_hidden_state
         return hidden_RLD[response_M, prompts_R[response_M] + step_M - 1]
+
+    def _attend(self, batch: TokenBatch) -> attention.Attend:
+        backend = self._backend or attention.DEFAULT[batch.input_ids_N.device.type]
+        return backend(batch)
 
     @property
     def _backbone(self) -> nn.Module:

@@ -63,6 +63,12 @@ def logps_and_gradients(policy: PolicyModule) -> tuple[torch.Tensor, dict[str, t
     return logps_BKT.detach(), gradients
 
 
+BACK_ENDS: dict[str, attention.Backend] = {
+    "merged": attention.MergedAttend,
+    "dense": attention.DenseAttend,
+}
+
+
 def assert_same_in_both_layouts(policy: PolicyModule) -> None:
     assert not policy.shares_prefix
     logps_BKT, gradients = logps_and_gradients(policy)
@@ -75,9 +81,21 @@ def assert_same_in_both_layouts(policy: PolicyModule) -> None:
         torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-4, atol=2e-5, msg=name)
 
 
+@pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logps_and_gradients_of_a_family(family: str) -> None:
-    assert_same_in_both_layouts(PolicyModule(model(family)))
+def test_logps_and_gradients_of_a_family(family: str, back_end: str) -> None:
+    assert_same_in_both_layouts(PolicyModule(model(family), BACK_ENDS[back_end]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logps_of_flex_attention(family: str) -> None:
+    """Forward only: on a CPU FlexAttention has no backward (tests/gpu has it)."""
+    policy = PolicyModule(model(family), attention.FlexAttend)
+    with torch.no_grad():
+        logps_BKT = policy(ragged_batch()).token_logps_BKT
+        policy.base.set_attn_implementation(attention.NAME)
+        shared_BKT = policy(ragged_batch()).token_logps_BKT
+    torch.testing.assert_close(shared_BKT, logps_BKT, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing, lora", [(True, None), (False, LoraConfig(rank=4)), (True, LoraConfig(rank=4))])

@@ -112,7 +112,7 @@ def gradients(policy: PolicyModule, weigh: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", ["llama", "qwen2 tied", "gemma2"])
 def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = random_model(FAMILIES[family])
-    monkeypatch.setattr(head, "LOGITS_AT_ONCE", 128 * 7)  # 7 positions at a time, the last chunk smaller
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 128 * 7})  # 7 positions at a time, the last chunk smaller
     weigh = torch.linspace(-1, 1, 12).reshape(3, 4)
     chunked = gradients(make_policy(lm), weigh)
     lm.zero_grad()
@@ -123,6 +123,26 @@ def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch:
     for name, parameter in lm.named_parameters():
         scale = float(parameter.grad.abs().max())
         torch.testing.assert_close(chunked[name], parameter.grad, rtol=0.0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_head_is_log_softmax(bias: bool, scale: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 50 * 4})
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 50, bias=bias)
+    hidden_ND, targets_N, weigh_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,)), torch.randn(11)
+    leaves = [hidden_ND, *linear.parameters()]
+    logps_N = head.ChunkedHead(linear, scale, softcap)(hidden_ND, targets_N)
+    logits_NV = linear(hidden_ND) * scale
+    logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
+    expected_N = logits_NV.log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
+    torch.testing.assert_close(logps_N, expected_N)
+    actual = torch.autograd.grad((logps_N * weigh_N).sum(), leaves)
+    expected = torch.autograd.grad((expected_N * weigh_N).sum(), leaves)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4.0)], ids=["whole", "adapters"])

@@ -1,0 +1,26 @@
+"""What a back end is, and which one a device gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from mpo.logprobs.attention.flex import FlexAttend
+from mpo.logprobs.attention.merged import MergedAttend
+from mpo.logprobs.batch import TokenBatch
+
+
+class Attend(Protocol):
+    """Attention over one batch's row; what it needs to know of the batch is computed once for all layers."""
+
+    def __call__(
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included."""
+
+
+Backend = Callable[[TokenBatch], Attend]
+DEFAULT: dict[str, Backend] = {"cpu": MergedAttend, "cuda": FlexAttend}
+"""By the batch's type of device."""

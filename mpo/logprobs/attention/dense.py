@@ -1,0 +1,33 @@
+"""The reference back end: one dense mask over the row. Quadratic in its length; for comparisons."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mpo.logprobs.attention.visibility import Visibility
+from mpo.logprobs.batch import TokenBatch
+
+
+class DenseAttend:
+    """Scaled-dot-product attention under the mask [N,N] that the rule gives."""
+
+    def __init__(self, batch: TokenBatch) -> None:
+        self._visibility = Visibility.of(batch)
+
+    def __call__(
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """See :class:`mpo.logprobs.attention.backends.Attend`."""
+        at_N = torch.arange(len(query_NHD), device=query_NHD.device)
+        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
+        out = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=self._visibility.sees(at_N[:, None], at_N, window),
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out[0].transpose(0, 1)

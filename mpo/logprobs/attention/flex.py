@@ -1,0 +1,55 @@
+"""The CUDA back end: FlexAttention with a block mask, so that blocks which nobody sees are never computed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torch import Tensor, compile
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from mpo.logprobs.attention.visibility import Visibility
+from mpo.logprobs.batch import TokenBatch
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    # With static shapes every new length would be compiled anew.
+    return compile(function, dynamic=True)
+
+
+class FlexAttend:
+    """FlexAttention over the packed row; compiled on CUDA, eager elsewhere (for tests)."""
+
+    def __init__(self, batch: TokenBatch) -> None:
+        self._visibility = Visibility.of(batch)
+        self._masks: dict[int | None, BlockMask] = {}
+
+    def __call__(
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """See :class:`mpo.logprobs.attention.backends.Attend`."""
+        on_cuda = query_NHD.is_cuda
+        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
+        attend = _compiled(flex_attention) if on_cuda else flex_attention
+        out = attend(
+            query,
+            key,
+            value,
+            block_mask=self._mask(window, on_cuda),
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out[0].transpose(0, 1)  # type: ignore[no-any-return]
+
+    def _mask(self, window: int | None, on_cuda: bool) -> BlockMask:
+        if window not in self._masks:
+            visibility = self._visibility
+            tokens = len(visibility.position_N)
+
+            def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return visibility.sees(query, key, window)
+
+            create = _compiled(create_block_mask) if on_cuda else create_block_mask
+            self._masks[window] = create(rule, None, None, tokens, tokens, device=visibility.position_N.device)
+        return self._masks[window]

@@ -1,0 +1,47 @@
+"""The function that transformers calls in every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from mpo.logprobs.attention.backends import Attend
+
+NAME = "mpo_shared_prefix"
+UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
+"""Things that a family may do to its attention's logits, and that no back end does."""
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    shared_prefix: Attend | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query ``[1,H,N,D]``, key and value ``[1,G,N,D]`` to ``[1,N,H,D]``.
+
+    Without ``shared_prefix`` it is transformers' own scaled-dot-product attention.
+
+    Raises:
+        ValueError: the family changes its attention's logits in a way that no back end knows.
+    """
+    if shared_prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    for name in UNKNOWN_HERE:
+        if kwargs.get(name) is not None:
+            raise ValueError(f"attention over shared prompts knows no {name}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query_NHD, key_NGD, value_NGD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return shared_prefix(query_NHD, key_NGD, value_NGD, scale, kwargs.get("sliding_window")).unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+# The layout is known without a mask; transformers must not build a dense one over the row.
+AttentionMaskInterface.register(NAME, lambda *arguments, **named: None)
