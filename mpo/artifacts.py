@@ -110,6 +110,17 @@ class Store:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
+    def locked(self, stage: Stage) -> bool:
+        """Whether a run is building the stage, or looking whether it has to."""
+        try:
+            with open(self.path(stage).with_name(f"{self.fingerprint(stage)}.lock")) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
     def open_work(self, stage: Stage) -> Path:
         """An empty directory to build in, or the half-built one of a resumable stage."""
         work = self.work_path(stage)

@@ -13,15 +13,18 @@ from typing import Any
 
 from mpo.artifacts import Stage, Store, read_json
 from mpo.config.schema import LauncherConfig
+from mpo.errors import UserError
 from mpo.launch import USAGE_FILE, run_group, run_inline
 from mpo.report.records import StageRow
-from mpo.stages.context import PROGRESS_FILE, StageContext
+from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, StageContext
 from mpo.track.console import Console
 from mpo.track.metrics import MetricsFollower, read_metrics
 from mpo.track.progress import ProgressReader
 
 METRICS_FILE = "metrics.jsonl"
 REFRESH_S = 0.2
+FIRST_NODE_S = 300
+"""Seconds that other machines wait for the first one to take up a stage: it may still be starting, or be gone."""
 
 OnMetrics = Callable[[Stage, dict[str, Any]], None]
 
@@ -103,12 +106,21 @@ class Executor:
 
     def _follow_first_node(self, stage: Stage) -> None:
         """On another machine than the first: take part in a distributed stage, wait for any other."""
-        context_file = self.store.work_path(stage) / "stage.json"
+        context_file = self.store.work_path(stage) / CONTEXT_FILE
         joined = False
+        alive = time.monotonic()
         while not self.store.complete(stage):
-            if stage.distributed and not joined and context_file.exists():
-                run_group(self._context(stage), self.launcher, True, self.store.fingerprint(stage))
-                joined = True
+            if self.store.locked(stage):
+                alive = time.monotonic()
+                if stage.distributed and not joined and context_file.exists():
+                    run_group(self._context(stage), self.launcher, True, self.store.fingerprint(stage))
+                    joined = True
+            elif time.monotonic() - alive > FIRST_NODE_S:
+                raise UserError(
+                    f"the first machine has not begun {stage.name} for {FIRST_NODE_S} s",
+                    "launcher.node_rank",
+                    "look at what it printed; all machines need the same command and one cache_dir",
+                )
             time.sleep(REFRESH_S)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpo.artifacts import Store
-from mpo.config.files import check_disk, is_local
+from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
 from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
 from mpo.config.schema import Regime, RunConfig
 from mpo.planning import disk, memory
@@ -119,8 +119,7 @@ def _downloads(config: RunConfig) -> list[str]:
     wanted = [config.model.path, config.model.tokenizer, config.model.reference]
     if config.data.source != TESTBED:
         wanted += [config.data.source, config.data.heldout_source]
-    suffixes = (".json", ".jsonl", ".gz", ".parquet")
-    return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, suffixes)]
+    return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
 
 
 def _memory(config: RunConfig, shape: Architecture, sets: DataSize) -> str:

@@ -14,7 +14,7 @@ from mpo.config.targets import build
 from mpo.errors import ConfigError
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
-from mpo.report.records import RunReport
+from mpo.report.records import RunReport, StageRow
 from mpo.results import collect
 from mpo.score.function import FunctionScorer
 from mpo.stages.context import to_plain
@@ -47,9 +47,17 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
         return
     folder = folder.resolve()
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
-    tracked = open_run(config.logger, to_plain(config), folder, name, str(choices["regime"]))
+    first = config.launcher.node_rank == 0  # the only machine that logs and reports
+    tracked = open_run(config.logger, to_plain(config), folder, name, str(choices["regime"])) if first else NullRun()
     try:
-        report, page = _build(config, graph, store, console, tracked, folder, name, title)
+        rows = _build(config, graph, store, console, tracked)
+        if not first:
+            console.line(f"{len(rows)} stages are there; the first machine reports")
+            return
+        report = collect(config, graph, store, rows, folder, name, title)
+        from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
+
+        page = write_run_page(folder, report)
     except BaseException:
         tracked.finish(failed=True)
         raise
@@ -76,20 +84,11 @@ def _check_function(config: RunConfig) -> None:
             scorer.resolve()
 
 
-def _build(
-    config: RunConfig,
-    graph: Graph,
-    store: Store,
-    console: Console,
-    tracked: Run | NullRun,
-    folder: Path,
-    name: str,
-    title: str,
-) -> tuple[RunReport, Path]:
+def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:
+    """Every stage, in order, its metrics logged as they come."""
+
     def on_metrics(stage: Stage, record: dict[str, Any]) -> None:
-        prefix = stage.name.rpartition("/")[
-            0
-        ]  # "round2/train" logs under "round2/", the starting policy's under "start/"
+        prefix = stage.name.rpartition("/")[0]  # "round2/train" logs under "round2/", the start's under "start/"
         step = record["step"]
         numbers = {key: value for key, value in record.items() if key != "step" and value is not None}
         tracked.log({f"{prefix}/{key}" if prefix else key: value for key, value in numbers.items()}, step)
@@ -97,10 +96,7 @@ def _build(
     executor = Executor(store, config.launcher, console, on_metrics)
     for stage in graph.stages(store):
         executor.build(stage)
-    report = collect(config, graph, store, executor.rows, folder, name, title)
-    from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
-
-    return report, write_run_page(folder, report)
+    return executor.rows
 
 
 def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
@@ -109,6 +105,7 @@ def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
         numbers[key] = estimate.value
         if estimate.standard_error is not None:
             numbers[f"{key} (standard error)"] = estimate.standard_error
+    numbers |= {f"skipped: {reason}": count for reason, count in report.skipped.items()}
     tracked.summary({**numbers, "seconds": report.seconds, "commit": report.commit, "hardware": report.hardware})
     rows = [[s.prompt, s.before, s.after, s.score_before, s.score_after] for s in report.samples]
     if rows:

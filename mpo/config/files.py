@@ -10,13 +10,15 @@ from mpo.config.wording import hint
 from mpo.errors import ConfigError, DataError
 
 DATA_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")
+UNREAD_SUFFIXES = (".csv", ".tsv", ".txt", ".arrow", ".yaml", ".zip", ".zst", ".xlsx")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 GIB = 2**30
 
 
 def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
-    """Whether ``name`` means a path here, not a hub name: by its beginning, its ending, or because it exists."""
-    return name.startswith((".", "/", "~")) or name.endswith(suffixes) or Path(name).expanduser().exists()
+    """Whether ``name`` means a path here, not a hub name (``name`` or ``owner/name``): by its form, or as it exists."""
+    shaped = name.startswith((".", "/", "~")) or name.endswith(suffixes) or name.count("/") > 1
+    return shaped or Path(name).expanduser().exists()
 
 
 def check_files(config: RunConfig) -> None:
@@ -38,9 +40,11 @@ def check_files(config: RunConfig) -> None:
 
 
 def _check_data(source: str, key: str) -> None:
-    if not is_local(source, DATA_SUFFIXES) or source == "testbed":
+    if not is_local(source, DATA_SUFFIXES + UNREAD_SUFFIXES) or source == "testbed":
         return
     path = Path(source).expanduser()
+    if source.endswith(UNREAD_SUFFIXES):
+        raise DataError(f"'{path.name}' is of no known format", key, "give a .jsonl, .jsonl.gz, .json or .parquet file")
     if path.is_dir():
         raise DataError(f"'{source}' is a folder", key, "name a .jsonl, .jsonl.gz, .json or .parquet file")
     if not path.is_file():

@@ -88,6 +88,24 @@ def rank_heldout(
     )
 
 
+def token_loss(policy: PolicyModule, sets: TrainingSets, batch: int, on_progress: Callable[[int], None]) -> Mean:
+    """Mean over sets of −log π a response token, in nats: what supervised fine-tuning lowers.
+
+    Args:
+        batch: sets a forward pass.
+        on_progress: called with the number of sets done.
+    """
+    losses: list[float] = []
+    policy.eval()
+    for start in range(0, len(sets), batch):
+        part = range(start, min(start + batch, len(sets)))
+        with torch.no_grad():
+            logps = policy(collate([sets[i] for i in part]).to(policy.device))
+        losses += (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist()
+        on_progress(len(losses))
+    return mean_over_prompts(losses)
+
+
 def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, indices: Sequence[int]) -> float:
     """Share of the pairs S_i > S_j in which response i is longer, ties half: the baseline that reads no text."""
     right, pairs = 0.0, 0

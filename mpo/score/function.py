@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -50,6 +51,6 @@ class FunctionScorer:
         question = next(turn.content for turn in reversed(prompt) if turn.role == "user")
         scores = [function(question, text, **self.options) for text in texts]
         for score in scores:
-            if not isinstance(score, int | float):
-                raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a float")
+            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+                raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a finite float")
         return [float(score) for score in scores]

@@ -13,10 +13,11 @@ from mpo.data.assignments import Assignments
 from mpo.data.store import read_stored_sets
 from mpo.data.tokens import TokenizedSets
 from mpo.evaluate.estimates import Mean
-from mpo.evaluate.heldout import Ranking, longer_wins, rank_heldout
+from mpo.evaluate.heldout import Ranking, longer_wins, rank_heldout, token_loss
 from mpo.evaluate.testbed import compare
 from mpo.logprobs.devices import join_group
 from mpo.logprobs.load import load_policy
+from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.report.records import Baseline, Distribution, Estimate, SampleRow
@@ -41,7 +42,9 @@ def run(context: StageContext) -> None:
             samples = _sample_rows(before, after)
             distributions = _distributions(before, after, temperature)
     if (context.inputs["prepare"] / "heldout").exists():
-        estimates |= _ranking(context)
+        sets = TokenizedSets.load(context.inputs["prepare"] / "heldout")
+        single = all(len(sets[i].response_ids) == 1 for i in range(len(sets)))
+        estimates |= _imitation(context, sets) if single else _ranking(context, sets)
     write_json(
         context.output / EVALUATION_FILE,
         {
@@ -74,9 +77,28 @@ def _sampled(before: list[ResponseSet], after: list[ResponseSet], temperature: f
     }
 
 
-def _ranking(context: StageContext) -> dict[str, Estimate]:
+def _policy(context: StageContext, role: str) -> PolicyModule:
+    path, revision = model_source(context, role)
     config = context.config
-    sets = TokenizedSets.load(context.inputs["prepare"] / "heldout")
+    policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
+    return policy.to(join_group())
+
+
+def _imitation(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
+    """How well held-out responses are predicted, where sets hold one each and nothing can be ranked."""
+    progress, batch = context.progress(), context.config["batch"]
+
+    def loss(role: str) -> Mean:
+        return token_loss(_policy(context, role), sets, batch, lambda done: progress.update(done, len(sets), "sets"))
+
+    after, before = loss("train"), loss("before")
+    progress.close()
+    start = Baseline("before training", before.value, before.standard_error)
+    return {"held-out loss": Estimate(after.value, after.standard_error, "nats a token", after.count, (start,))}
+
+
+def _ranking(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
+    config = context.config
     assignments = Assignments.load(context.inputs["partition"] / "heldout")
     loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
     indices = [i for i in range(len(sets)) if len(set(assignments.scores(i))) > 1]
@@ -88,11 +110,8 @@ def _ranking(context: StageContext) -> dict[str, Estimate]:
     progress = context.progress()
 
     def rank(role: str, held: Reference | None) -> Ranking:
-        path, revision = model_source(context, role)
-        policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
-        policy.to(join_group())
         return rank_heldout(
-            policy, loss, sets, assignments, indices, held, config["batch"],
+            _policy(context, role), loss, sets, assignments, indices, held, config["batch"],
             lambda done: progress.update(done, len(indices), "sets"),
         )  # fmt: skip
 

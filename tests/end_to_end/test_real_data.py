@@ -64,6 +64,18 @@ def test_real_response_sets_train(shared_data: Path, command_lines: MakeCommandL
     assert baselines == {"before training", "longer response wins"}
 
 
+def test_supervised_fine_tuning_is_judged_on_held_out_responses(
+    shared_data: Path, command_lines: MakeCommandLine
+) -> None:
+    mpo: CommandLine = command_lines()
+    with gzip.open(shared_data / "alpaca_multipref.jsonl.gz", "rt") as stream:
+        (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
+    outcome = mpo(*SMALL, "data.source=some.jsonl", "regime=sft", "train.max_steps=10", "train.lr=1e-2")
+    loss = outcome.result["evaluation"]["held-out loss"]
+    assert loss["unit"] == "nats a token"
+    assert 0 < loss["value"] < loss["baselines"][0]["value"] - 0.1
+
+
 def test_golden_losses_conform() -> None:
     golden = SHARED / "golden/losses.json"
     if not golden.is_file():

@@ -29,6 +29,15 @@ def test_a_name_that_is_no_function_is_one_line(name: str) -> None:
         FunctionScorer(name)([Message("user", "q")], ["a"])
 
 
-def test_a_function_that_returns_text_is_refused() -> None:
+def as_nan(prompt: str, response: str) -> float:
+    return float("nan")
+
+
+def as_bool(prompt: str, response: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("name", ["as_text", "as_nan", "as_bool"])
+def test_a_function_that_returns_no_finite_number_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="not a number"):
-        FunctionScorer(f"{__name__}.as_text")([Message("user", "q")], ["a"])
+        FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"])

@@ -1,0 +1,39 @@
+"""Names of files and folders, told from names of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpo.config.files import DATA_SUFFIXES, check_files, is_local
+from mpo.config.schema import DataConfig, ModelConfig, RunConfig
+from mpo.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("name", ["./x", "../x", "~/x", "x.jsonl", "a/b.parquet", "runs/tuned/policy"])
+def test_paths(name: str) -> None:
+    assert is_local(name, DATA_SUFFIXES)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openbmb/UltraFeedback", "meta-llama/Llama-3.1-8B"])
+def test_hub_names(name: str) -> None:
+    assert not is_local(name, DATA_SUFFIXES)
+
+
+@pytest.mark.parametrize(("source", "told"), [("sets.csv", "no known format"), ("sets.jsonl", "no file"),
+                                              ("some/where/sets", "no file")])  # fmt: skip
+def test_a_data_file_that_cannot_be_read(source: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        check_files(RunConfig(data=DataConfig(source=source)))
+
+
+def test_a_format_that_is_not_read_though_the_file_is_there(tmp_path: Path) -> None:
+    (tmp_path / "sets.csv").write_text("prompt,chosen,rejected\n")
+    with pytest.raises(DataError, match=r"sets\.csv.*no known format"):
+        check_files(RunConfig(data=DataConfig(source=str(tmp_path / "sets.csv"))))
+
+
+def test_a_model_folder_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_files(RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path="runs/tuned/policy")))
