@@ -40,7 +40,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     console.table(rows, ["stage", "", "runs as"])
     facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, sets)}
     if config.regime.name is not Regime.sft:
-        facts["reference"] = _reference(config, objects)
+        facts["reference"] = _reference(config, objects, shape, sets)
     downloads = _downloads(config)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     if shape is not None and sets is not None:
@@ -109,10 +109,15 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     return f"{steps}{f' × {config.rounds} rounds' if config.rounds > 1 else ''}, {text}"
 
 
-def _reference(config: RunConfig, objects: Objects) -> str:
+def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, sets: DataSize | None) -> str:
     if not objects.loss.needs_reference:
         return "none: the loss needs none, so no reference forward is run"
-    return config.model.reference or ("each round's starting policy" if config.rounds > 1 else "the starting policy")
+    start = "each round's starting policy" if config.rounds > 1 else "the starting policy"
+    text = config.model.reference or start
+    if shape is None or sets is None:
+        return text
+    tokens = memory.micro_batch_tokens(config.train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    return f"{text}, about {size(memory.reference_memory(shape, config.train.precision, tokens))} a process"
 
 
 def _downloads(config: RunConfig) -> list[str]:

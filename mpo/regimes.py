@@ -111,7 +111,7 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
     if data.source == TESTBED:
         world = to_plain(data.testbed)
         prompts = {
-            "prompts": world["prompts"] * rounds,
+            "prompts": max(1, int(world["prompts"] * data.fraction)) * rounds,
             "heldout_prompts": world["heldout_prompts"],
             "seed": world["seed"],
         }

@@ -51,6 +51,7 @@ def check(config: RunConfig) -> Partition:
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     _check_responses(config, partition)
     check_files(config)
+    _check_testbed(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
         build(config.score, object, config.allow_targets, "score")
     return partition
@@ -108,6 +109,17 @@ def _check_model(config: RunConfig) -> None:
     if scratch.tokenizer == TESTBED and config.data.source != TESTBED:
         what = f"the testbed's tokenizer knows its 111 words only, not those of '{config.data.source}'"
         raise ConfigError(what, "model.scratch.tokenizer", "choose model=small, or data=testbed")
+
+
+def _check_testbed(config: RunConfig) -> None:
+    data = config.data
+    if data.source != TESTBED:
+        return
+    for key, value in (("limit", data.limit), ("heldout_source", data.heldout_source),
+                       ("heldout_split", data.heldout_split)):  # fmt: skip
+        if value is not None:
+            raise ConfigError("the testbed makes its own prompts", f"data.{key}",
+                              "set data.testbed.prompts and data.testbed.heldout_prompts")  # fmt: skip
 
 
 def _check_lengths(config: RunConfig) -> None:

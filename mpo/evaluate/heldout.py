@@ -9,11 +9,11 @@ import torch
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts
 from mpo.logprobs.batch import collate
+from mpo.logprobs.inputs import Assignments, TrainingSets, reference_tokens
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs
 from mpo.losses.metrics import k3
-from mpo.train.inputs import Assignments, TrainingSets, reference_tokens
 
 
 @dataclass(frozen=True)

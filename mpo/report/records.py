@@ -47,7 +47,6 @@ class StageRow:
     seconds: float
     peak_memory_bytes: int | None = None
     path: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from mpo.artifacts import write_json
 from mpo.config.schema import ScoreTransformConfig
@@ -22,14 +23,15 @@ def run(context: StageContext) -> None:
     """
     config = context.config
     partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
-    transform = ScoreTransform(**to_plain(context.section(ScoreTransformConfig, "transform")))
+    noisy = ScoreTransform(**to_plain(context.section(ScoreTransformConfig, "transform")))
+    clean = replace(noisy, noise_sigma=0.0)  # noise is what training has to bear, not what it is judged by
     facts = {}
     for split in ("train", "heldout"):
         folder = context.inputs["prepare"] / split
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
-        rows = []
+        transform, rows = noisy if split == "train" else clean, []
         for index in range(len(sets)):
             one = sets[index]
             if config["contrasts"]:

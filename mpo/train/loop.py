@@ -10,13 +10,13 @@ from typing import Any
 
 from mpo.config.schema import Precision, TrainConfig
 from mpo.errors import DataError
+from mpo.logprobs.inputs import Assignments, TrainingSets
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import Checkpoints, Position, fingerprint
 from mpo.train.engine import Engine
-from mpo.train.inputs import Assignments, TrainingSets
 from mpo.train.metrics import MetricsLog, Sums, peak_memory
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_closed_form, check_gradient, check_loss, run_window

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mpo.errors import DataError, UserError
 from mpo.logprobs.batch import collate
+from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.batches import micro_batches
 from mpo.train.engine import Engine
-from mpo.train.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
 from mpo.train.metrics import Sums, add_metrics
 
 NAMED = 5

@@ -33,6 +33,7 @@ CONFLICTS = {
     f"{LLAMA} data=ultrachat_200k": ("loss", "regime=sft"),
     "regime=sft loss=dpo": ("loss", "another regime"),
     "rounds=3": ("rounds", "regime=iterative"),
+    "data.limit=3": ("data.limit", "data.testbed.prompts"),
     "train=iterative": ("train.round_lr", "regime=iterative"),
     "train=iterative regime=iterative rounds=2": ("train.round_lr", "one for each round"),
     "score=data": ("score", "score=function"),
