@@ -250,7 +250,7 @@ def _allowed(node: Mapping[str, Any], config: RunConfig) -> list[str]:
 def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainConfig, seed: int) -> Stage:
     plain = to_plain(train)
     del plain["round_lr"]  # a round's own rate is its lr by now
-    settings = {key: plain.pop(key) for key in ("checkpoint_every", "keep_checkpoints")}
+    settings = {key: plain.pop(key) for key in ("checkpoint_every", "keep_checkpoints", "micro_tokens")}
     slices = {
         "loss": dict(loss),
         "train": plain,

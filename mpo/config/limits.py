@@ -47,6 +47,7 @@ TRAIN = {
     "max_steps": COUNT,
     "global_batch": COUNT,
     "micro_batch": COUNT,
+    "micro_tokens": COUNT,
     "weight_decay": NOT_NEGATIVE,
     "adam_beta1": BELOW_ONE,
     "adam_beta2": BELOW_ONE,

@@ -76,6 +76,7 @@ class TrainConfig:
     max_steps: int | None = None  # stop early; the schedule still spans this number where it is set
     global_batch: int = 128  # sets an optimizer step, over all processes and accumulated micro-batches
     micro_batch: int = 2  # sets a process forwards at once
+    micro_tokens: int = 16384  # and tokens; a set above that is forwarded in pieces
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999

@@ -123,5 +123,6 @@ def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
 
 
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
-    """Tokens that a process forwards at once: a row for each response, its prompt repeated."""
-    return train.micro_batch * responses * (prompt_tokens + response_tokens)
+    """Tokens that a process forwards at once: sets with their prompt once, within the budget; at least one response."""
+    wanted = train.micro_batch * (prompt_tokens + responses * response_tokens)
+    return max(min(wanted, train.micro_tokens), prompt_tokens + response_tokens)

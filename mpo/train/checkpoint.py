@@ -21,7 +21,7 @@ from mpo.losses import Loss
 from mpo.train.engine import Engine
 
 STATE = "state.json"
-FREE = frozenset({"keep_checkpoints", "checkpoint_every"})
+FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens"})
 """Settings that may change between a checkpoint and its continuation."""
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mpo.errors import DataError, UserError
-from mpo.logprobs.batch import collate
+from mpo.logprobs.batch import TokenBatch, collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
+from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.batches import micro_batches
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
+from mpo.train.packing import SetSize, shares
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
@@ -31,6 +34,13 @@ class Problem:
     assignments: Assignments
     reference: Reference | None
     micro_batch: int
+    micro_tokens: int
+
+    def size(self, i: int) -> SetSize:
+        """Tokens of set ``i`` that are forwarded."""
+        one = self.sets[i]
+        kept = {k: len(one.response_ids[k]) for k, which in enumerate(self.assignments.bins(i)) if which >= 0}
+        return SetSize(len(one.prompt_ids), kept)
 
 
 def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool) -> list[str]:
@@ -54,24 +64,75 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
     kept = _kept(loss, assignments, batch)
     if kept == 0:
         raise DataError("no set of a global batch carries signal", sets[batch[0]].id, "use a larger train.global_batch")
-    parts = micro_batches(batch, problem.micro_batch, engine.rank, engine.world_size)
-    drift = _mismatched_log_ratio(engine, problem, parts) if loss.needs_mismatched_kl else None
+    drift = _mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
+    sizes = {i: problem.size(i) for i in batch}
+    share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
     broken: list[str] = []
-    for number, part in enumerate(parts):
-        engine.accumulate(last=number == len(parts) - 1)
-        tokens = token_batch(sets, assignments, part)
-        logps = engine(tokens)
+
+    def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
+        """The share of the loss that the sets ``part`` have, with its metrics added up."""
         inputs = loss_inputs(logps, assignments, part, problem.reference, drift)
         output = loss(inputs)
-        # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
-        engine.backward(output.loss_B.sum() / kept + 0.0 * logps.token_logps_BKT.sum())
         with torch.no_grad():
             _account(sums, problem, part, inputs, output, compare)
-            sums.add("tokens", tokens.tokens if part else 0)
+            sums.add("tokens", sum(sizes[i].tokens for i in part))
             bad = (~output.loss_B.isfinite() & output.keep_B).tolist()
-        broken += [sets[i].id for i, is_bad in zip(part, bad, strict=False) if is_bad]
+        broken.extend(sets[i].id for i, is_bad in zip(part, bad, strict=False) if is_bad)
+        return output.loss_B.sum() / kept
+
+    for number, part in enumerate(share.whole):
+        engine.accumulate(last=number == len(share.whole) - 1 and not share.pieces)
+        logps = engine(token_batch(sets, assignments, part))
+        # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
+        engine.backward(learn(part, logps) + 0.0 * logps.token_logps_BKT.sum())
+    _learn_in_pieces(engine, problem, share.pieces, learn)
     sums.add("broken", len(broken))
     return broken
+
+
+def _learn_in_pieces(
+    engine: Engine,
+    problem: Problem,
+    pieces: Sequence[tuple[int, list[int]] | None],
+    learn: Callable[[Sequence[int], ResponseLogps], Tensor],
+) -> None:
+    """Forward and backward of sets that are too large to be forwarded at once, in memory for one piece.
+
+    First every piece without gradient; then the loss of the joined log-probs and its gradient with respect to them;
+    then every piece again, its backward fed with that gradient. Exact, for one more forward.
+    """
+    batches = [_piece_batch(problem, piece) for piece in pieces]
+    seen: dict[int, ResponseLogps] = {}
+    for piece, batch in zip(pieces, batches, strict=True):
+        with torch.no_grad():
+            logps = engine(batch)
+        if piece is not None:
+            seen[piece[0]] = logps if piece[0] not in seen else _joined(seen[piece[0]], logps)
+    gradients: dict[int, Tensor] = {}
+    for i, logps in seen.items():
+        leaf = logps.token_logps_BKT.detach().requires_grad_()
+        (gradients[i],) = torch.autograd.grad(learn([i], ResponseLogps(leaf, logps.token_mask_BKT)), leaf)
+    for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True)):
+        engine.accumulate(last=number == len(pieces) - 1)
+        values_1KT = engine(batch).token_logps_BKT
+        gradient_1KT = 0.0 if piece is None else gradients[piece[0]][..., : values_1KT.shape[-1]]
+        engine.backward((values_1KT * gradient_1KT).sum())
+
+
+def _piece_batch(problem: Problem, piece: tuple[int, list[int]] | None) -> TokenBatch:
+    return collate([]) if piece is None else collate([problem.sets[piece[0]]], [piece[1]])
+
+
+def _joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:
+    """Log-probs of two pieces of one set, each response in one of them."""
+    steps = max(one.token_mask_BKT.shape[-1], other.token_mask_BKT.shape[-1])
+
+    def long(values_1KT: Tensor) -> Tensor:
+        return functional.pad(values_1KT, (0, steps - values_1KT.shape[-1]))
+
+    return ResponseLogps(
+        long(one.token_logps_BKT) + long(other.token_logps_BKT), long(one.token_mask_BKT) | long(other.token_mask_BKT)
+    )
 
 
 def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], broken: list[str], step: int) -> None:
@@ -128,8 +189,9 @@ def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
     return int(loss.keep(marks.scores_BK, marks.bins_BK, marks.mask_BK).sum())
 
 
-def _mismatched_log_ratio(engine: Engine, problem: Problem, parts: Sequence[Sequence[int]]) -> Tensor:
+def _mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int]) -> Tensor:
     """Mean of log π_θ − log π_ref over the global batch's mismatched pairs (arXiv 2402.01306), without gradient."""
+    parts = micro_batches(batch, problem.micro_batch, engine.rank, engine.world_size)
     reference = problem.reference
     if reference is None or reference.mismatched is None:
         raise ValueError("this loss needs a reference with mismatched pairs")

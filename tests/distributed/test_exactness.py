@@ -17,6 +17,8 @@ from tests.distributed.world import TokenSets, curve, spawn, weights
 
 GRID = list(itertools.product((0, 1, 2, 3), (1, 4)))
 QUICK = [(0, 4), (2, 1), (3, 4)]
+IN_PIECES = {"micro_tokens": 18}
+"""Most sets hold more tokens, up to 53: they are forwarded in pieces, the others whole."""
 
 
 def job(out: Path, stage: int, micro: int, **more: Any) -> dict[str, Any]:
@@ -47,8 +49,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Quick runs at world size 1 and 2."""
     folder = tmp_path_factory.mktemp("trained")
     quick = [job(folder / f"1-{stage}-{micro}", stage, micro) for stage, micro in QUICK]
+    quick += [job(folder / "1-rows", 0, 4, rows=True), job(folder / "1-pieces", 0, 4, config=IN_PIECES)]
     assert spawn([*quick, job(folder / "again", 0, 4)]) == [0]
     both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]
+    both += [job(folder / f"2-{stage}-pieces", stage, 4, config=IN_PIECES) for stage in (0, 3)]
     assert spawn([*both, *paths_through_losses(folder)], 2) == [0, 0]
     return folder
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
-from mpo.logprobs.load import make_policy
+from mpo.logprobs.load import make_policy, share_prefix
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import LOSSES, Loss
@@ -79,8 +79,10 @@ class Marks:
         return self._bins[i]
 
 
-def tiny_policy(lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32) -> PolicyModule:
-    """A Llama of two layers, the same at every call."""
+def tiny_policy(
+    lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32, rows: bool = False
+) -> PolicyModule:
+    """A Llama of two layers, the same at every call; ``rows``: with a row for each response."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -94,14 +96,15 @@ def tiny_policy(lora: bool = False, checkpointing: bool = False, dtype: torch.dt
         eos_token_id=2,
     )
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    assert rows or share_prefix(lm)
     return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None)
 
 
 def run_job(job: dict[str, Any]) -> None:
     """Train as ``job`` says and export.
 
-    Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora; stop_at and kill_at (step whose end sends
-    the signal), shift_reference (nats added to each token), break_set (whose reference becomes nan).
+    Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora, rows; stop_at and kill_at (step whose end
+    sends the signal), shift_reference (nats added to each token), break_set (whose reference becomes nan).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -112,7 +115,7 @@ def run_job(job: dict[str, Any]) -> None:
     loss = LOSSES[job.get("loss", "mpo")](**job.get("loss_fields", {}))
     sets = TokenSets(job.get("sets", 24))
     dtype = torch.bfloat16 if config.precision is Precision.bf16 else torch.float32
-    policy = tiny_policy(lora, config.activation_checkpointing, dtype)
+    policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")))
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     init_process_group()
     reference = None

@@ -59,7 +59,9 @@ def test_each_stage_needs_less_than_the_one_before() -> None:
 
 def test_the_papers_setting_fits_its_gpus() -> None:
     tokens = micro_batch_tokens(PAPER, 180, 280, 4)
-    assert tokens == 2 * 4 * 460
+    assert tokens == 2 * (180 + 4 * 280)
+    assert micro_batch_tokens(replace(PAPER, micro_tokens=1000), 180, 280, 4) == 1000
+    assert micro_batch_tokens(replace(PAPER, micro_tokens=100), 180, 280, 4) == 460
     assert training_memory(LLAMA3_8B, PAPER, 8, tokens).device < 40 * 2**30
     assert training_memory(LLAMA3_8B, PAPER, 1, tokens).device > 80 * 2**30
 

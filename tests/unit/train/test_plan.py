@@ -19,6 +19,7 @@ from mpo.train.checkpoint import fingerprint
 from mpo.train.engine import deepspeed_config, zero_stage
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
+from mpo.train.packing import SetSize, shares
 from tests.distributed.world import tiny_policy
 
 
@@ -47,6 +48,37 @@ def test_shares_cover_a_batch_in_equally_many_micro_batches(count: int, micro: i
     everything = Counter(i for of_rank in parts for part in of_rank for i in part)
     assert everything == Counter(range(count))
     assert all(len(part) <= micro for of_rank in parts for part in of_rank)
+
+
+SIZES = st.lists(
+    st.tuples(st.integers(1, 9), st.lists(st.integers(1, 20), min_size=0, max_size=6)), min_size=1, max_size=20
+)
+
+
+@given(SIZES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))
+def test_shares_hold_every_response_once_within_the_budget(
+    drawn: list[tuple[int, list[int]]], micro: int, budget: int, world_size: int
+) -> None:
+    sizes = {i: SetSize(prompt, dict(enumerate(responses))) for i, (prompt, responses) in enumerate(drawn)}
+    of_ranks = shares(list(sizes), sizes, micro, budget, world_size)
+    assert len({(len(share.whole), len(share.pieces)) for share in of_ranks}) == 1
+    seen: Counter[tuple[int, int]] = Counter()
+    for share in of_ranks:
+        for part in share.whole:
+            assert len(part) <= micro and sum(sizes[i].tokens for i in part) <= budget
+            seen.update((i, k) for i in part for k in sizes[i].responses)
+        for i, responses in filter(None, share.pieces):
+            assert sizes[i].tokens > budget
+            tokens = sizes[i].prompt + sum(sizes[i].responses[k] for k in responses)
+            assert tokens <= budget or len(responses) == 1
+            seen.update((i, k) for k in responses)
+    assert seen == Counter({(i, k): 1 for i, size in sizes.items() for k in size.responses})
+    load = [
+        sum(sizes[i].tokens for part in share.whole for i in part)
+        + sum(sizes[i].tokens for i in {piece[0] for piece in share.pieces if piece})
+        for share in of_ranks
+    ]
+    assert max(load) - min(load) <= max(size.tokens for size in sizes.values())
 
 
 def test_vectors_do_not_decay() -> None:
