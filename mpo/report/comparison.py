@@ -112,7 +112,8 @@ def _over_runs(runs: Sequence[RunReport]) -> dict[str, Estimate]:
         if len(values) > 1:
             variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
             error = math.sqrt(variance / len(values))
-        means[name] = Estimate(mean, error, estimates[0].unit, count=len(values))
+        baselines = tuple(b for b in estimates[0].baselines if all(b in other.baselines for other in estimates))
+        means[name] = Estimate(mean, error, estimates[0].unit, len(values), baselines)
     return means
 
 
@@ -149,13 +150,24 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 
 def _labels(groups: Sequence[tuple[str, ...]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
-    """A short name for each group: values of the keys that it has, with the key's name unless it is a class."""
+    """A short name for each group: its values of as few keys as tell the groups apart, the loss before all others.
+
+    A value stands with its key's name unless it is a class.
+    """
+    order = sorted(range(len(keys)), key=lambda place: not keys[place].startswith("loss."))
+    chosen: list[int] = []
+    told = 1
+    for place in order:
+        distinct = len({tuple(values[other] for other in (*chosen, place)) for values in groups})
+        if distinct > told:
+            chosen.append(place)
+            told = distinct
     labels = {}
     for values in groups:
         parts = [
-            value if key.endswith("_target_") else f"{_short(key, keys)} {value}"
-            for key, value in zip(keys, values, strict=True)
-            if value != ABSENT
+            values[place] if keys[place].endswith("_target_") else f"{_short(keys[place], keys)} {values[place]}"
+            for place in chosen
+            if values[place] != ABSENT
         ]
         labels[values] = ", ".join(parts) or "all runs"
     return labels

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpo.report.curves import Drawn
-from mpo.report.records import Distribution, Estimate
+from mpo.report.records import Baseline, Distribution, Estimate
 from mpo.report.style import BASELINE, colour, figure
 from mpo.track.units import number
 
@@ -44,12 +44,19 @@ def evaluation_bars(evaluation: Mapping[str, Estimate], path: Path) -> Drawn | N
 
 
 def comparison_bars(evaluations: Mapping[str, Mapping[str, Estimate]], path: Path, caption: str) -> Drawn | None:
-    """Every measure, a panel each, with a bar for each entry of ``evaluations`` (label → measures)."""
+    """Every measure, a panel each, with a bar for each entry of ``evaluations`` (label → measures).
+
+    Baselines that all entries share have bars of their own.
+    """
     panels: dict[str, list[Bar]] = {}
+    shared: dict[str, list[Baseline]] = {}
     for index, (label, evaluation) in enumerate(evaluations.items()):
         for name, estimate in evaluation.items():
-            bar = Bar(label, estimate.value, estimate.standard_error, colour(index))
-            panels.setdefault(_with_unit(name, estimate.unit), []).append(bar)
+            panel = _with_unit(name, estimate.unit)
+            panels.setdefault(panel, []).append(Bar(label, estimate.value, estimate.standard_error, colour(index)))
+            shared[panel] = [b for b in estimate.baselines if b in shared.get(panel, estimate.baselines)]
+    for panel, baselines in shared.items():
+        panels[panel] += [Bar(b.name, b.value, b.standard_error, BASELINE) for b in baselines]
     return _bar_panels(panels, path, "Evaluation", caption)
 
 

@@ -95,7 +95,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             stages=(
                 StageRow("data", True, 0.0, 310 * 2**20, "cache/data/aa11"),
                 StageRow("sample", False, 3.4, 900 * 2**20, "cache/sample/bb22"),
-                StageRow("train", False, 128.0, int(1.6 * 2**30), "cache/train/cc33", "2 epochs"),
+                StageRow("train", False, 128.0, int(1.6 * 2**30), "cache/train/cc33"),
             ),
             metrics_paths=tuple(paths),
             evaluation={

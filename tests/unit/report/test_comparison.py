@@ -37,6 +37,21 @@ def test_groups_have_the_mean_and_standard_error_over_seeds(runs: list[RunReport
     assert dpo.evaluation["true reward"].standard_error == 0.05
 
 
+def test_a_label_has_no_more_keys_than_tell_groups_apart(runs: list[RunReport]) -> None:
+    one, other = (
+        dataclasses.replace(run, config={**run.config, "partition": {"_target_": f"mpo.partition.{side}"}})
+        for run, side in ((runs[0], "Mean"), (runs[3], "BestVsWorst"))
+    )
+    keys = differing_keys([one.config, other.config])
+    assert keys == ("loss._target_", "partition._target_")
+    assert [group.label for group in group_over_seeds([one, other], keys)] == ["MPO", "DPO"]
+
+
+def test_baselines_that_all_seeds_share_stay(runs: list[RunReport]) -> None:
+    mpo, _ = group_over_seeds(runs, ("loss._target_",))
+    assert mpo.evaluation["true reward"].baselines == runs[0].evaluation["true reward"].baselines != ()
+
+
 def test_a_run_that_lacks_a_measure_is_not_counted_in_its_mean(runs: list[RunReport]) -> None:
     fewer = dataclasses.replace(runs[0], evaluation={"win rate": runs[0].evaluation["win rate"]})
     (group,) = group_over_seeds([fewer, *runs[1:3]], ())

@@ -72,7 +72,7 @@ def test_text_from_data_stays_text(make_run: MakeRun, tmp_path: Path) -> None:
         skipped={ATTACK: 1},
         data_facts={ATTACK: ATTACK},
         evaluation={ATTACK: run.evaluation["win rate"]},
-        stages=(dataclasses.replace(run.stages[1], name=ATTACK, path=ATTACK, note=ATTACK),),
+        stages=(dataclasses.replace(run.stages[1], name=ATTACK, path=ATTACK),),
     )
     tags = Tags(write_run_page(tmp_path, attacked).read_text(encoding="utf-8"))
     assert "script" not in tags.tags
