@@ -108,6 +108,9 @@ def _learn_in_pieces(
             logps = engine(batch)
         if piece is not None:
             seen[piece[0]] = logps if piece[0] not in seen else _joined(seen[piece[0]], logps)
+    if pieces and not seen:  # every process adds up the same metrics, one without a piece nothing to them
+        with torch.no_grad():
+            learn([], logps)
     gradients: dict[int, Tensor] = {}
     for i, logps in seen.items():
         leaf = logps.token_logps_BKT.detach().requires_grad_()
