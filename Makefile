@@ -43,10 +43,10 @@ format: $(READY)  ## let the linter mend what it can
 	$(BIN)/ruff format .
 
 test: $(READY)  ## the test suite without the slow and GPU tests
-	$(RUN) pytest -m 'not slow and not gpu'
+	CUDA_VISIBLE_DEVICES= $(RUN) pytest -m 'not slow and not gpu'
 
 test-slow: $(READY)  ## the tests that take minutes
-	$(RUN) pytest -m slow
+	CUDA_VISIBLE_DEVICES= $(RUN) pytest -m slow
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(RUN) pytest -m gpu

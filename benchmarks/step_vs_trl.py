@@ -91,7 +91,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         reference_folder = Path(folder) / "reference"
         reference_folder.mkdir()
-        compute_reference(policy, sets, reference_folder, arguments.micro_batch, 0, 1)
+        compute_reference(policy, sets, reference_folder, arguments.micro_batch, 16384, 0, 1)
         reference = Reference.load(reference_folder, sets)
         seconds: list[float] = []
         tokens: list[float] = []

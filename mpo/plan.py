@@ -9,6 +9,7 @@ from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
 from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
 from mpo.config.schema import Regime, RunConfig
 from mpo.planning import disk, memory
+from mpo.planning.forecast import Forecast, forecast
 from mpo.planning.sizes import (
     Architecture,
     DataSize,
@@ -20,13 +21,14 @@ from mpo.planning.sizes import (
 )
 from mpo.regimes import Graph
 from mpo.track.console import Console
+from mpo.track.units import duration, number, step_duration
 from mpo.track.units import memory as size
 
 NOTHING_READ = DataSize(0, 0, 0, 0)
 
 
-def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> None:
-    """Print the plan.
+def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> Forecast | None:
+    """Print the plan; returns what it says of the training's time and memory, where the sizes are known.
 
     Raises:
         ConfigError: the cache's disk has no room for what the run would write.
@@ -43,8 +45,11 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         facts["reference"] = _reference(config, objects, shape, sets)
     downloads = _downloads(config)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
+    expected = None
     if shape is not None and sets is not None:
-        facts["memory"] = _memory(config, shape, sets)
+        expected = forecast(config, shape, sets, store.root)
+        facts["memory"] = _memory(config, expected.memory, shape, sets)
+        facts["time"] = _time(config, expected, sets)
     if shape is not None:
         needed = disk.run_disk(
             shape,
@@ -62,6 +67,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     facts["cache"] = str(Path(config.cache_dir).expanduser())
     console.summary("plan", facts)
     console.line("")
+    return expected
 
 
 def _shape(config: RunConfig) -> Architecture | None:
@@ -127,11 +133,16 @@ def _downloads(config: RunConfig) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
 
 
-def _memory(config: RunConfig, shape: Architecture, sets: DataSize) -> str:
+def _time(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
+    total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
+    arithmetic = f"{number(expected.work.flops / 1e12)} TFLOP a step and process"
+    return f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
+
+
+def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
     tokens = memory.micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    chosen = memory.training_memory(shape, train, group, tokens)
     others = [m for m in memory.stages(shape, train, group, tokens) if m.stage != chosen.stage]
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""

@@ -281,7 +281,6 @@ def _round(
         how = {
             "precision": to_plain(config.train.precision),
             "mismatched": loss.needs_mismatched_kl,
-            "processes": config.launcher.processes * config.launcher.nodes,
             "trust_remote_code": config.model.trust_remote_code,
         }
         reference = reference_policy.attach(
@@ -289,7 +288,7 @@ def _round(
                 f"{prefix}reference",
                 "reference",
                 how,
-                settings={"micro_batch": config.train.micro_batch},
+                settings={"micro_batch": config.train.micro_batch, "micro_tokens": config.train.micro_tokens},
                 inputs=inputs,
                 distributed=True,
             )
@@ -335,5 +334,6 @@ def _evaluate(
                     Stage(f"{name}/score", "score", {"scorer": TRUE_REWARD, "allow_targets": []}, inline=True),
                     inputs={"sets": sample},
                 )
-    stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings={"batch": config.evaluate.batch}, inputs=inputs)
+    settings = {"batch": config.evaluate.batch, "micro_tokens": config.train.micro_tokens}
+    stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings=settings, inputs=inputs)
     return before.attach(stage, "before")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import shutil
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,22 @@ from mpo import provenance
 from mpo.artifacts import Store, read_json
 from mpo.config.schema import RunConfig
 from mpo.execute import METRICS_FILE
+from mpo.planning.forecast import Forecast
 from mpo.regimes import Graph
-from mpo.report.records import Baseline, Distribution, Estimate, RunReport, SampleRow, StageRow
+from mpo.report.records import Baseline, Distribution, Estimate, Planned, RunReport, SampleRow, StageRow
 from mpo.stages.context import EVALUATION_FILE, SUMMARY_FILE, to_plain
+from mpo.track.metrics import read_metrics
 
 
 def collect(
-    config: RunConfig, graph: Graph, store: Store, rows: Sequence[StageRow], folder: Path, name: str, title: str
+    config: RunConfig,
+    graph: Graph,
+    store: Store,
+    rows: Sequence[StageRow],
+    forecast: Forecast | None,
+    folder: Path,
+    name: str,
+    title: str,
 ) -> RunReport:
     """The run's record, saved in ``folder`` with copies of its metrics and a link to the trained policy."""
     evaluations = [read_json(store.path(one.evaluate) / EVALUATION_FILE) for one in graph.rounds]
@@ -50,18 +60,34 @@ def collect(
         command=provenance.command(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         stages=tuple(rows),
+        planned=_planned(forecast, graph, store, rows),
         metrics_paths=tuple(metrics_paths),
         evaluation=estimates,
         distributions=tuple(
             Distribution(row["name"], row["unit"], {key: tuple(values) for key, values in row["series"].items()})
             for row in evaluations[-1]["distributions"]
         ),
-        data_facts=_facts(graph, store),
+        data_facts=_facts(graph, store, rows),
         skipped=_skipped(graph, store),
         samples=tuple(SampleRow(**row) for row in evaluations[-1]["samples"]),
     )
     report.save()
     return report
+
+
+def _planned(forecast: Forecast | None, graph: Graph, store: Store, rows: Sequence[StageRow]) -> tuple[Planned, ...]:
+    """The last training's forecast beside what it took, if it ran now: another machine may have built a cached one."""
+    train = graph.rounds[-1].train
+    built = [row for row in rows if row.path == str(store.path(train)) and not row.cached]
+    if forecast is None or not built or built[0].peak_memory_bytes is None:
+        return ()
+    summary = read_json(store.path(train) / SUMMARY_FILE)
+    steps = [row["step_seconds"] for row in read_metrics(store.path(train) / METRICS_FILE)]
+    taken = built[0].peak_memory_bytes - summary["memory_before_bytes"]
+    return (
+        Planned("a training step", "seconds", forecast.seconds, statistics.median(steps)),
+        Planned("memory of a process", "bytes", forecast.memory.device, taken),
+    )
 
 
 def _estimate(row: dict[str, Any]) -> Estimate:
@@ -80,7 +106,7 @@ def _devices(graph: Graph, store: Store) -> list[str]:
     return [device] if device else []
 
 
-def _facts(graph: Graph, store: Store) -> dict[str, str | int | float]:
+def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, str | int | float]:
     """Sizes of what was trained on, over all rounds."""
     facts: dict[str, str | int | float] = {}
     data = read_json(store.path(graph.data) / SUMMARY_FILE)
@@ -95,6 +121,13 @@ def _facts(graph: Graph, store: Store) -> dict[str, str | int | float]:
                     facts[label] = facts.get(label, 0) + value  # type: ignore[operator]
             label = f"{split}: sets with a signal"
             facts[label] = facts.get(label, 0) + partition[split]["usable"]
+    references = [one.reference for one in graph.rounds if one.reference is not None]
+    if references:
+        built = {row.path for row in rows if not row.cached}
+        forwarded = [read_json(store.path(one) / SUMMARY_FILE) for one in references if str(store.path(one)) in built]
+        facts["reference: sets forwarded by this run"] = sum(
+            split["sets"] for summary in forwarded for split in summary.values()
+        )
     return facts
 
 

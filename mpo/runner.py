@@ -42,7 +42,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
 
     store = Store(_cache_folder(config))
     graph = compose(config, objects.loss)
-    show_plan(console, config, graph, store, objects)
+    forecast = show_plan(console, config, graph, store, objects)
     if config.dry_run:
         return
     folder = folder.resolve()
@@ -54,7 +54,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
         if not first:
             console.line(f"{len(rows)} stages are there; the first machine reports")
             return
-        report = collect(config, graph, store, rows, folder, name, title)
+        report = collect(config, graph, store, rows, forecast, folder, name, title)
         from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
 
         page = write_run_page(folder, report)
@@ -122,6 +122,8 @@ def _close(console: Console, report: RunReport, page: Path, graph: Graph, store:
         against = "".join(f"  ({base.name} {base.value:.3f})" for base in estimate.baselines)
         facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
     scale = "  [micro-scale testbed]" if report.micro_scale else ""
+    for planned in report.planned:
+        facts[planned.name] = str(planned)
     facts["time"] = f"{report.seconds:.0f} s in stages that were built"
     facts["report"] = str(page)
     facts["policy"] = str(store.path(graph.rounds[-1].train) / "policy")

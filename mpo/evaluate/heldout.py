@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts
-from mpo.logprobs.batch import collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, reference_tokens
-from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.policy import PolicyModule, ResponseLogps
 from mpo.logprobs.reference import Reference
+from mpo.logprobs.scoring import score_sets
 from mpo.losses import Loss, LossInputs
 from mpo.losses.metrics import k3
 
@@ -43,21 +43,20 @@ def rank_heldout(
     indices: Sequence[int],
     reference: Reference | None,
     batch: int,
+    micro_tokens: int,
     on_progress: Callable[[int], None],
 ) -> Ranking:
     """Forward every response of the sets ``indices`` and compare implicit rewards with scores.
 
     Args:
-        batch: sets a forward pass.
+        batch: most sets a forward pass.
+        micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         on_progress: called with the number of sets done.
     """
     accuracies, margins, divergences = [], [], []
     right, pairs, done = 0.0, 0, 0
-    policy.eval()
-    order = sorted(indices, key=lambda i: (max(len(ids) for ids in sets[i].response_ids), i))
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
-        inputs = _inputs(policy, sets, assignments, part, reference)
+    for part, logps in score_sets(policy, sets, indices, batch, micro_tokens):
+        inputs = _inputs(logps, assignments, part, reference)
         with torch.no_grad():
             reward_BK = loss.implicit_reward(inputs).double().cpu()
         for b, i in enumerate(part):
@@ -88,19 +87,18 @@ def rank_heldout(
     )
 
 
-def token_loss(policy: PolicyModule, sets: TrainingSets, batch: int, on_progress: Callable[[int], None]) -> Mean:
+def token_loss(
+    policy: PolicyModule, sets: TrainingSets, batch: int, micro_tokens: int, on_progress: Callable[[int], None]
+) -> Mean:
     """Mean over sets of −log π a response token, in nats: what supervised fine-tuning lowers.
 
     Args:
-        batch: sets a forward pass.
+        batch: most sets a forward pass.
+        micro_tokens: most tokens a forward pass.
         on_progress: called with the number of sets done.
     """
     losses: list[float] = []
-    policy.eval()
-    for start in range(0, len(sets), batch):
-        part = range(start, min(start + batch, len(sets)))
-        with torch.no_grad():
-            logps = policy(collate([sets[i] for i in part]).to(policy.device))
+    for _, logps in score_sets(policy, sets, range(len(sets)), batch, micro_tokens):
         losses += (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist()
         on_progress(len(losses))
     return mean_over_prompts(losses)
@@ -120,15 +118,9 @@ def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, i
 
 
 def _inputs(
-    policy: PolicyModule,
-    sets: TrainingSets,
-    assignments: Assignments,
-    part: Sequence[int],
-    reference: Reference | None,
+    logps: ResponseLogps, assignments: Assignments, part: Sequence[int], reference: Reference | None
 ) -> LossInputs:
     """Every response of the sets, dropped ones too: ranking is judged over all pairs. Bins are all 0."""
-    with torch.no_grad():
-        logps = policy(collate([sets[i] for i in part]).to(policy.device))
     sums_BK = logps.logps_BK
     mask_BK = logps.lengths_BK > 0
     scores_BK = torch.zeros_like(sums_BK)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import distributed as dist
 
 from mpo.errors import DataError
-from mpo.logprobs.batch import PromptResponses, collate
+from mpo.logprobs.batch import PromptResponses
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
 from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.scoring import Indexed, score_sets
 
 TOKENS, MISMATCHED, INDEX = "logps.npy", "mismatched.npy", "index.json"
+NOT_FINITE = "check the reference model's weights or use fp32"
 REMEDY = "compute the reference log-probs again for these sets"
 
 
@@ -91,6 +92,7 @@ def compute_reference(
     sets: Sets,
     out: Path,
     micro_batch: int,
+    micro_tokens: int,
     rank: int = 0,
     world_size: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -99,10 +101,12 @@ def compute_reference(
     """Write the log-probs of all response tokens of all sets under ``policy`` into the existing folder ``out``.
 
     Process ``rank`` does every ``world_size``-th set; with several processes torch.distributed is initialised and
-    they share the file system. ``on_progress(sets done, sets of this process)`` is called after each forward pass.
+    they share the file system. ``on_progress(sets and mismatched pairs done, all of this process)`` is called after
+    each forward pass.
 
     Args:
         micro_batch: sets a forward pass.
+        micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         mismatched_seed: also the mismatched pairs drawn with this seed, for losses with ``needs_mismatched_kl``.
 
     Raises:
@@ -119,18 +123,27 @@ def compute_reference(
     _wait(world_size)
     tokens = np.lib.format.open_memmap(out / TOKENS, mode="r+")
     mismatched = None if pairs is None else np.lib.format.open_memmap(out / MISMATCHED, mode="r+")
-    # Sets of like length share a forward pass: less padding, the same numbers.
-    mine = sorted(range(rank, len(sets), world_size), key=lambda i: (max(lengths[i]) + len(sets[i].prompt_ids), i))
+    mine = list(range(rank, len(sets), world_size))
+    total = len(mine) if pairs is None else 2 * len(mine)
     done = 0
-    policy.eval()
-    for part in _parts(mine, micro_batch):
-        for i, logps in zip(part, _forward(policy, [sets[i] for i in part]), strict=True):
-            tokens[starts[first[i]] : starts[first[i + 1]]] = np.concatenate(logps)
-        if pairs is not None and mismatched is not None:
-            crossed = [mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1]) for i in part]
-            mismatched[part] = [logps[0].sum(dtype=np.float32) for logps in _forward(policy, crossed)]
-        done += len(part)
-        on_progress(done, len(mine))
+
+    def forward(what: Indexed) -> Iterator[tuple[int, list[np.ndarray]]]:
+        nonlocal done
+        for part, logps in score_sets(policy, what, mine, micro_batch, micro_tokens):
+            values_BKT, lengths_BK = logps.token_logps_BKT.cpu().numpy(), logps.lengths_BK.tolist()
+            for b, i in enumerate(part):
+                if not np.isfinite(values_BKT[b]).all():
+                    raise DataError("a reference log-prob is not finite", what[i].id, NOT_FINITE)
+                yield i, [values_BKT[b, k, :length] for k, length in enumerate(lengths_BK[b]) if length]
+            done += len(part)
+            on_progress(done, total)
+
+    for i, responses in forward(sets):
+        tokens[starts[first[i]] : starts[first[i + 1]]] = np.concatenate(responses)
+    if pairs is not None and mismatched is not None:
+        crossed = {i: mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1]) for i in mine}
+        for i, (response,) in forward(crossed):
+            mismatched[i] = response.sum(dtype=np.float32)
     tokens.flush()
     if mismatched is not None:
         mismatched.flush()
@@ -138,17 +151,6 @@ def compute_reference(
     if rank == 0:
         index = {"fingerprint": sets.fingerprint, "mismatched_seed": mismatched_seed, "counts": counts, "ids": ids}
         (out / INDEX).write_text(json.dumps(index))
-
-
-def _forward(policy: PolicyModule, sets: Sequence[PromptResponses]) -> list[list[np.ndarray]]:
-    with torch.no_grad():
-        logps_BKT = policy(collate(sets).to(policy.device)).token_logps_BKT.cpu().numpy()
-    for b, of_set in enumerate(sets):
-        if not np.isfinite(logps_BKT[b]).all():
-            raise DataError(
-                "a reference log-prob is not finite", of_set.id, "check the reference model's weights or use fp32"
-            )
-    return [[logps_BKT[b, k, : len(ids)] for k, ids in enumerate(of_set.response_ids)] for b, of_set in enumerate(sets)]
 
 
 def _contents(sets: Sets) -> tuple[list[str], list[list[int]]]:
@@ -164,10 +166,6 @@ def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray
     responses = [length for of_set in lengths for length in of_set]
     starts = np.cumsum([0, *responses], dtype=np.int64)
     return starts, np.cumsum([0, *(len(of_set) for of_set in lengths)], dtype=np.int64)
-
-
-def _parts(indices: list[int], size: int) -> Iterator[list[int]]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
 def _wait(world_size: int) -> None:

@@ -115,11 +115,7 @@ def _logit_bytes(shape: Architecture, tokens: int) -> int:
 
 
 def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
-    """One layer: inputs and outputs of two norms (4 D), q, k, v before and after rotation, the attention's output,
-    and of the MLP gate, its activation, up and their product."""
-    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    elements = 4 * shape.hidden + 2 * (query + 2 * key_value) + query + 4 * shape.intermediate
-    return tokens * elements * width
+    return tokens * shape.activations * width
 
 
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:

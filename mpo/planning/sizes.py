@@ -42,6 +42,13 @@ class Architecture:
         return attention + bias + 3 * self.hidden * self.intermediate + 2 * self.hidden
 
     @property
+    def activations(self) -> int:
+        """Numbers that one layer keeps of a token for its backward pass: inputs and outputs of two norms (4 D), q, k, v
+        before and after rotation, the attention's output, and of the MLP gate, its activation, up and their product."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return 4 * self.hidden + 2 * (query + 2 * key_value) + query + 4 * self.intermediate
+
+    @property
     def parameters(self) -> int:
         """All parameters: embedding (and an untied head), layers, final norm."""
         return (1 if self.tied else 2) * self.embedding + self.layers * self.layer + self.hidden

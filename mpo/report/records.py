@@ -11,6 +11,7 @@ from typing import Any
 from mpo.artifacts import read_json, write_json
 from mpo.errors import DataError
 from mpo.track.metrics import read_metrics
+from mpo.track.units import memory, step_duration
 
 RESULT_FILE = "result.json"
 
@@ -47,6 +48,21 @@ class StageRow:
     seconds: float
     peak_memory_bytes: int | None = None
     path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the plan said of the training and what it was: in ``seconds`` or ``bytes``."""
+
+    name: str
+    unit: str
+    predicted: float
+    measured: float
+
+    def __str__(self) -> str:
+        shown = step_duration if self.unit == "seconds" else memory
+        times = self.measured / self.predicted
+        return f"{shown(self.predicted)} planned, {shown(self.measured)} measured ({times:.2f} times)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,7 @@ class RunReport:
     command: str
     created: str
     stages: tuple[StageRow, ...] = ()
+    planned: tuple[Planned, ...] = ()
     metrics_paths: tuple[str, ...] = ()
     evaluation: dict[str, Estimate] = field(default_factory=dict)
     distributions: tuple[Distribution, ...] = ()
@@ -139,6 +156,7 @@ class RunReport:
                 | {
                     "folder": folder,
                     "stages": tuple(StageRow(**row) for row in record["stages"]),
+                    "planned": tuple(Planned(**row) for row in record["planned"]),
                     "metrics_paths": tuple(record["metrics_paths"]),
                     "evaluation": {name: _estimate(row) for name, row in record["evaluation"].items()},
                     "distributions": tuple(_distribution(row) for row in record["distributions"]),

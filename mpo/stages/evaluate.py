@@ -86,10 +86,13 @@ def _policy(context: StageContext, role: str) -> PolicyModule:
 
 def _imitation(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
     """How well held-out responses are predicted, where sets hold one each and nothing can be ranked."""
-    progress, batch = context.progress(), context.config["batch"]
+    progress, config = context.progress(), context.config
 
     def loss(role: str) -> Mean:
-        return token_loss(_policy(context, role), sets, batch, lambda done: progress.update(done, len(sets), "sets"))
+        return token_loss(
+            _policy(context, role), sets, config["batch"], config["micro_tokens"],
+            lambda done: progress.update(done, len(sets), "sets"),
+        )  # fmt: skip
 
     after, before = loss("train"), loss("before")
     progress.close()
@@ -111,7 +114,7 @@ def _ranking(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
 
     def rank(role: str, held: Reference | None) -> Ranking:
         return rank_heldout(
-            _policy(context, role), loss, sets, assignments, indices, held, config["batch"],
+            _policy(context, role), loss, sets, assignments, indices, held, config["batch"], config["micro_tokens"],
             lambda done: progress.update(done, len(indices), "sets"),
         )  # fmt: skip
 

@@ -35,6 +35,7 @@ def run(context: StageContext) -> None:
             sets,
             out,
             config["micro_batch"],
+            config["micro_tokens"],
             context.rank,
             context.world_size,
             lambda done, total: progress.update(done, total, "sets") if context.rank == 0 else None,

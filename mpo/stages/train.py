@@ -18,13 +18,14 @@ from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.train.export import export_policy
 from mpo.train.loop import train
+from mpo.train.metrics import memory_now
 
 SHOWN = ("loss", "accuracy", "margin")
 
 
 def run(context: StageContext) -> None:
     """Train in this process, one of the group; the first one reports, and all take part in the export."""
-    config = context.config
+    config, memory_before = context.config, memory_now()
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
     loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
@@ -66,4 +67,4 @@ def run(context: StageContext) -> None:
     if context.rank == 0:
         progress.close()
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
-        write_json(context.output / SUMMARY_FILE, {**facts, **asdict(summary)})
+        write_json(context.output / SUMMARY_FILE, {**facts, "memory_before_bytes": memory_before, **asdict(summary)})

@@ -18,6 +18,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def step_duration(seconds: float) -> str:
+    """The same, but ``38 ms`` below a second."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
+
+
 def memory(count: float) -> str:
     """Bytes as ``512 MiB`` or ``71.3 GiB``."""
     gibibytes = count / 2**30

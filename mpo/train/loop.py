@@ -126,10 +126,12 @@ def _step(
 
 def _row(totals: dict[str, tuple[float, float]], step: int, seconds: float) -> dict[str, Any]:
     """Metrics by name: means, but ``truncated`` (responses of this step's batch) and rates a second."""
-    counts = {"truncated", "tokens", "sets", "broken", "stop", "abs_log_ratio", "expected_loss"}
+    counts = {"truncated", "layout_seconds", "tokens", "sets", "broken", "stop", "abs_log_ratio", "expected_loss"}
     row: dict[str, Any] = {"step": step + 1}
     row |= {name: total / count for name, (total, count) in totals.items() if name not in counts and count > 0}
     row["truncated"] = int(totals["truncated"][0])
+    row["step_seconds"] = seconds
     row["tokens_per_second"] = totals["tokens"][0] / seconds
+    row["layout_share"] = totals["layout_seconds"][0] / totals["layout_seconds"][1] / seconds
     row["sets_per_second"] = totals["sets"][0] / seconds
     return row

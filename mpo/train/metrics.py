@@ -67,6 +67,13 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
         sums.add("abs_log_ratio", delta_BKT.abs().sum(), tokens_BKT.sum())
 
 
+def memory_now() -> int:
+    """Bytes that this process holds: on the card where it has one, or resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_memory(device: torch.device) -> int:
     """Most bytes that this process has held: on the card, or resident where there is none."""
     if device.type == "cuda":

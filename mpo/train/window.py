@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mpo.errors import DataError, UserError
 from mpo.logprobs.batch import TokenBatch, collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
+from mpo.logprobs.packing import SetSize, shares
 from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
+from mpo.logprobs.scoring import joined
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.batches import micro_batches
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
-from mpo.train.packing import SetSize, shares
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
@@ -38,9 +39,7 @@ class Problem:
 
     def size(self, i: int) -> SetSize:
         """Tokens of set ``i`` that are forwarded."""
-        one = self.sets[i]
-        kept = {k: len(one.response_ids[k]) for k, which in enumerate(self.assignments.bins(i)) if which >= 0}
-        return SetSize(len(one.prompt_ids), kept)
+        return SetSize.of(self.sets[i], [k for k, which in enumerate(self.assignments.bins(i)) if which >= 0])
 
 
 def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool) -> list[str]:
@@ -80,12 +79,17 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
         broken.extend(sets[i].id for i, is_bad in zip(part, bad, strict=False) if is_bad)
         return output.loss_B.sum() / kept
 
+    waited = 0.0
     for number, part in enumerate(share.whole):
         engine.accumulate(last=number == len(share.whole) - 1 and not share.pieces)
-        logps = engine(token_batch(sets, assignments, part))
+        began = time.perf_counter()
+        tokens = token_batch(sets, assignments, part)
+        waited += time.perf_counter() - began
+        logps = engine(tokens)
         # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
         engine.backward(learn(part, logps) + 0.0 * logps.token_logps_BKT.sum())
-    _learn_in_pieces(engine, problem, share.pieces, learn)
+    waited += _learn_in_pieces(engine, problem, share.pieces, learn)
+    sums.add("layout_seconds", waited)
     sums.add("broken", len(broken))
     return broken
 
@@ -95,19 +99,22 @@ def _learn_in_pieces(
     problem: Problem,
     pieces: Sequence[tuple[int, list[int]] | None],
     learn: Callable[[Sequence[int], ResponseLogps], Tensor],
-) -> None:
+) -> float:
     """Forward and backward of sets that are too large to be forwarded at once, in memory for one piece.
 
     First every piece without gradient; then the loss of the joined log-probs and its gradient with respect to them;
-    then every piece again, its backward fed with that gradient. Exact, for one more forward.
+    then every piece again, its backward fed with that gradient. Exact, for one more forward. Returns the seconds that
+    laying out the pieces took.
     """
+    began = time.perf_counter()
     batches = [_piece_batch(problem, piece) for piece in pieces]
+    waited = time.perf_counter() - began
     seen: dict[int, ResponseLogps] = {}
     for piece, batch in zip(pieces, batches, strict=True):
         with torch.no_grad():
             logps = engine(batch)
         if piece is not None:
-            seen[piece[0]] = logps if piece[0] not in seen else _joined(seen[piece[0]], logps)
+            seen[piece[0]] = logps if piece[0] not in seen else joined(seen[piece[0]], logps)
     if pieces and not seen:  # every process adds up the same metrics, one without a piece nothing to them
         with torch.no_grad():
             learn([], logps)
@@ -120,22 +127,11 @@ def _learn_in_pieces(
         values_1KT = engine(batch).token_logps_BKT
         gradient_1KT = 0.0 if piece is None else gradients[piece[0]][..., : values_1KT.shape[-1]]
         engine.backward((values_1KT * gradient_1KT).sum())
+    return waited
 
 
 def _piece_batch(problem: Problem, piece: tuple[int, list[int]] | None) -> TokenBatch:
     return collate([]) if piece is None else collate([problem.sets[piece[0]]], [piece[1]])
-
-
-def _joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:
-    """Log-probs of two pieces of one set, each response in one of them."""
-    steps = max(one.token_mask_BKT.shape[-1], other.token_mask_BKT.shape[-1])
-
-    def long(values_1KT: Tensor) -> Tensor:
-        return functional.pad(values_1KT, (0, steps - values_1KT.shape[-1]))
-
-    return ResponseLogps(
-        long(one.token_logps_BKT) + long(other.token_logps_BKT), long(one.token_mask_BKT) | long(other.token_mask_BKT)
-    )
 
 
 def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], broken: list[str], step: int) -> None:

@@ -50,9 +50,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     quick = [job(folder / f"1-{stage}-{micro}", stage, micro) for stage, micro in QUICK]
     quick += [job(folder / "1-rows", 0, 4, rows=True), job(folder / "1-pieces", 0, 4, config=IN_PIECES)]
-    assert spawn([*quick, job(folder / "again", 0, 4)]) == [0]
+    alone = {"global_batch": 1, "max_steps": 3, "micro_tokens": 8}  # all sets are larger: nothing but pieces
+    assert spawn([*quick, job(folder / "again", 0, 4), job(folder / "alone-1", 0, 4, config=alone)]) == [0]
     both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]
     both += [job(folder / f"2-{stage}-pieces", stage, 4, config=IN_PIECES) for stage in (0, 3)]
+    both += [job(folder / "alone-2", 2, 4, config=alone)]
     assert spawn([*both, *paths_through_losses(folder)], 2) == [0, 0]
     return folder
 
@@ -67,6 +69,12 @@ def assert_one_curve(folders: list[Path]) -> None:
 
 def test_quick_grid_gives_one_curve(trained: Path) -> None:
     assert_one_curve(sorted(path for path in trained.iterdir() if path.name[0] in "12"))
+
+
+def test_process_without_a_piece_of_the_only_set_waits_for_the_other(trained: Path) -> None:
+    expected = torch.tensor(curve(trained / "alone-1"))
+    assert len(expected) == 3
+    torch.testing.assert_close(torch.tensor(curve(trained / "alone-2")), expected, rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.slow

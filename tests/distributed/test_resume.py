@@ -12,7 +12,7 @@ import torch
 
 from tests.distributed.world import curve, mistake, spawn, weights
 
-TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second"}
+TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
 
 
 def job(out: Path, **more: Any) -> dict[str, Any]:

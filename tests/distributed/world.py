@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
+from mpo.logprobs.devices import join_group
 from mpo.logprobs.load import make_policy, share_prefix
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference, compute_reference
@@ -91,6 +92,7 @@ def tiny_policy(
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=16,
         initializer_range=0.2,
         bos_token_id=None,
         eos_token_id=2,
@@ -118,6 +120,7 @@ def run_job(job: dict[str, Any]) -> None:
     policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")))
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     init_process_group()
+    policy.to(join_group())
     reference = None
     if loss.needs_reference:
         folder = out / "reference"
@@ -125,7 +128,7 @@ def run_job(job: dict[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         dist.barrier()
         seed = 1 if loss.needs_mismatched_kl else None
-        compute_reference(policy, sets, folder, 3, rank, world_size, mismatched_seed=seed)
+        compute_reference(policy, sets, folder, 3, 10**6, rank, world_size, mismatched_seed=seed)
         dist.barrier()
         reference = Reference.load(folder, sets)
         shift = np.float32(job.get("shift_reference", 0.0))
@@ -162,7 +165,7 @@ def spawn_reference(out: Path, world_size: int) -> list[int | None]:
 
 
 def _run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
-    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    os.environ |= {"OMP_NUM_THREADS": "1"} | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     group = single_process_environment() | {"WORLD_SIZE": str(world_size)}
@@ -192,7 +195,7 @@ def _reference_worker(out: Path, environment: dict[str, str]) -> None:
     os.environ |= environment
     torch.set_num_threads(1)
     init_process_group()
-    compute_reference(tiny_policy(), TokenSets(7), out, 2, dist.get_rank(), dist.get_world_size())
+    compute_reference(tiny_policy(), TokenSets(7), out, 2, 10**6, dist.get_rank(), dist.get_world_size())
     dist.destroy_process_group()
 
 

@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, O
 
 STEPS = 12
 LONGER = ("train.max_steps=null", "train.epochs=6", "train.checkpoint_every=2")
-TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second"}
+TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     evaluation = first_run.result["evaluation"]
     for name in ("true reward at T=1", "win rate at T=1", "held-out ranking accuracy"):
         assert evaluation[name]["standard_error"] > 0, name
+    assert [row["name"] for row in first_run.result["planned"]] == ["a training step", "memory of a process"]
+    assert all(row["predicted"] > 0 and row["measured"] > 0 for row in first_run.result["planned"])
     assert set(first_run.planned.values()) == {"build"}
     assert list(first_run.planned) == first_run.started
     assert (first_run.folder / "policy").is_symlink()
@@ -40,6 +42,8 @@ def test_the_same_command_again_builds_nothing(first_run: Outcome, mpo: CommandL
     assert set(again.planned.values()) == {"cached"}
     assert again.planned.keys() == first_run.planned.keys()
     assert again.started == []
+    forwarded = "reference: sets forwarded by this run"
+    assert (first_run.result["data_facts"][forwarded], again.result["data_facts"][forwarded]) == (24, 0)
     assert again.metrics == first_run.metrics
     assert again.result["evaluation"] == first_run.result["evaluation"]
     assert again.weights == first_run.weights

@@ -45,7 +45,7 @@ def test_token_loss_is_the_mean_over_sets_of_the_loss_a_token() -> None:
             logps = lm(ids[None]).logits[0].log_softmax(-1)
         expected.append(-float(logps[2:-1].gather(-1, ids[3:, None]).mean()))
     done: list[int] = []
-    found = token_loss(make_policy(lm), sets, 2, done.append)
+    found = token_loss(make_policy(lm), sets, 2, 10**6, done.append)
     assert found.value == pytest.approx(np.mean(expected), rel=1e-5)
     assert found.standard_error == pytest.approx(np.std(expected, ddof=1) / 5**0.5, rel=1e-4)
     assert done == [2, 4, 5]

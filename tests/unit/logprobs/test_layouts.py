@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.schema import LoraConfig
 from mpo.logprobs import attention
-from mpo.logprobs.batch import TokenBatch, collate
 from mpo.logprobs.load import make_policy, share_prefix
 from mpo.logprobs.policy import PolicyModule
-
-VOCABULARY = 99
-SMALL = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-FAMILIES: dict[str, dict[str, int]] = {
-    "llama": {"num_key_value_heads": 2},
-    "mistral": {"num_key_value_heads": 2, "sliding_window": 5},
-    "qwen2": {"num_key_value_heads": 2},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
-    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
-    "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
-    "gpt_neox": {},
-}
-
-
-@dataclass(frozen=True)
-class Tokens:
-    id: str
-    prompt_ids: np.ndarray
-    response_ids: list[np.ndarray]
-
-
-def ragged_batch() -> TokenBatch:
-    draw = np.random.default_rng(0)
-
-    def ids(low: int, high: int) -> np.ndarray:
-        return draw.integers(0, VOCABULARY, draw.integers(low, high)).astype(np.int32)
-
-    sets = [Tokens(str(i), ids(3, 12), [ids(1, 15) for _ in range(k)]) for i, k in enumerate((3, 1, 5))]
-    return collate(sets, [[0, 2], [0], [0, 1, 3, 4]])
-
-
-def model(family: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **FAMILIES[family]))
-    return lm.eval()
-
-
-def logps_and_gradients(policy: PolicyModule) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    logps_BKT = policy(ragged_batch()).token_logps_BKT
-    weights_BKT = torch.randn(logps_BKT.shape, generator=torch.Generator().manual_seed(1))
-    policy.zero_grad()
-    (logps_BKT * weights_BKT).sum().backward()
-    gradients = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
-    return logps_BKT.detach(), gradients
-
+from tests.families import FAMILIES, SMALL, logps_and_gradients, model, ragged_batch
 
 BACK_ENDS: dict[str, attention.Backend] = {
     "merged": attention.MergedAttend,

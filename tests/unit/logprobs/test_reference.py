@@ -16,12 +16,14 @@ from mpo.logprobs.reference import Reference, compute_reference
 from tests.distributed.world import TokenSets, spawn_reference, tiny_policy
 
 
-def test_logps_are_those_of_the_policy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("budget", "forwards"), [(10**6, 3), (18, 7)])
+def test_logps_are_those_of_the_policy(tmp_path: Path, budget: int, forwards: int) -> None:
     policy, sets = tiny_policy(), TokenSets(7)
     seen: list[tuple[int, int]] = []
-    compute_reference(policy, sets, tmp_path, 3, on_progress=lambda done, total: seen.append((done, total)))
+    compute_reference(policy, sets, tmp_path, 3, budget, on_progress=lambda done, total: seen.append((done, total)))
     reference = Reference.load(tmp_path, sets)
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert len(seen) == forwards  # a budget below most sets' tokens: each alone, the large ones in pieces
+    assert seen[-1] == (7, 7)
     assert reference.mismatched is None
     for i in range(7):
         with torch.no_grad():
@@ -35,7 +37,7 @@ def test_logps_are_those_of_the_policy(tmp_path: Path) -> None:
 
 def test_mismatched_pairs_are_responses_under_the_next_prompt(tmp_path: Path) -> None:
     policy, sets = tiny_policy(), TokenSets(5)
-    compute_reference(policy, sets, tmp_path, 2, mismatched_seed=3)
+    compute_reference(policy, sets, tmp_path, 2, 10**6, mismatched_seed=3)
     reference = Reference.load(tmp_path, sets)
     assert reference.mismatched is not None
     for i in range(5):
@@ -68,7 +70,7 @@ def test_foreign_reference_is_refused(tmp_path: Path) -> None:
     sets = TokenSets(6)
     with pytest.raises(DataError, match="no reference log-probs here"):
         Reference.load(tmp_path, sets)
-    compute_reference(tiny_policy(), sets, tmp_path, 4)
+    compute_reference(tiny_policy(), sets, tmp_path, 4, 10**6)
     with pytest.raises(DataError, match="reference of 6 sets, but there are 5"):
         Reference.load(tmp_path, TokenSets(5))
     renamed = TokenSets(6)
@@ -90,4 +92,4 @@ def test_logps_that_are_not_finite_name_their_set(tmp_path: Path) -> None:
     with torch.no_grad():
         policy.base.get_input_embeddings().weight[min(alone)] = torch.nan
     with pytest.raises(DataError, match="set-2: a reference log-prob is not finite"):
-        compute_reference(policy, sets, tmp_path, 1)
+        compute_reference(policy, sets, tmp_path, 1, 10**6)

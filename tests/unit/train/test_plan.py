@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
+from mpo.logprobs.packing import SetSize, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan, micro_batches
 from mpo.train.checkpoint import fingerprint
 from mpo.train.engine import deepspeed_config, zero_stage
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
-from mpo.train.packing import SetSize, shares
 from tests.distributed.world import tiny_policy
 
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mpo.logprobs.batch import PromptResponses
+
+Piece = tuple[int, list[int]]
+"""A set and the indices of some of its responses."""
+
 
 @dataclass(frozen=True)
 class SetSize:
@@ -16,6 +21,12 @@ class SetSize:
 
     prompt: int
     responses: Mapping[int, int]
+
+    @classmethod
+    def of(cls, one: PromptResponses, kept: Sequence[int] | None = None) -> SetSize:
+        """The size of a set, or of some of its responses."""
+        responses = range(len(one.response_ids)) if kept is None else kept
+        return cls(len(one.prompt_ids), {k: len(one.response_ids[k]) for k in responses})
 
     @property
     def tokens(self) -> int:
@@ -34,7 +45,7 @@ class Share:
     """
 
     whole: list[list[int]]
-    pieces: list[tuple[int, list[int]] | None]
+    pieces: list[Piece | None]
 
 
 def shares(
@@ -48,33 +59,38 @@ def shares(
         micro_batch: most sets that are forwarded at once.
         micro_tokens: most tokens that are forwarded at once; a single response is never cut.
     """
-    # The largest first, to the process with the least to do: like lengths end up beside each other as well.
-    order = sorted(range(len(batch)), key=lambda place: (-sizes[batch[place]].tokens, place))
     of_rank: list[list[int]] = [[] for _ in range(world_size)]
     load = [0] * world_size
-    for place in order:
+    for i in _largest_first(batch, sizes):  # each to the process with the least to do
         rank = min(range(world_size), key=lambda r: (load[r], r))
-        of_rank[rank].append(batch[place])
-        load[rank] += sizes[batch[place]].tokens
-    small = [[i for i in mine if sizes[i].tokens <= micro_tokens] for mine in of_rank]
-    whole = [_micro_batches(mine, sizes, micro_batch, micro_tokens) for mine in small]
-    pieces = [
-        [(i, part) for i in mine if sizes[i].tokens > micro_tokens for part in _pieces(sizes[i], micro_tokens)]
-        for mine in of_rank
-    ]
-    most_whole, most_pieces = max(map(len, whole)), max(map(len, pieces))
+        of_rank[rank].append(i)
+        load[rank] += sizes[i].tokens
+    parts = [micro_batches(mine, sizes, micro_batch, micro_tokens) for mine in of_rank]
+    most_whole, most_pieces = (max(len(part[which]) for part in parts) for which in (0, 1))
     return [
-        Share(w + [[]] * (most_whole - len(w)), [*p, *[None] * (most_pieces - len(p))])
-        for w, p in zip(whole, pieces, strict=True)
+        Share(whole + [[]] * (most_whole - len(whole)), [*pieces, *[None] * (most_pieces - len(pieces))])
+        for whole, pieces in parts
     ]
 
 
-def _micro_batches(
-    mine: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int
-) -> list[list[int]]:
+def micro_batches(
+    sets: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int
+) -> tuple[list[list[int]], list[Piece]]:
+    """Micro-batches of whole sets, like lengths beside each other, and the pieces of the sets above the budget."""
+    order = _largest_first(sets, sizes)
+    large = [i for i in order if sizes[i].tokens > micro_tokens]
+    pieces = [(i, part) for i in large for part in _pieces(sizes[i], micro_tokens)]
+    return _whole(order[len(large) :], sizes, micro_batch, micro_tokens), pieces
+
+
+def _largest_first(sets: Sequence[int], sizes: Mapping[int, SetSize]) -> list[int]:
+    return sorted(sets, key=lambda i: -sizes[i].tokens)
+
+
+def _whole(order: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int) -> list[list[int]]:
     parts: list[list[int]] = []
     tokens = 0
-    for i in mine:
+    for i in order:
         if not parts or len(parts[-1]) == micro_batch or tokens + sizes[i].tokens > micro_tokens:
             parts.append([])
             tokens = 0

@@ -1,0 +1,60 @@
+"""Arithmetic of one optimizer step, and the seconds that a measured machine needs for it.
+
+Products of matrices are counted as in arXiv 2204.02311, appendix B: 2 FLOPs a parameter and token forwards, twice that
+backwards; attention is counted over the pairs of tokens that see each other. Everything else of a layer reads and
+writes memory: it is counted in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpo.config.schema import Precision, TrainConfig
+from mpo.planning.machine import Machine
+from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+
+PASSES = 6
+"""Times that a kept activation is read or written: made and read forwards, read backwards, gradient made and read."""
+LOGIT_PASSES = 10
+"""The same for a logit, which the head computes twice: forwards, and again for its gradient."""
+OPTIMIZER_PASSES = 7
+"""AdamW reads weight, gradient and two moments, and writes all but the gradient."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process does in an optimizer step: FLOPs in products, bytes in everything else."""
+
+    flops: float
+    traffic: float
+
+    def seconds(self, machine: Machine) -> float:
+        """On ``machine``, where products and passes over memory follow each other."""
+        return self.flops / machine.flops_per_second + self.traffic / machine.bytes_per_second
+
+
+def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes: int) -> Work:
+    """The work of one process, of ``processes`` of the whole group, for its share of a global batch."""
+    sets = min(train.global_batch, data.sets) / processes
+    prompt, response, count = data.prompt_tokens, data.response_tokens, data.responses
+    tokens, responses = prompt + count * response, count * response
+    matrices = shape.layers * (shape.layer - 2 * shape.hidden)
+    pairs = prompt**2 / 2 + count * (response * prompt + response**2 / 2)
+    layers = 2 * tokens * matrices + 4 * shape.heads * shape.head_dim * pairs * shape.layers
+    head = 2 * responses * shape.embedding
+    forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + _extra_forward(train, tokens)
+    backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
+    width = 2 if train.precision is Precision.bf16 else 4
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    passes = PASSES * (forwards + 2) / 3
+    traffic = shape.layers * tokens * shape.activations * width * passes + responses * shape.vocab * 4 * LOGIT_PASSES
+    share = processes if train.zero_stage >= 1 or train.precision is Precision.bf16 else 1
+    return Work(
+        flops=sets * (layers * (forwards + backward) + head * (1.0 + 1.0 + backward)),
+        traffic=sets * traffic + OPTIMIZER_PASSES * 4 * trained / share,
+    )
+
+
+def _extra_forward(train: TrainConfig, tokens: int) -> float:
+    """One more forward pass for sets above the token budget, which are forwarded in pieces."""
+    return 1.0 if tokens > train.micro_tokens else 0.0

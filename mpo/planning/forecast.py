@@ -1,0 +1,41 @@
+"""What a run's training will need: seconds a step and memory of a process, told before it and compared after it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpo.config.schema import RunConfig
+from mpo.planning.compute import Work, step_work
+from mpo.planning.machine import this_machine
+from mpo.planning.memory import Memory, micro_batch_tokens, training_memory
+from mpo.planning.sizes import Architecture, DataSize
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one training of the run.
+
+    Attributes:
+        memory: of one process, above what its libraries take.
+        work: of one process in an optimizer step.
+        seconds: that it takes on ``machine``.
+        machine: what was measured.
+    """
+
+    memory: Memory
+    work: Work
+    seconds: float
+    machine: str
+
+
+def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path) -> Forecast:
+    """The forecast for training a model of this shape on these sets, with processes like this machine's."""
+    train, launcher = config.train, config.launcher
+    group = launcher.processes * launcher.nodes
+    tokens = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    threads = launcher.threads or max(1, len(os.sched_getaffinity(0)) // launcher.processes)
+    machine = this_machine(cache, shape.hidden, shape.intermediate, train.precision, threads)
+    work = step_work(shape, train, sets, group)
+    return Forecast(training_memory(shape, train, group, tokens), work, work.seconds(machine), machine.name)

@@ -1,0 +1,105 @@
+"""How fast this machine multiplies matrices and passes over memory; measured once for each shape, then cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mpo import provenance
+from mpo.artifacts import canonical_json, read_json, write_json
+from mpo.config.schema import Precision
+
+ROWS = {"cpu": 1024, "cuda": 8192}
+WIDEST = {"cpu": 2048, "cuda": 8192}
+"""Largest side of the matrix that is measured, by type of device; larger ones run at the same rate."""
+SECONDS = 0.1
+"""Time given to each measurement; its fastest repetition counts."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of one process's device: products of matrices, and bytes that elementwise operations read and write."""
+
+    name: str
+    flops_per_second: float
+    bytes_per_second: float
+
+
+def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
+    """The rates for matrices of a model's shape, measured now unless ``cache`` has them.
+
+    On CUDA the measurement runs in a process of its own: this one must leave the card to the stages.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    widest = WIDEST["cuda" if cuda else "cpu"]
+    sides = min(hidden, widest), min(intermediate, widest)
+    key = {"hardware": provenance.hardware(), "cuda": cuda, "sides": sides, "precision": precision.name,
+           "threads": None if cuda else threads, "torch": torch.__version__}  # fmt: skip
+    digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:20]
+    path = cache / "machine" / f"{digest}.json"
+    if not path.exists():
+        if cuda:
+            arguments = [str(path), *map(str, sides), precision.name, str(threads)]
+            subprocess.run([sys.executable, "-m", "mpo.planning.machine", *arguments], check=True, timeout=120)
+        else:
+            write_json(path, asdict(_measure(*sides, precision, threads)))
+    return Machine(**read_json(path))
+
+
+def _measure(hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
+    import torch
+
+    before = torch.get_num_threads()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads)
+    try:
+        dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+        rows = ROWS[device.type]
+        x = torch.randn(rows, hidden, device=device).to(dtype)
+        weight = torch.randn(intermediate, hidden, device=device).to(dtype)
+        y = x @ weight.t()
+
+        def product() -> None:
+            torch.nn.functional.linear(x, weight)
+
+        def elementwise() -> None:
+            torch.nn.functional.silu(y) * y
+
+        wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+        flops = 2.0 * rows * hidden * intermediate / _fastest(product, wait)
+        moved = 5.0 * y.numel() * y.element_size() / _fastest(elementwise, wait)
+    finally:
+        torch.set_num_threads(before)
+    name = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"this CPU ({threads} thread{'s' if threads > 1 else ''})"
+    )
+    return Machine(name, flops, moved)
+
+
+def _fastest(action: Callable[[], None], wait: Callable[[], None]) -> float:
+    """Seconds of the fastest repetition."""
+    action()  # the first one also chooses kernels and takes memory
+    wait()
+    best, end = float("inf"), time.perf_counter() + SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        began = time.perf_counter()
+        action()
+        wait()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+if __name__ == "__main__":
+    target, *of, wanted, cores = sys.argv[1:]
+    os.environ["OMP_NUM_THREADS"] = cores
+    write_json(Path(target), asdict(_measure(int(of[0]), int(of[1]), Precision[wanted], int(cores))))

@@ -1,0 +1,61 @@
+"""Work of a step by hand; rates of this machine, measured once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mpo.config.schema import LoraConfig, Precision, TrainConfig
+from mpo.planning.compute import step_work
+from mpo.planning.machine import Machine, this_machine
+from mpo.planning.sizes import DataSize, read_architecture
+from mpo.report.records import Planned
+
+SHAPE = read_architecture(
+    {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 32,
+        "tie_word_embeddings": True,
+    }
+)
+SETS = DataSize(sets=10, responses=3, prompt_tokens=4, response_tokens=2)
+TRAIN = TrainConfig(global_batch=6, precision=Precision.fp32, zero_stage=0, activation_checkpointing=False)
+
+
+def test_flops_are_counted_by_hand() -> None:
+    forward = 2 * 10 * 2 * (4 * 8 * 8 + 3 * 8 * 16)  # 10 tokens a set through two layers' matrices
+    forward += 4 * 8 * (4 * 4 / 2 + 3 * (2 * 4 + 2 * 2 / 2)) * 2  # scores and values of the pairs that see each other
+    head = 2 * 6 * 32 * 8  # 6 response tokens
+    assert step_work(SHAPE, TRAIN, SETS, 1).flops == 6 * (3 * forward + 4 * head)
+    assert step_work(SHAPE, TRAIN, SETS, 2).flops == 3 * (3 * forward + 4 * head)
+    checkpointed = step_work(SHAPE, replace(TRAIN, activation_checkpointing=True), SETS, 1).flops
+    assert checkpointed == 6 * (4 * forward + 4 * head)
+    assert step_work(SHAPE, replace(TRAIN, micro_tokens=9), SETS, 1).flops == checkpointed  # pieces: forwarded twice
+    assert step_work(SHAPE, replace(TRAIN, lora=LoraConfig()), SETS, 1).flops == 6 * (2 * forward + 3 * head)
+
+
+def test_seconds_are_those_of_products_and_of_memory() -> None:
+    work = step_work(SHAPE, TRAIN, SETS, 1)
+    fast = Machine("", work.flops, work.traffic / 2)
+    assert work.seconds(fast) == pytest.approx(3.0)
+    spread = step_work(SHAPE, replace(TRAIN, zero_stage=1), SETS, 2)
+    assert spread.traffic < work.traffic / 2 + 1e-9
+
+
+def test_a_machine_is_measured_once(tmp_path: Path) -> None:
+    first = this_machine(tmp_path, 64, 128, Precision.fp32, 1)
+    assert first.flops_per_second > 1e8 and first.bytes_per_second > 1e8
+    assert this_machine(tmp_path, 64, 128, Precision.fp32, 1) == first
+    assert len(list((tmp_path / "machine").iterdir())) == 1
+    this_machine(tmp_path, 64, 128, Precision.bf16, 1)
+    assert len(list((tmp_path / "machine").iterdir())) == 2
+
+
+def test_plan_and_truth_read_as_one_line() -> None:
+    assert str(Planned("a step", "seconds", 0.05, 0.1)) == "50 ms planned, 100 ms measured (2.00 times)"
+    assert str(Planned("memory", "bytes", 2**30, 2**29)) == "1.0 GiB planned, 512 MiB measured (0.50 times)"
