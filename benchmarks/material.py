@@ -39,6 +39,7 @@ class RandomSets:
             return body
 
         self.fingerprint = f"random-{count}-{responses}-{prompt}-{response}-{seed}"
+        self.max_tokens = round(2.5 * (prompt + response)) + 8
         self._sets = [
             RandomSet(str(i), ids(prompt, False), [ids(response, True) for _ in range(responses)], [False] * responses)
             for i in range(count)

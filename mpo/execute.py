@@ -95,14 +95,19 @@ class Executor:
                 live.refresh()
                 forward_metrics()
 
-            with _ticking(show):
+            with _ticking(show) as failures:
                 if stage.inline:
                     run_inline(context)
                 else:
                     run_group(context, self.launcher, stage.distributed, self.store.fingerprint(stage))
-            forward_metrics()
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.store.commit(stage, {"created": created, "usage": read_json(work / USAGE_FILE)})
+            created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            records = list(follower.poll())
+            # Before anything is shown or logged: a broken terminal or logger must not cost what was computed.
+            self.store.commit(stage, {"created": created, "usage": read_json(work / USAGE_FILE)})
+            for record in records:
+                self.on_metrics(stage, record)
+        if failures:
+            self.console.line(f"mpo: warning: {stage.name} was not shown or logged to its end: {failures[0]!r}")
 
     def _follow_first_node(self, stage: Stage) -> None:
         """On another machine than the first: take part in a distributed stage, wait for any other."""
@@ -125,8 +130,8 @@ class Executor:
 
 
 @contextmanager
-def _ticking(action: Callable[[], object]) -> Iterator[None]:
-    """Call ``action`` every now and then from another thread while the block runs."""
+def _ticking(action: Callable[[], object]) -> Iterator[list[Exception]]:
+    """Call ``action`` every now and then from another thread while the block runs; what it raised, which ends it."""
     stop = threading.Event()
     failures: list[Exception] = []
 
@@ -134,16 +139,14 @@ def _ticking(action: Callable[[], object]) -> Iterator[None]:
         while not stop.wait(REFRESH_S):
             try:
                 action()
-            except Exception as error:  # shown once the stage is done: a broken bar must not stop a training
+            except Exception as error:  # told once the stage is done: a broken bar must not stop a training
                 failures.append(error)
                 return
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     try:
-        yield
+        yield failures
     finally:
         stop.set()
         thread.join()
-    if failures:
-        raise failures[0]

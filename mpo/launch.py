@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpo.artifacts import write_json
 from mpo.config.schema import LauncherConfig
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.stages.context import StageContext
@@ -37,6 +38,8 @@ USAGE_FILE = "usage.json"
 LOG_FOLDER = "logs"
 SHUTDOWN_S = 600
 """Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
+GRACE_S = 5
+"""Seconds that a process has to end by itself once another one of its group has told an error."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
@@ -132,16 +135,17 @@ def _work(output: str, threads: int) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     started = time.monotonic()
     context = StageContext.read(Path(output) / "stage.json")
+    _end_with_fellows(context.output / ERROR_FILE)
     try:
         importlib.import_module(f"mpo.stages.{context.task}").run(context)
     except UserError as mistake:
         kind = next(name for name in (type(mistake).__name__, "UserError") if name in _ERRORS)
         report = {"kind": kind, "what": mistake.what, "where": mistake.where, "remedy": mistake.remedy}
-        (context.output / ERROR_FILE).write_text(json.dumps(report))
+        write_json(context.output / ERROR_FILE, report)
         sys.exit(2)
     except Exception:
         report = {"kind": "bug", "traceback": traceback.format_exc()}
-        (context.output / ERROR_FILE).write_text(json.dumps(report))
+        write_json(context.output / ERROR_FILE, report)
         raise
     if context.rank == 0:
         write_usage(context.output, started)
@@ -181,6 +185,18 @@ def _die_with_parent() -> None:
     def follow() -> None:
         run.join()
         os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _end_with_fellows(error: Path) -> None:
+    """End this process soon after another one of its group has told an error: it may wait in a collective for ever."""
+
+    def follow() -> None:
+        while not error.exists():
+            time.sleep(0.5)
+        time.sleep(GRACE_S)
+        os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from mpo.artifacts import Store
@@ -11,10 +12,12 @@ from mpo.config.schema import Regime, RunConfig
 from mpo.planning import disk, memory
 from mpo.planning.forecast import Forecast, forecast
 from mpo.planning.sizes import (
+    GATED,
     Architecture,
     DataSize,
     adapter_parameters,
     data_size,
+    imitated,
     optimizer_steps,
     parameters,
     read_architecture,
@@ -35,6 +38,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     """
     shape = _shape(config)
     sets = data_size(config.data, responses_a_set(config), config.rounds)
+    if sets is not None and config.regime.name is Regime.sft:
+        sets = imitated(sets, config.data, config.regime.responses)
     stages = list(graph.stages(store))
     missing = [stage for stage in stages if not store.complete(stage)]
     rows = [[stage.name, "build" if stage in missing else "cached", _where(stage.distributed, stage.inline, config)]
@@ -71,7 +76,9 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
 
 
 def _shape(config: RunConfig) -> Architecture | None:
-    return read_architecture(config.model.architecture) if config.model.architecture else None
+    architecture = config.model.architecture
+    known = architecture and architecture.get("model_type", "llama") in GATED
+    return read_architecture(architecture) if known else None
 
 
 def _where(distributed: bool, inline: bool, config: RunConfig) -> str:
@@ -86,8 +93,9 @@ def _model(config: RunConfig) -> str:
     name = model.path or "made from nothing"
     count = parameters(model)
     text = f"{name}, {_count(count)} parameters" if count else name
-    if config.train.lora is not None and model.architecture:
-        trained = adapter_parameters(read_architecture(model.architecture), config.train.lora.rank)
+    shape = _shape(config)
+    if config.train.lora is not None and shape is not None:
+        trained = adapter_parameters(shape, config.train.lora.rank)
         text += f", {_count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
     return text
 
@@ -104,10 +112,11 @@ def _data(config: RunConfig, sets: DataSize | None) -> str:
 def _training(config: RunConfig, sets: DataSize | None) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
-    windows = train.global_batch // (train.micro_batch * group)
+    share = math.ceil(train.global_batch / group)
+    at_once = min(share, train.micro_batch)
     text = (
-        f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {train.micro_batch} "
-        f"× {windows} accumulated, {train.precision.name}, ZeRO {train.zero_stage}, lr {train.lr:g}"
+        f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
+        f"× {math.ceil(share / at_once)} accumulated, {train.precision.name}, ZeRO {train.zero_stage}, lr {train.lr:g}"
     )
     if sets is None:
         return text
@@ -147,8 +156,9 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
-    text += f", activations {size(chosen.activations)}, logits {size(chosen.logits)})"
-    return text + "; " + ", ".join(f"ZeRO {m.stage} {size(m.device)}" for m in others)
+    text += f", activations {size(chosen.activations)}, head {size(chosen.logits)})"
+    text += "; " + ", ".join(f"ZeRO {m.stage} {size(m.device)}" for m in others)
+    return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
 
 
 def _count(number: int) -> str:

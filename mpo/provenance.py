@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpo.artifacts import library_versions
@@ -42,9 +42,9 @@ def hardware() -> str:
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
 
 
-def command() -> str:
-    """The command line, without the folders of this machine."""
-    return " ".join(["python", "-m", "mpo.run", *map(shlex.quote, sys.argv[1:])])
+def command(overrides: Sequence[str]) -> str:
+    """The command line of one run, be it alone or a member of a multirun."""
+    return " ".join(["python", "-m", "mpo.run", *map(shlex.quote, overrides)])
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -21,6 +21,7 @@ from mpo.config.schema import (
     SftResponses,
     TrainConfig,
 )
+from mpo.data.tokenizer import load_template
 from mpo.stages.context import to_plain
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _starting_policy(config: RunConfig, data: Stage) -> Policy:
     if config.regime.name is Regime.sft:
         return init
     prepare = _prepare(config, "start/", examples, init, flatten=scratch.responses)
-    all_in_one = _partition_config(config, EVERYTHING, 0, contrasts=False, needs_sides=False)
+    all_in_one = _partition_config(config, EVERYTHING, 0, None)
     partition = Stage("start/partition", "partition", all_in_one, inputs={"prepare": prepare}, inline=True)
     train = _train(config, "start/sft", SFT_LOSS, scratch.sft, scratch.seed)
     train = init.attach(replace(train, inputs={"prepare": prepare, "partition": partition}))
@@ -178,7 +179,7 @@ def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: 
     testbed_sets = config.data.source == TESTBED and config.regime.name is Regime.off_policy
     if not (from_policy or testbed_sets):
         return data
-    share = {"round": number, "rounds": rounds, "seed_rounds": config.data.split_seed}
+    share = {"round": number, "rounds": rounds, "seed_rounds": config.data.split_seed, "prompts": None}
     splits = {"splits": ["train", "heldout"], **share}
     sample = _sample(config, f"{prefix}sample", config.sample, splits, sampler, data, config.seed + number - 1)
     return _score(f"{prefix}score", config, sample)
@@ -188,7 +189,7 @@ def _score(name: str, config: RunConfig, sample: Stage) -> Stage:
     return Stage(
         name,
         "score",
-        {"scorer": dict(config.score), "allow_targets": list(config.allow_targets)},
+        {"scorer": dict(config.score), "allow_targets": _allowed(config.score, config)},
         inputs={"sets": sample},
         inline=True,
     )
@@ -203,18 +204,23 @@ def _sample(
     prompts: Stage,
     seed: int,
 ) -> Stage:
-    slices = {"sample": to_plain(how), "seed": seed, **which, **_tokenizer_config(config)}
+    slices = {"sample": to_plain(how), "seed": seed, **which}
     slices["stop_token_ids"] = list(config.model.stop_token_ids)
-    return sampler.attach(Stage(name, "sample", slices, inputs={"prompts": prompts}))
+    return sampler.attach(_with_tokenizer(config, Stage(name, "sample", slices, inputs={"prompts": prompts})))
 
 
-def _tokenizer_config(config: RunConfig) -> dict[str, Any]:
+def _with_tokenizer(config: RunConfig, stage: Stage) -> Stage:
+    """``stage`` told which tokenizer and chat template to use; what lies in local files counts by its content."""
     model = config.model
-    return {
-        "tokenizer": model.tokenizer,
-        "chat_template": model.chat_template,
+    folder = None if model.tokenizer is None else Path(model.tokenizer).expanduser()
+    local = folder is not None and folder.exists()
+    slices = {
+        "tokenizer": None if local else model.tokenizer,
+        "chat_template": None if model.chat_template is None else load_template(model.chat_template),
         "trust_remote_code": model.trust_remote_code,
     }
+    files = {"tokenizer": str(folder.resolve())} if folder is not None and local else {}
+    return replace(stage, config={**stage.config, **slices}, files={**stage.files, **files})
 
 
 def _prepare(config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatten: SftResponses | None = None) -> Stage:
@@ -224,20 +230,20 @@ def _prepare(config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatte
         "max_tokens": data.max_tokens,
         "max_skipped_share": data.max_skipped_share,
         "flatten": flatten.name if flatten else None,
-        **_tokenizer_config(config),
     }
-    return policy.attach(Stage(f"{prefix}prepare", "prepare", slices, inputs={"sets": sets}))
+    return policy.attach(_with_tokenizer(config, Stage(f"{prefix}prepare", "prepare", slices, inputs={"sets": sets})))
 
 
-def _partition_config(
-    config: RunConfig, partition: Mapping[str, Any], seed: int, contrasts: bool, needs_sides: bool
-) -> dict[str, Any]:
+def _partition_config(config: RunConfig, partition: Mapping[str, Any], seed: int, loss: Loss | None) -> dict[str, Any]:
+    """For a loss that contrasts, or (None) for one that only imitates."""
+    contrasts = loss is not None and loss.contrasts
     return {
         "partition": dict(partition),
         "transform": to_plain(config.data.score if contrasts else ScoreTransformConfig()),
         "seed": seed,
         "contrasts": contrasts,
-        "needs_sides": needs_sides,
+        "needs_sides": loss is not None and loss.needs_sides,
+        "score_range": None if loss is None or loss.score_range is None else list(loss.score_range),
         "allow_targets": _allowed(partition, config),
     }
 
@@ -258,9 +264,9 @@ def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainCo
         "processes": config.launcher.processes * config.launcher.nodes,
         "stop_token_ids": list(config.model.stop_token_ids),
         "allow_targets": _allowed(loss, config),
-        **_tokenizer_config(config),
     }
-    return Stage(name, "train", slices, settings={"checkpointing": settings}, resumable=True, distributed=True)
+    stage = Stage(name, "train", slices, settings={"checkpointing": settings}, resumable=True, distributed=True)
+    return _with_tokenizer(config, stage)
 
 
 def _round(
@@ -271,7 +277,7 @@ def _round(
     sft = config.regime.name is Regime.sft
     prepare = _prepare(config, prefix, sets, start, flatten=config.regime.responses if sft else None)
     inputs = {"prepare": prepare}
-    slices = _partition_config(config, config.partition, seed, loss.contrasts, loss.needs_sides)
+    slices = _partition_config(config, config.partition, seed, loss)
     partition = Stage(f"{prefix}partition", "partition", slices, inputs=inputs, inline=True)
     reference = None
     reference_policy = policy
@@ -313,27 +319,35 @@ def _evaluate(
         "loss": dict(config.loss),
         "before_is_reference": train.config["policy_is_reference"],
         "precision": to_plain(config.train.precision),
-        "allow_targets": list(config.allow_targets),
-        **_tokenizer_config(config),
+        "allow_targets": _allowed(config.loss, config),
+        "trust_remote_code": config.model.trust_remote_code,
     }
     inputs = {name: train.inputs[name] for name in ("prepare", "partition", "reference") if name in train.inputs}
     inputs |= {"train": train, "sets": inputs["prepare"].inputs["sets"]}
-    if config.data.source == TESTBED and config.regime.name is not Regime.sft:
-        slices["temperatures"] = list(config.evaluate.temperatures)
-        slices["seed"] = seed
+    judged = config.data.source == TESTBED
+    if not judged or config.regime.name is not Regime.sft:  # the testbed's demonstrations are all trained on
+        slices |= {"temperatures": list(config.evaluate.temperatures), "seed": seed, "judged": judged}
         for temperature in config.evaluate.temperatures:
-            how = replace(config.sample, n=config.evaluate.samples, temperature=temperature, top_p=1.0)
-            heldout = {"splits": ["heldout"], "round": 1, "rounds": 1, "seed_rounds": 0}
             for who, sampler, sampler_seed in (
                 ("start", start, BASELINE_SEED),
                 ("policy", Policy(stage=train), seed),
             ):
                 name = f"{prefix if who == 'policy' else ''}evaluate/{who}@{temperature:g}"
-                sample = _sample(config, name, how, heldout, sampler, data, sampler_seed)
-                inputs[f"{who}@{temperature:g}"] = replace(
-                    Stage(f"{name}/score", "score", {"scorer": TRUE_REWARD, "allow_targets": []}, inline=True),
-                    inputs={"sets": sample},
-                )
+                sample = _evaluation_sample(config, name, data, sampler, temperature, sampler_seed)
+                inputs[f"{who}@{temperature:g}"] = _true_score(sample) if judged else sample
     settings = {"batch": config.evaluate.batch, "micro_tokens": config.train.micro_tokens}
     stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings=settings, inputs=inputs)
     return before.attach(stage, "before")
+
+
+def _evaluation_sample(
+    config: RunConfig, name: str, prompts: Stage, sampler: Policy, temperature: float, seed: int
+) -> Stage:
+    how = replace(config.sample, n=config.evaluate.samples, temperature=temperature, top_p=1.0)
+    which = {"splits": ["heldout"], "round": 1, "rounds": 1, "seed_rounds": 0, "prompts": config.evaluate.prompts}
+    return _sample(config, name, how, which, sampler, prompts, seed)
+
+
+def _true_score(sample: Stage) -> Stage:
+    slices = {"scorer": TRUE_REWARD, "allow_targets": []}
+    return Stage(f"{sample.name}/score", "score", slices, inputs={"sets": sample}, inline=True)

@@ -7,6 +7,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,26 @@ from mpo.stages.context import EVALUATION_FILE, SUMMARY_FILE, to_plain
 from mpo.track.metrics import read_metrics
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which run it was: its own folder, a name and a title for people, the command that repeats it."""
+
+    folder: Path
+    name: str
+    title: str
+    command: str
+
+
 def collect(
     config: RunConfig,
     graph: Graph,
     store: Store,
     rows: Sequence[StageRow],
     forecast: Forecast | None,
-    folder: Path,
-    name: str,
-    title: str,
+    identity: Identity,
 ) -> RunReport:
-    """The run's record, saved in ``folder`` with copies of its metrics and a link to the trained policy."""
+    """The run's record, saved in its folder with copies of its metrics and a link to the trained policy."""
+    folder = identity.folder
     evaluations = [read_json(store.path(one.evaluate) / EVALUATION_FILE) for one in graph.rounds]
     several = len(graph.rounds) > 1
     metrics_paths = []
@@ -50,14 +60,14 @@ def collect(
     link.symlink_to(store.path(graph.rounds[-1].train) / "policy", target_is_directory=True)
     report = RunReport(
         folder=folder,
-        name=name,
-        title=title,
+        name=identity.name,
+        title=identity.title,
         config=to_plain(config),
         seed=config.seed,
         versions=provenance.versions(),
         commit=provenance.commit(),
         hardware=", ".join(filter(None, (provenance.hardware(), *_devices(graph, store)))),
-        command=provenance.command(),
+        command=identity.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         stages=tuple(rows),
         planned=_planned(forecast, graph, store, rows),
@@ -118,9 +128,10 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
             for key, value in values.items():
                 if isinstance(value, int | float):
                     label = f"{split}: {key.replace('_', ' ')}"
-                    facts[label] = facts.get(label, 0) + value  # type: ignore[operator]
+                    facts[label] = _over_rounds(split, facts.get(label), value)
             label = f"{split}: sets with a signal"
-            facts[label] = facts.get(label, 0) + partition[split]["usable"]
+            facts[label] = _over_rounds(split, facts.get(label), partition[split]["usable"])
+    facts["layout"] = read_json(store.path(graph.rounds[-1].train) / SUMMARY_FILE)["layout"]
     references = [one.reference for one in graph.rounds if one.reference is not None]
     if references:
         built = {row.path for row in rows if not row.cached}
@@ -131,14 +142,28 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
     return facts
 
 
+def _over_rounds(split: str, before: Any, value: float) -> Any:
+    """Training sets are others in every round, the held-out ones the same."""
+    return value if before is None or split == "heldout" else before + value
+
+
 def _skipped(graph: Graph, store: Store) -> dict[str, int]:
-    """Sets that were left out, by reason, over reading, tokenising and partition."""
-    total: dict[str, int] = {}
-    parts = [read_json(store.path(graph.data) / SUMMARY_FILE)["skipped"]]
-    for one in graph.rounds:
-        for stage in (one.prepare, one.partition):
-            parts += [split["skipped"] for split in read_json(store.path(stage) / SUMMARY_FILE).values()]
-    for part in parts:
+    """Sets that were left out, by split and reason, over reading, tokenising and partition; what had a warning."""
+    data = read_json(store.path(graph.data) / SUMMARY_FILE)
+    found: dict[tuple[str, str], int] = {}
+    for split, part in data["skipped"].items():
         for reason, count in part.items():
-            total[reason] = total.get(reason, 0) + count
-    return total
+            found[split, reason] = count
+    for one in graph.rounds:
+        of_round: dict[tuple[str, str], int] = {}
+        for stage in (one.prepare, one.partition):
+            for split, summary in read_json(store.path(stage) / SUMMARY_FILE).items():
+                for reason, count in summary["skipped"].items():
+                    of_round[split, reason] = of_round.get((split, reason), 0) + count
+        for (split, reason), count in of_round.items():
+            found[split, reason] = _over_rounds(split, found.get((split, reason)), count)
+    names = {"train": "", "heldout": "held out: "}
+    total = {f"{names[split]}{reason}": count for (split, reason), count in found.items()}
+    if data["left_out_because_heldout"]:
+        total["prompt is held out"] = data["left_out_because_heldout"]
+    return total | {f"used, with a warning: {reason}": count for reason, count in data["warnings"].items()}

@@ -8,41 +8,54 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mpo.config.compose import CONFIG_NAME, register, typed
-from mpo.config.messages import explain
+from mpo.config.messages import explain, explain_composition
 from mpo.errors import EXIT_CODE, UserError
+from mpo.multirun import compare_finished
 
 STOPPED_CODE = 143
+
+_begun = threading.Event()
+"""Whether composing is over: exceptions from then on are told by their type alone."""
+
+
+class Told(Exception):
+    """A member of a multirun ended by a mistake that has been told; the other members go on."""
 
 
 def experiment(cfg: DictConfig) -> None:
     """One run, or one member of a multirun."""
+    _begun.set()
     from mpo.runner import run  # here, because it leads to torch
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        run(typed(cfg), folder=folder, choices=dict(hydra_config.runtime.choices))
+        run(typed(cfg), folder, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
     except Exception as error:
         told = explain(error)
         if told is None:
             raise
+        say(told)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            raise Told from None
         # Hydra puts a line of its own before any exception that reaches it, but lets an exit pass.
-        fail(told)
+        sys.exit(EXIT_CODE)
 
 
-def fail(mistake: UserError) -> NoReturn:
-    """Say what the user can mend, and exit."""
+def say(mistake: UserError) -> None:
+    """Say what the user can mend."""
     print(f"mpo: error: {mistake}", file=sys.stderr)
-    sys.exit(EXIT_CODE)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -64,10 +77,14 @@ def main() -> None:
         if isinstance(error, Stopped | KeyboardInterrupt):
             print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
             sys.exit(STOPPED_CODE)
-        told = explain(error)
+        compare_finished()
+        if isinstance(error, Told):
+            sys.exit(EXIT_CODE)
+        told = explain(error) if _begun.is_set() else explain_composition(error)
         if told is None:
             raise
-        fail(told)
+        say(told)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

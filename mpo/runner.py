@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpo import launch
+from mpo import launch, provenance
 from mpo.artifacts import Stage, Store
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
@@ -15,20 +16,21 @@ from mpo.errors import ConfigError
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
 from mpo.report.records import RunReport, StageRow
-from mpo.results import collect
+from mpo.results import Identity, collect
 from mpo.score.function import FunctionScorer
 from mpo.stages.context import to_plain
 from mpo.track.console import Console
 from mpo.track.wandb_run import NullRun, Run, open_run
 
 
-def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
+def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> None:
     """Plan, build and report one run.
 
     Args:
         config: typed, not yet checked across groups.
         folder: the run's own folder (Hydra's).
         choices: option chosen in each config group, for the title.
+        overrides: of the command line, for the record.
     """
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
@@ -48,13 +50,15 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any]) -> None:
     folder = folder.resolve()
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
     first = config.launcher.node_rank == 0  # the only machine that logs and reports
-    tracked = open_run(config.logger, to_plain(config), folder, name, str(choices["regime"])) if first else NullRun()
+    identity = Identity(folder, name, title, provenance.command(overrides))
+    logged = {key: value for key, value in to_plain(config).items() if key != "cache_dir"}  # a folder of this machine
+    tracked = open_run(config.logger, logged, folder, name, str(choices["regime"])) if first else NullRun()
     try:
         rows = _build(config, graph, store, console, tracked)
         if not first:
             console.line(f"{len(rows)} stages are there; the first machine reports")
             return
-        report = collect(config, graph, store, rows, forecast, folder, name, title)
+        report = collect(config, graph, store, rows, forecast, identity)
         from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
 
         page = write_run_page(folder, report)
@@ -81,7 +85,7 @@ def _check_function(config: RunConfig) -> None:
     if samples(config):
         scorer = build(config.score, object, config.allow_targets, "score")
         if isinstance(scorer, FunctionScorer):
-            scorer.resolve()
+            scorer.check()
 
 
 def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:

@@ -24,6 +24,14 @@ FAMILIES: dict[str, dict[str, int]] = {
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
     "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
     "gpt_neox": {},
+    "olmo2": {"num_key_value_heads": 2},
+    "qwen3_moe": {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    },
 }
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 
 from mpo.config.paths import folder
 from mpo.config.schema import RunConfig
+from mpo.errors import ConfigError
 
 CONFIG_NAME = "config"
 
@@ -40,13 +41,26 @@ def typed(cfg: DictConfig) -> RunConfig:
     """The run's configuration with every interpolation resolved.
 
     Raises:
+        ConfigError: an option of a loss, partition or scorer is taken from the environment.
         omegaconf.errors.OmegaConfBaseException: a key that the schema lacks, a wrong type, a missing value; made
             readable by :func:`mpo.config.messages.explain`.
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.DICT)
     assert isinstance(plain, dict)
+    for group in ("score", "loss", "partition"):
+        _refuse_environment(plain.get(group), group)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     return config
+
+
+def _refuse_environment(value: Any, where: str) -> None:
+    """Options of a user's own code are written to reports, manifests and W&B, where no secret must end up."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_environment(item, f"{where}.{key}")
+    elif isinstance(value, str) and "${oc.env:" in value:
+        raise ConfigError("a variable's value would be written into reports", where,
+                          "let your function read the variable itself")  # fmt: skip

@@ -28,7 +28,7 @@ _NULL_NODE = ("Unexpected type for root", "'NoneType' object has no attribute")
 
 
 def explain(error: BaseException) -> UserError | None:
-    """The user's mistake behind an exception of composing or of :func:`mpo.config.compose.typed`; None if it is none.
+    """The user's mistake behind an exception, by its type; None if it is none.
 
     Hydra must not catch the exception first: with ``HYDRA_FULL_ERROR=1`` it leaves that to the caller.
     """
@@ -44,6 +44,13 @@ def explain(error: BaseException) -> UserError | None:
         return _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(str(error))
     if isinstance(error, OmegaConfBaseException):
         return _of_key(error)
+    return None
+
+
+def explain_composition(error: BaseException) -> UserError | None:
+    """The same before a run has begun, when some of Hydra's exceptions can be told by their text alone."""
+    if told := explain(error):
+        return told
     if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
         return ConfigError("an override goes below a key that is null", "", "for train.lora add train/lora=adapters")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):

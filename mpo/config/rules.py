@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpo.config.files import check_files
+from mpo.config.files import DATA_SUFFIXES, check_files, is_local
 from mpo.config.limits import check_limits, trainings
 from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import TARGET, build
@@ -114,6 +114,8 @@ def _check_model(config: RunConfig) -> None:
 def _check_testbed(config: RunConfig) -> None:
     data = config.data
     if data.source != TESTBED:
+        if data.heldout_split is not None and data.heldout_source is None and is_local(data.source, DATA_SUFFIXES):
+            raise ConfigError("a file has no splits", "data.heldout_split", "give data.heldout_source=FILE")
         return
     for key, value in (("limit", data.limit), ("heldout_source", data.heldout_source),
                        ("heldout_split", data.heldout_split)):  # fmt: skip

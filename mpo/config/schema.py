@@ -182,9 +182,10 @@ class SampleConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Held-out ranking always; sampling, true reward and win rate where the data has a true reward (the testbed)."""
+    """Held-out ranking; samples before and after training, judged where the data has a true reward (the testbed)."""
 
     batch: int = 16  # sets forwarded at once
+    prompts: int | None = None  # first held-out prompts that are sampled; None: all
     samples: int = 8  # responses a held-out prompt and temperature
     temperatures: list[float] = field(default_factory=lambda: [1.0, 0.7])
 

@@ -68,6 +68,11 @@ def read_stored_sets(path: Path) -> Iterator[ResponseSet]:
                 )
 
 
+def count_stored_sets(path: Path) -> int:
+    """How many sets ``write_sets`` wrote there."""
+    return int(parquet.read_metadata(path).num_rows)
+
+
 def _as_row(one: ResponseSet) -> dict[str, Any]:
     return {
         "id": one.id,

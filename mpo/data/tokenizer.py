@@ -38,13 +38,12 @@ def load_template(name: str) -> str:
 def load_tokenizer(
     path_or_name: str, chat_template: str | None = None, trust_remote_code: bool = False, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or the hub, with its own chat template or the one named.
+    """A tokenizer from a folder or the hub, with its own chat template or the one given (its text).
 
-    Raises ``ConfigError`` for a folder or name without a readable tokenizer, and for an unknown template.
+    Raises ``ConfigError`` for a folder or name without a readable tokenizer.
     """
     from transformers import AutoTokenizer
 
-    template = None if chat_template is None else load_template(chat_template)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path_or_name, trust_remote_code=trust_remote_code, revision=revision or "main"
@@ -56,8 +55,8 @@ def load_tokenizer(
         else:
             what, remedy = f"no tokenizer of this name: {detail}", "check the name and the network, or give a folder"
         raise ConfigError(what, path_or_name, remedy) from None
-    if template is not None:
-        tokenizer.chat_template = template
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
 
 

@@ -120,9 +120,11 @@ def _require_sets(stats: TokenStats, limits: Limits) -> None:
 class TokenizedSets:
     """The folder that ``tokenize_sets`` wrote, memory-mapped: ``len``, ``[i]``, ``lengths``, ``fingerprint``."""
 
-    def __init__(self, table: pyarrow.Table, fingerprint: str) -> None:
+    def __init__(self, table: pyarrow.Table, fingerprint: str, max_tokens: int) -> None:
         self.fingerprint = fingerprint
         """SHA-256 over all ids, tokens, scores and marks, in order."""
+        self.max_tokens = max_tokens
+        """Most tokens of a prompt with one of its responses."""
         self._batches = table.select(SCHEMA.names).to_batches()
         sizes = [len(batch) for batch in self._batches]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -142,7 +144,7 @@ class TokenizedSets:
             raise DataError(f"not a folder of tokenised sets: {error}", str(path), remedy) from None
         if data.column_names != SCHEMA.names:
             raise DataError(f"has columns {', '.join(data.column_names)}", str(path), remedy)
-        return cls(data.data.table, summary["fingerprint"])
+        return cls(data.data.table, summary["fingerprint"], summary["limits"]["max_tokens"])
 
     def __len__(self) -> int:
         return int(self._starts[-1])

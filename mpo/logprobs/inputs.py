@@ -24,10 +24,12 @@ class TrainingSet(PromptResponses, Protocol):
 
 
 class TrainingSets(Protocol):
-    """Tokenised sets by position; ``fingerprint`` names their content."""
+    """Tokenised sets by position; ``fingerprint`` names their content, ``max_tokens`` no prompt and response passes."""
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def max_tokens(self) -> int: ...
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> TrainingSet: ...
 
@@ -46,7 +48,7 @@ class Assignments(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Assigned:
-    """Assignments of B sets padded to K: scores (float32, 0 elsewhere), bins (-1 elsewhere), mask of kept responses.
+    """Assignments of B sets padded to K: scores (float64, 0 elsewhere), bins (-1 elsewhere), mask of kept responses.
 
     Dropped responses count as absent: they are not forwarded, so nothing is known of them.
     """
@@ -58,7 +60,7 @@ class Assigned:
 
 def assigned(assignments: Assignments, indices: Sequence[int], sets: int, responses: int) -> Assigned:
     """Scores and bins of ``indices`` as tensors of ``sets`` x ``responses``, the rest padding."""
-    scores_BK = np.zeros((sets, responses), dtype=np.float32)
+    scores_BK = np.zeros((sets, responses))  # float64, as the partition saw them: rounded, two scores may become one
     bins_BK = np.full((sets, responses), -1, dtype=np.int64)
     for b, i in enumerate(indices):
         bins = assignments.bins(i)

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from mpo.config.schema import LoraConfig, Precision
 from mpo.errors import ConfigError, UserError
 from mpo.logprobs import attention
-from mpo.logprobs.batch import collate
+from mpo.logprobs.batch import TokenBatch, collate
 from mpo.logprobs.policy import PolicyModule
 
 
@@ -127,8 +127,22 @@ def share_prefix(lm: PreTrainedModel) -> bool:
     its attention no layout, or whose layers mix tokens in another way (state-space models, say), stays with a row for
     each response.
     """
-    policy, rows = PolicyModule(lm), lm.config.get_text_config()._attn_implementation
-    vocab = lm.config.get_text_config().vocab_size
+    config = lm.config.get_text_config()
+    rows, vocab = config._attn_implementation, config.vocab_size
+    windows: set[int | None] = set()
+
+    def watched(batch: TokenBatch) -> attention.Attend:
+        attend = attention.DEFAULT[batch.input_ids_N.device.type](batch)
+
+        def with_window(
+            query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+        ) -> Tensor:
+            windows.add(window)
+            return attend(query_NHD, key_NGD, value_NGD, scale, window)
+
+        return with_window
+
+    policy = PolicyModule(lm, watched)
 
     def logps(first: int) -> Tensor:
         responses = [(np.arange(4) + first) % vocab, np.arange(1, 5) % vocab]
@@ -143,11 +157,41 @@ def share_prefix(lm: PreTrainedModel) -> bool:
         # Another first response must leave the second's log-prob alone, to the last bit: with the small weights of
         # an untrained model a leak would hide within any tolerance.
         alike = torch.allclose(found_K, expected_K, rtol=1e-3, atol=tolerance) and bool(found_K[1] == changed_K[1])
+        # A window that only the mask knows would be lost, and no small probe is longer than a real one.
+        alike = alike and not (_has_window(config) and windows <= {None})
     except (TypeError, ValueError, RuntimeError):
         alike = False
     if not alike:
         lm.set_attn_implementation(rows)
     return alike
+
+
+def _has_window(config: Any) -> bool:
+    """Whether some layers see a part of the sequence only."""
+    types = getattr(config, "layer_types", None)
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return True
+    if types:
+        return any(kind != "full_attention" for kind in types)
+    return getattr(config, "sliding_window", None) is not None
+
+
+def check_positions(policy: PolicyModule, max_tokens: int) -> None:
+    """Refuse sequences at which the rotary embedding changes with what else is in the batch.
+
+    Raises:
+        ConfigError: ``max_tokens`` is beyond the length up to which the family's frequencies are the same for all.
+    """
+    config = policy.base.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = {value.get("rope_type") for value in (rope, *rope.values()) if isinstance(value, dict)}
+    if not kinds & {"longrope", "dynamic"}:
+        return
+    limit = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    limit = int(limit or config.max_position_embeddings)
+    if max_tokens > limit:
+        what = f"the model's rotary embedding changes beyond {limit} positions with the longest sequence of a batch"
+        raise ConfigError(what, "data.max_tokens", f"lower it to {limit} or less")
 
 
 class _Probe(NamedTuple):
@@ -165,8 +209,12 @@ def _dropout_off(config: Any) -> None:
 
 
 def _with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
-    if "lm_head" in lora.target_modules:
-        raise ConfigError("the head takes no adapter", "train.lora.target_modules", "remove lm_head")
+    head = lm.get_output_embeddings().weight
+    for name, module in lm.named_modules():
+        short = name.rpartition(".")[2]
+        if short in lora.target_modules and getattr(module, "weight", None) is head:
+            tied = "" if module is lm.get_output_embeddings() else ", and shares its weights with it"
+            raise ConfigError(f"the head takes no adapter{tied}", "train.lora.target_modules", f"remove {short}")
     targets: list[str] | str = list(lora.target_modules) or "all-linear"
     adapters = PeftLoraConfig(
         r=lora.rank,

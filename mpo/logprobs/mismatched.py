@@ -37,6 +37,12 @@ def mismatched_pairs(counts: Sequence[int], seed: int) -> list[tuple[int, int]]:
     return [((i + 1) % len(counts), draw.randrange(count)) for i, count in enumerate(counts)]
 
 
-def mismatched_pair(response_of: PromptResponses, prompt_of: PromptResponses, response: int) -> MismatchedPair:
-    """Response ``response`` of the one set under the prompt of the other."""
-    return MismatchedPair(response_of.id, prompt_of.prompt_ids, (response_of.response_ids[response],))
+def mismatched_pair(
+    response_of: PromptResponses, prompt_of: PromptResponses, response: int, max_tokens: int
+) -> MismatchedPair:
+    """Response ``response`` of the one set under the prompt of the other, cut where both pass ``max_tokens``.
+
+    The limit that matched pairs were cut to does not hold for these, and a model may know no later positions.
+    """
+    room = max_tokens - len(prompt_of.prompt_ids)
+    return MismatchedPair(response_of.id, prompt_of.prompt_ids, (response_of.response_ids[response][:room],))

@@ -23,10 +23,14 @@ class SetSize:
     responses: Mapping[int, int]
 
     @classmethod
-    def of(cls, one: PromptResponses, kept: Sequence[int] | None = None) -> SetSize:
-        """The size of a set, or of some of its responses."""
+    def of(cls, one: PromptResponses, shares_prefix: bool, kept: Sequence[int] | None = None) -> SetSize:
+        """The size of a set, or of some of its responses; in separate rows each of them has the prompt, and padding."""
         responses = range(len(one.response_ids)) if kept is None else kept
-        return cls(len(one.prompt_ids), {k: len(one.response_ids[k]) for k in responses})
+        lengths = {k: len(one.response_ids[k]) for k in responses}
+        if shares_prefix:
+            return cls(len(one.prompt_ids), lengths)
+        row = len(one.prompt_ids) + max(lengths.values(), default=0)
+        return cls(0, dict.fromkeys(lengths, row))
 
     @property
     def tokens(self) -> int:

@@ -23,10 +23,12 @@ REMEDY = "compute the reference log-probs again for these sets"
 
 
 class Sets(Protocol):
-    """Tokenised sets by position; ``fingerprint`` names their content."""
+    """Tokenised sets by position; ``fingerprint`` names their content, ``max_tokens`` no prompt and response passes."""
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def max_tokens(self) -> int: ...
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> PromptResponses: ...
 
@@ -84,7 +86,7 @@ class Reference:
     def pair(self, sets: Sets, i: int) -> MismatchedPair:
         """Set ``i``'s mismatched pair, whose log-prob is ``mismatched[i]``."""
         prompt_of, response = self.pairs[i]
-        return mismatched_pair(sets[i], sets[prompt_of], response)
+        return mismatched_pair(sets[i], sets[prompt_of], response, sets.max_tokens)
 
 
 def compute_reference(
@@ -141,7 +143,7 @@ def compute_reference(
     for i, responses in forward(sets):
         tokens[starts[first[i]] : starts[first[i + 1]]] = np.concatenate(responses)
     if pairs is not None and mismatched is not None:
-        crossed = {i: mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1]) for i in mine}
+        crossed = {i: mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1], sets.max_tokens) for i in mine}
         for i, (response,) in forward(crossed):
             mismatched[i] = response.sum(dtype=np.float32)
     tokens.flush()

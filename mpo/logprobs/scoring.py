@@ -31,7 +31,7 @@ def score_sets(
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
     """
     policy.eval()
-    sizes = {i: SetSize.of(sets[i]) for i in indices}
+    sizes = {i: SetSize.of(sets[i], policy.shares_prefix) for i in indices}
     whole, pieces = micro_batches(indices, sizes, micro_batch, micro_tokens)
     with torch.no_grad():
         seen: ResponseLogps | None = None

@@ -82,6 +82,11 @@ class Loss(ABC):
         keep_B = _varies(scores_BK, kept_BK)
         return keep_B & _varies(bins_BK, kept_BK) if self.needs_sides else keep_B
 
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score that it is defined for; None: any."""
+        return None
+
     def check_partition(self, partition: Partition) -> None:
         """Refuse a partition whose bins this loss is not defined for.
 

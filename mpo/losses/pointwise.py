@@ -49,6 +49,10 @@ class _ScoreRegression(Loss):
     def __post_init__(self) -> None:
         check_positive("score_max", self.score_max)
 
+    @property
+    def score_range(self) -> tuple[float, float]:
+        return 0.0, self.score_max
+
     def implicit_reward(self, inputs: LossInputs) -> Tensor:
         return likelihood(inputs)
 

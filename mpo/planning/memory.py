@@ -21,7 +21,11 @@ LOGIT_BYTES = 3 * 4
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process, by what they hold; ``host`` is CPU memory that offloading takes instead."""
+    """Bytes of one process, by what they hold.
+
+    ``host`` is CPU memory that offloading takes instead. ``loading``: before training every process holds all weights,
+    in host memory and then on its device, whatever is shared out afterwards.
+    """
 
     stage: int
     weights: int
@@ -31,6 +35,7 @@ class Memory:
     activations: int
     logits: int
     host: int
+    loading: int
 
     @property
     def device(self) -> int:
@@ -70,6 +75,7 @@ def training_memory(
         weights = -(-weights // processes)
         # The layer at work and the one prefetched, or the embedding, whichever is larger.
         gathered = max(2 * shape.layer, shape.embedding) * width
+    loading = (trained + frozen) * width
     host = 0
     if train.offload is not Offload.none and stage >= 1:
         host, optimizer, gradients = optimizer + gradients, 0, 0
@@ -82,8 +88,9 @@ def training_memory(
         optimizer=optimizer,
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
-        logits=_logit_bytes(shape, tokens),
+        logits=_logit_bytes(shape, tokens) + _head_gradient_bytes(shape, width),
         host=host,
+        loading=loading,
     )
 
 
@@ -112,6 +119,11 @@ def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing
 
 def _logit_bytes(shape: Architecture, tokens: int) -> int:
     return min(tokens * shape.vocab, max(LOGITS_AT_ONCE, shape.vocab)) * LOGIT_BYTES
+
+
+def _head_gradient_bytes(shape: Architecture, width: int) -> int:
+    """The head sums its gradient in float32, and hands it on in the weights' precision."""
+    return shape.embedding * (4 + (width if width != 4 else 0))
 
 
 def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:

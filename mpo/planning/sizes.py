@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mpo.config.schema import DataConfig, ModelConfig, TrainConfig
+from mpo.config.schema import DataConfig, ModelConfig, SftResponses, TrainConfig
 from mpo.errors import ConfigError
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
@@ -129,13 +129,21 @@ def data_size(data: DataConfig, responses: int | None, rounds: int = 1) -> DataS
     if None in (data.expected_sets, k, data.expected_prompt_tokens, data.expected_response_tokens):
         return None
     assert data.expected_sets and k and data.expected_prompt_tokens and data.expected_response_tokens
-    sets = data.testbed.prompts if data.source == "testbed" else data.expected_sets // rounds
+    sets = data.testbed.prompts * rounds if data.source == "testbed" else data.expected_sets
     if data.limit is not None:
         sets = min(sets, data.limit)
     if data.source != "testbed" and not (data.heldout_source or data.heldout_split):
-        held_out = data.heldout if data.heldout >= 1 else data.heldout * sets
-        sets = max(1, sets - math.ceil(held_out / rounds))
-    return DataSize(max(1, int(sets * data.fraction)), k, data.expected_prompt_tokens, data.expected_response_tokens)
+        sets -= math.ceil(data.heldout if data.heldout >= 1 else data.heldout * sets)
+    each = max(1, int(sets * data.fraction) // rounds)
+    return DataSize(each, k, data.expected_prompt_tokens, data.expected_response_tokens)
+
+
+def imitated(size: DataSize, data: DataConfig, responses: SftResponses) -> DataSize:
+    """The same where responses are imitated one by one: the best of each set, or all; in the testbed demonstrations."""
+    if data.source == "testbed":
+        return replace(size, sets=data.testbed.demonstrations, responses=1)
+    sets = size.sets * size.responses if responses is SftResponses.all else size.sets
+    return replace(size, sets=sets, responses=1)
 
 
 def optimizer_steps(train: TrainConfig, sets: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,19 @@ class FunctionScorer:
         if not callable(function):
             raise ConfigError(f"'{self.function}' is not a function", "score.function", "name a function")
         return function  # type: ignore[no-any-return]
+
+    def check(self) -> None:
+        """Raise ConfigError unless the function is there and takes a prompt, a response and the options."""
+        function = self.resolve()
+        try:
+            inspect.signature(function).bind("prompt", "response", **self.options)
+        except TypeError as error:
+            remedy = "it is called as function(prompt, response, **score.options)"
+            raise ConfigError(
+                f"{self.function} does not take what it gets: {error}", "score.options", remedy
+            ) from error
+        except ValueError:  # of some built-in functions Python cannot tell the signature
+            return
 
     def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
         function = self.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,20 +55,26 @@ def run(context: StageContext) -> None:
         DataError: nothing usable, too many unusable rows, or no set that the loss can learn from.
     """
     config, out = context.config, context.output
-    findings = _Findings({Reason.NO_SCORE} if config["needs_scores"] else set())
+    fatal = {Reason.NO_SCORE} if config["needs_scores"] else set()
+    findings, heldout_findings = _Findings(fatal), _Findings(fatal)
     whole = out / "all.parquet"
     keys = _read(context, "source", config["split"], findings, whole, config["limit"])
     _check(findings, len(keys), config)
     if "heldout_source" in context.files or "heldout_source" in config or config["heldout_split"]:
         role = "heldout_source" if "heldout_source" in {**context.files, **config} else "source"
         split = config["heldout_split"] or config["split"]
-        heldout_keys = set(_read(context, role, split, findings, out / "heldout.parquet", None))
+        read = _read(context, role, split, heldout_findings, out / "heldout.parquet", None)
+        _check(heldout_findings, len(read), config)
+        heldout_keys = set(read)
         train = [index for index, key in enumerate(keys) if key not in heldout_keys]
         heldout_count, shared = len(heldout_keys), len(keys) - len(train)
     else:
         parts = split_heldout(keys, config["heldout"], config["split_seed"])
         train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
         write_sets(out / "heldout.parquet", _only(whole, set(parts.heldout)))
+    if not train:
+        what = f"all {len(keys)} sets have a prompt that is held out, none is left to train on"
+        raise DataError(what, _source(context, "source"), "hold out fewer, or another source")
     chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
     write_sets(out / "train.parquet", _only(whole, {train[position] for position in chosen}))
     whole.unlink()
@@ -76,12 +83,16 @@ def run(context: StageContext) -> None:
         {
             "source": Path(_source(context, "source")).name,
             "sets": {"train": len(chosen), "heldout": heldout_count},
-            "skipped": findings.unusable,
-            "warnings": {str(reason): n for reason, n in findings.counts.warnings.items()},
+            "skipped": {"train": findings.unusable, "heldout": heldout_findings.unusable},
+            "warnings": {str(reason): n for reason, n in _together(findings, heldout_findings).items()},
             "left_out_because_heldout": shared,
-            "problems": [str(problem) for problem in findings.first],
+            "problems": [str(problem) for problem in (*findings.first, *heldout_findings.first)],
         },
     )
+
+
+def _together(*findings: _Findings) -> Counter[Reason]:
+    return sum((one.counts.warnings for one in findings), Counter())
 
 
 def _source(context: StageContext, role: str) -> str:

@@ -37,7 +37,8 @@ def run(context: StageContext) -> None:
     for temperature in context.config.get("temperatures", []):
         before = list(read_stored_sets(context.inputs[f"start@{temperature:g}"] / "heldout.parquet"))
         after = list(read_stored_sets(context.inputs[f"policy@{temperature:g}"] / "heldout.parquet"))
-        estimates |= _sampled(before, after, temperature, context.config["seed"])
+        if context.config["judged"]:
+            estimates |= _sampled(before, after, temperature, context.config["seed"])
         if not samples:
             samples = _sample_rows(before, after)
             distributions = _distributions(before, after, temperature)
@@ -169,6 +170,7 @@ def _distributions(before: list[ResponseSet], after: list[ResponseSet], temperat
     return [
         Distribution(f"{name} at T={temperature:g}", unit, {START: of(before, what), "trained policy": of(after, what)})
         for name, unit, what in (("true reward", "points of 10", "score"), ("response length", "words", "length"))
+        if of(before, what) and of(after, what)
     ]
 
 

@@ -25,6 +25,8 @@ def stage_tokenizer(context: StageContext) -> PreTrainedTokenizerBase:
     """The tokenizer of that model, or the one that the config names instead."""
     path, revision = model_source(context)
     config = context.config
-    if config["tokenizer"] is not None:
+    if "tokenizer" in context.files:
+        path, revision = str(context.files["tokenizer"]), None
+    elif config["tokenizer"] is not None:
         path, revision = config["tokenizer"], None
     return load_tokenizer(path, config["chat_template"], config["trust_remote_code"], revision)

@@ -38,6 +38,8 @@ def run(context: StageContext) -> None:
                 scores = transform([_known(score, one.id) for score in one.scores], one.id)
             else:  # nothing is compared, so a set without scores will do
                 scores = [0.0 if score is None else float(score) for score in one.scores]
+            if split == "train" and config["score_range"] is not None:
+                _check_range(scores, config["score_range"], one.id)
             bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
             reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
             rows.append((scores, bins, reason))
@@ -54,6 +56,14 @@ def run(context: StageContext) -> None:
 def _draw(seed: int, set_id: str) -> int:
     """The integer that a random choice in a set is made with: by seed and id, whatever the order of the sets."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{set_id}".encode(), digest_size=8).digest(), "big")
+
+
+def _check_range(scores: list[float], limits: list[float], set_id: str) -> None:
+    low, high = limits
+    for score in scores:
+        if not low <= score <= high:
+            what = f"score {score:g} is outside the {low:g} to {high:g} that this loss is defined for"
+            raise DataError(what, set_id, "raise loss.score_max, or lower data.score.scale")
 
 
 def _known(score: float | None, set_id: str) -> float:

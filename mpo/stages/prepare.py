@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from mpo.artifacts import write_json
 from mpo.config.schema import SftResponses
 from mpo.data.problems import ProblemCounts
-from mpo.data.store import read_stored_sets
+from mpo.data.store import count_stored_sets, read_stored_sets
 from mpo.data.tokens import tokenize_sets
 from mpo.errors import DataError
 from mpo.stages.context import SUMMARY_FILE, StageContext
@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
     facts, progress = {}, context.progress()
     for split in ("train", "heldout"):
         path = context.inputs["sets"] / f"{split}.parquet"
-        if not path.exists():
+        if not path.exists() or (split == "heldout" and count_stored_sets(path) == 0):
             continue
         counts = ProblemCounts()
         sets: Iterable[ResponseSet] = read_stored_sets(path)

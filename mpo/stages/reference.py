@@ -6,7 +6,7 @@ from mpo.artifacts import write_json
 from mpo.config.schema import Precision
 from mpo.data.tokens import TokenizedSets
 from mpo.logprobs.devices import join_group
-from mpo.logprobs.load import load_policy
+from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import compute_reference
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import model_source
@@ -28,6 +28,7 @@ def run(context: StageContext) -> None:
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
+        check_positions(policy, sets.max_tokens)
         out = context.output / split
         out.mkdir(exist_ok=True)
         compute_reference(

@@ -34,6 +34,7 @@ def run(context: StageContext) -> None:
         if split == "train" and config["rounds"] > 1:
             rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
             sets = [sets[index] for index in rounds[config["round"] - 1]]
+        sets = sets[: config["prompts"]]
         prompts = [render_prompt(tokenizer, one.prompt) for one in sets]
         drawn = sample_responses(
             model,

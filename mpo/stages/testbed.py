@@ -19,4 +19,7 @@ def run(context: StageContext) -> None:
             "train": write_sets(out / "train.parquet", prompt_sets(config["prompts"], seed, "preference")),
             "heldout": write_sets(out / "heldout.parquet", prompt_sets(config["heldout_prompts"], seed, "heldout")),
         }
-    write_json(out / SUMMARY_FILE, {"source": "testbed", "sets": counts, "skipped": {}})
+    write_json(
+        out / SUMMARY_FILE,
+        {"source": "testbed", "sets": counts, "skipped": {}, "warnings": {}, "left_out_because_heldout": 0},
+    )

@@ -11,7 +11,7 @@ from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
-from mpo.logprobs.load import load_policy
+from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
@@ -25,6 +25,8 @@ SHOWN = ("loss", "accuracy", "margin")
 
 def run(context: StageContext) -> None:
     """Train in this process, one of the group; the first one reports, and all take part in the export."""
+    if (context.output / SUMMARY_FILE).exists():
+        return  # all was done when an earlier run was killed; only the stage's manifest was missing
     config, memory_before = context.config, memory_now()
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
@@ -43,6 +45,7 @@ def run(context: StageContext) -> None:
         settings.activation_checkpointing,
         settings.lora,
     )
+    check_positions(policy, sets.max_tokens)
     progress = context.progress()
     usable = assignments.usable
     steps = -(-len(usable) // settings.global_batch) * settings.epochs
@@ -66,5 +69,7 @@ def run(context: StageContext) -> None:
     )
     if context.rank == 0:
         progress.close()
+        layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
+        kept = {**facts, "layout": layout, "memory_before_bytes": memory_before, **asdict(summary)}
+        write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
-        write_json(context.output / SUMMARY_FILE, {**facts, "memory_before_bytes": memory_before, **asdict(summary)})

@@ -38,13 +38,3 @@ class BatchPlan:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))
         start = position * self.global_batch
         return [self.indices[i] for i in order[start : start + self.global_batch]]
-
-
-def micro_batches(batch: Sequence[int], micro_batch: int, rank: int, world_size: int) -> list[list[int]]:
-    """Process ``rank``'s share of a global batch, in micro-batches.
-
-    Every process gets the same number of micro-batches, so that all take part in every collective; some may be empty.
-    """
-    share = batch[rank::world_size]
-    largest = -(-len(batch) // world_size)
-    return [list(share[start : start + micro_batch]) for start in range(0, largest, micro_batch)]

@@ -82,7 +82,9 @@ def deepspeed_config(config: TrainConfig, parameters: int, hidden: int) -> dict[
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: DeepSpeed's own needs a compiler at run time
         "bf16": {"enabled": bf16},
+        # Summed in float32 over micro-batches and over processes.
         "data_types": {"grad_accum_dtype": "fp32"} if bf16 else {},
+        "communication_data_type": "fp32",
         "steps_per_print": 10**12,
     }
 

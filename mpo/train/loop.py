@@ -82,7 +82,7 @@ def train(
     checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints)
     start = checkpoints.resume(engine)
     log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
-    problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens)
+    problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens, policy.shares_prefix)
     row: dict[str, Any] = {}
     began = time.perf_counter()
     with StopSignal() as stop:

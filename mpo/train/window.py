@@ -18,7 +18,6 @@ from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import joined
 from mpo.losses import Loss, LossInputs, LossOutput
-from mpo.train.batches import micro_batches
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
 
@@ -36,10 +35,12 @@ class Problem:
     reference: Reference | None
     micro_batch: int
     micro_tokens: int
+    shares_prefix: bool
 
     def size(self, i: int) -> SetSize:
         """Tokens of set ``i`` that are forwarded."""
-        return SetSize.of(self.sets[i], [k for k, which in enumerate(self.assignments.bins(i)) if which >= 0])
+        kept = [k for k, which in enumerate(self.assignments.bins(i)) if which >= 0]
+        return SetSize.of(self.sets[i], self.shares_prefix, kept)
 
 
 def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool) -> list[str]:
@@ -190,14 +191,18 @@ def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
 
 def _mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int]) -> Tensor:
     """Mean of log π_θ − log π_ref over the global batch's mismatched pairs (arXiv 2402.01306), without gradient."""
-    parts = micro_batches(batch, problem.micro_batch, engine.rank, engine.world_size)
     reference = problem.reference
     if reference is None or reference.mismatched is None:
         raise ValueError("this loss needs a reference with mismatched pairs")
+    pairs = {i: reference.pair(problem.sets, i) for i in batch}
+    sizes = {i: SetSize.of(pair, problem.shares_prefix) for i, pair in pairs.items()}
+    # A pair is one response, which is never cut into pieces: no budget makes all of them whole.
+    longest = max(problem.micro_tokens, *(size.tokens for size in sizes.values()))
+    share = shares(batch, sizes, problem.micro_batch, longest, engine.world_size)[engine.rank]
     total = torch.zeros(2, dtype=torch.float64)
-    for part in parts:
+    for part in share.whole:
         with torch.no_grad():
-            logps = engine(collate([reference.pair(problem.sets, i) for i in part])).logps_BK
+            logps = engine(collate([pairs[i] for i in part])).logps_BK
         for b, i in enumerate(part):
             total += torch.tensor([float(logps[b, 0]) - float(reference.mismatched[i]), 1.0], dtype=torch.float64)
     total = engine.sum(total)

@@ -33,6 +33,7 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
     short = {"max_steps": 2}
     return [
         job(folder / "kto", 3, 2, loss="kto", config=short),
+        job(folder / "kto-pieces", 0, 2, loss="kto", config=short | IN_PIECES),
         job(folder / "grpo", 0, 2, loss="grpo", loss_fields={}, config=short),
         job(folder / "simpo", 2, 2, loss="simpo", loss_fields={}, config=short),
         job(folder / "lora", 0, 2, lora=True, config=short | {"activation_checkpointing": True}),
@@ -99,6 +100,10 @@ def test_path_trains_two_steps(trained: Path, name: str) -> None:
     if name != "simpo":
         first, second = curve(trained / name, "kl")
         assert abs(first) < (1e-3 if name == "bf16" else 1e-9) and second > 1e-6
+
+
+def test_pieces_change_no_loss_of_mismatched_pairs(trained: Path) -> None:
+    torch.testing.assert_close(curve(trained / "kto-pieces"), curve(trained / "kto"), rtol=1e-6, atol=0.0)
 
 
 def test_rotary_frequencies_stay_float32_in_bf16(trained: Path) -> None:

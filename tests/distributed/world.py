@@ -47,6 +47,7 @@ class TokenSets:
     def __init__(self, count: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.fingerprint = f"sets-{count}-{seed}"
+        self.max_tokens = 17
 
         def ids(longest: int) -> np.ndarray:
             return rng.integers(1, VOCAB, rng.integers(1, longest + 1)).astype(np.int32)

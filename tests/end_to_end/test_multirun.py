@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -20,3 +21,19 @@ def test_members_of_a_multirun_are_compared(first_run: Outcome, mpo: CommandLine
         (over_seeds, *members) = [row.split() for row in rows if loss in row.split()]
         assert over_seeds[3] == "2" and over_seeds[5] == "±", over_seeds  # partition, loss, its parameter, seeds, means
         assert len(members) == 2
+    commands = [json.loads((folder / "result.json").read_text())["command"] for folder in folders]
+    assert [("loss=dpo" in command, "seed=0" in command) for command in commands] == [
+        (True, True), (True, False), (False, True), (False, False)
+    ]  # fmt: skip
+
+
+def test_a_mistake_in_one_member_stops_no_other(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    members = mpo.smallest("loss=simpo,mpo,orpo", "model.reference=none", f"hydra.sweep.dir={sweep}")
+    outcome = mpo("--multirun", *members, code=2)
+    assert outcome.mistakes == [
+        "mpo: error: model.reference: MPO needs a reference; leave it out, or choose a loss without, e.g. loss=simpo"
+    ]
+    assert "Traceback" not in outcome.err
+    assert sorted(path.parent.name for path in sweep.glob("*/result.json")) == ["0", "2"]
+    assert (sweep / "comparison.html").is_file()

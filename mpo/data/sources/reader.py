@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mpo.data.problems import Problem, Reason, RowError
+from mpo.data.sources import fields
 from mpo.data.sources.fields import Draft, Row, Warn
 from mpo.data.sources.layouts import LAYOUTS, check_layout, detect_layout
 from mpo.data.sources.rows import Found, read_rows
@@ -47,10 +48,11 @@ def read_sets(spec: SourceSpec, on_problem: OnProblem) -> Iterator[ResponseSet]:
     seen: set[str] = set()
     for where, row in rows:
         warnings: list[tuple[Reason, str]] = []
-        found_id = "" if isinstance(row, RowError) else _given_id(row)
+        found_id = ""
         try:
             if isinstance(row, RowError):
                 raise row
+            found_id = _given_id(row)
             draft = layout.parse(row, spec.score_field, lambda code, text: warnings.append((code, text)))  # noqa: B023
             responses = _shared_checks(draft, lambda code, text: warnings.append((code, text)))  # noqa: B023
             found_id = _unique_id(row, draft, seen)
@@ -88,7 +90,7 @@ def _open(spec: SourceSpec) -> tuple[str, Iterator[Found]]:
 def _given_id(row: Row) -> str:
     for key in ("id", "prompt_id"):
         if row.get(key) is not None:
-            return str(row[key])
+            return fields.text(str(row[key]), key, Reason.NOT_UNICODE)
     return ""
 
 

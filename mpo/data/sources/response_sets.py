@@ -40,7 +40,7 @@ def _from_object(entry: Row, name: str, score_field: str) -> Response:
     return Response(
         text=fields.text(body, f"{name}.text", Reason.RESPONSE_NOT_TEXT),
         score=fields.score(entry.get(score_field), f"{name}.{score_field}"),
-        model=None if model is None else str(model),
+        model=None if model is None else fields.text(str(model), f"{name}.model", Reason.NOT_UNICODE),
         accepted=_mark(entry, name, "accepted"),
         finished=_mark(entry, name, "finished") is not False,
     )

@@ -6,16 +6,24 @@ from functools import cache
 from typing import Any
 
 from torch import Tensor, compile
+from torch._dynamo import config as dynamo_config
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
 
+NO_WINDOW = 1 << 30
+"""In place of None, which would be compiled for itself."""
+KINDS = 64
+"""Most variants (windows, with or without gradient, rows of one block) that are compiled of a function."""
+
 
 @cache
 def _compiled(function: Any) -> Any:
-    # With static shapes every new length would be compiled anew.
-    return compile(function, dynamic=True)
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, KINDS)
+    # With static shapes every new length would be compiled anew. A whole graph or an error: uncompiled, FlexAttention
+    # would hold the scores of all pairs of tokens.
+    return compile(function, dynamic=True, fullgraph=True)
 
 
 class FlexAttend:
@@ -46,9 +54,10 @@ class FlexAttend:
         if window not in self._masks:
             visibility = self._visibility
             tokens = len(visibility.position_N)
+            reach = NO_WINDOW if window is None else window
 
             def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return visibility.sees(query, key, window)
+                return visibility.sees(query, key, reach)
 
             create = _compiled(create_block_mask) if on_cuda else create_block_mask
             self._masks[window] = create(rule, None, None, tokens, tokens, device=visibility.position_N.device)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from mpo.config.compose import CONFIG_NAME, register, typed
-from mpo.config.messages import explain
+from mpo.config.messages import explain_composition
 from mpo.config.paths import groups
 from mpo.config.schema import RunConfig
 from mpo.errors import UserError
@@ -40,7 +40,7 @@ def load(composed: Compose) -> Load:
         try:
             return typed(composed(*overrides))
         except Exception as error:
-            told = explain(error)
+            told = explain_composition(error)
             if told is None:
                 raise
             raise told from error

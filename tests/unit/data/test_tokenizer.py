@@ -29,11 +29,11 @@ def test_a_trained_tokenizer_loads_and_is_the_same_every_time(tmp_path: Path) ->
 
 def test_a_named_template_replaces_the_tokenizers_own(tmp_path: Path) -> None:
     train_tokenizer(TEXTS, 320, tmp_path / "a")
-    tokenizer = load_tokenizer(str(tmp_path / "a"), "chatml_qwen")
+    tokenizer = load_tokenizer(str(tmp_path / "a"), load_template("chatml_qwen"))
     assert "created by Alibaba Cloud" in tokenizer.decode(render_prompt(tokenizer, [Message("user", "hi")]))
     own = tmp_path / "own.jinja"
     own.write_text("{% for m in messages %}{{ m['content'] }}|{% endfor %}\n")
-    tokenizer = load_tokenizer(str(tmp_path / "a"), str(own))
+    tokenizer = load_tokenizer(str(tmp_path / "a"), load_template(str(own)))
     prompt = [Message("user", "hi")]
     assert tokenizer.decode(render_prompt(tokenizer, prompt)) == "hi|"
     assert tokenizer.decode(render_response(tokenizer, prompt, "yes")) == "yes<|im_end|>"  # EOS where it writes none

@@ -26,6 +26,7 @@ class Tokens:
 
 class Sets(list[Tokens]):
     fingerprint = "sets"
+    max_tokens = 10
 
 
 def test_token_loss_is_the_mean_over_sets_of_the_loss_a_token() -> None:

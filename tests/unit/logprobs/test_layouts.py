@@ -7,8 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.schema import LoraConfig
+from mpo.errors import ConfigError
 from mpo.logprobs import attention
-from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.load import check_positions, make_policy, share_prefix
 from mpo.logprobs.policy import PolicyModule
 from tests.families import FAMILIES, SMALL, logps_and_gradients, model, ragged_batch
 
@@ -65,6 +66,35 @@ def test_a_family_is_probed_before_it_shares() -> None:
     lm = model("qwen2")
     assert share_prefix(lm)
     assert PolicyModule(lm).shares_prefix
+
+
+def test_a_window_that_only_the_mask_knows_keeps_its_rows() -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "phimoe", **SMALL, num_key_value_heads=2, sliding_window=16, num_local_experts=2, num_experts_per_tok=1
+    )
+    lm = AutoModelForCausalLM.from_config(config).eval()
+    assert not share_prefix(lm)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("dynamic", {"factor": 2.0}), ("default", {})])
+def test_rotary_embeddings_that_follow_the_longest_sequence_are_refused(kind: str, more: dict[str, float]) -> None:
+    config = AutoConfig.for_model("llama", **SMALL, rope_parameters={"rope_type": kind, "rope_theta": 1e4, **more})
+    policy = PolicyModule(AutoModelForCausalLM.from_config(config))
+    check_positions(policy, 64)
+    if kind == "default":
+        check_positions(policy, 65)
+    else:
+        with pytest.raises(ConfigError, match=r"data.max_tokens: .* beyond 64 positions"):
+            check_positions(policy, 65)
+
+
+def test_the_tied_head_takes_no_adapter() -> None:
+    tied = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SMALL, tie_word_embeddings=True))
+    with pytest.raises(ConfigError, match="shares its weights with it; remove embed_tokens"):
+        make_policy(tied, lora=LoraConfig(target_modules=["q_proj", "embed_tokens"]))
+    with pytest.raises(ConfigError, match="the head takes no adapter; remove lm_head"):
+        make_policy(model("llama"), lora=LoraConfig(target_modules=["lm_head"]))
 
 
 def test_a_family_whose_layers_mix_tokens_otherwise_keeps_its_rows() -> None:

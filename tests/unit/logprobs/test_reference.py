@@ -11,7 +11,7 @@ import torch
 
 from mpo.errors import DataError
 from mpo.logprobs.batch import collate
-from mpo.logprobs.mismatched import mismatched_pairs
+from mpo.logprobs.mismatched import mismatched_pair, mismatched_pairs
 from mpo.logprobs.reference import Reference, compute_reference
 from tests.distributed.world import TokenSets, spawn_reference, tiny_policy
 
@@ -43,10 +43,21 @@ def test_mismatched_pairs_are_responses_under_the_next_prompt(tmp_path: Path) ->
     for i in range(5):
         pair = reference.pair(sets, i)
         assert np.array_equal(pair.prompt_ids, sets[(i + 1) % 5].prompt_ids)
-        assert any(pair.response_ids[0] is ids for ids in sets[i].response_ids)
+        assert any(np.array_equal(pair.response_ids[0], ids) for ids in sets[i].response_ids)
         with torch.no_grad():
             expected = float(policy(collate([pair])).logps_BK[0, 0])
         assert reference.mismatched[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_mismatched_pair_passes_no_limit_that_matched_ones_keep() -> None:
+    sets = TokenSets(5)
+    long = max(range(5), key=lambda i: len(sets[i].prompt_ids))
+    prompt = len(sets[long].prompt_ids)
+    k = max(range(len(sets[0].response_ids)), key=lambda k: len(sets[0].response_ids[k]))
+    assert len(sets[0].response_ids[k]) > 2
+    pair = mismatched_pair(sets[0], sets[long], k, prompt + 2)
+    assert len(pair.prompt_ids) == prompt
+    assert np.array_equal(pair.response_ids[0], sets[0].response_ids[k][:2])
 
 
 def test_draws_of_mismatched_responses_follow_the_seed() -> None:

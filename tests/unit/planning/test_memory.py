@@ -115,8 +115,11 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
     assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE * 12
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * 128256 * 12
+    head = 128256 * 4096
+    gradient = head * (4 + 2)  # summed in float32, handed on in bfloat16
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE * 12 + gradient
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * 128256 * 12 + gradient
+    assert training_memory(LLAMA3_8B, TESTBED, 8, 10).logits == 10 * 128256 * 12 + head * 4
 
 
 def test_the_reference_pass_needs_no_states() -> None:

@@ -9,9 +9,9 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.paths import folder
-from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, TrainConfig
+from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
 from mpo.errors import ConfigError
-from mpo.planning.sizes import adapter_parameters, data_size, optimizer_steps, parameters, read_architecture
+from mpo.planning.sizes import adapter_parameters, data_size, imitated, optimizer_steps, parameters, read_architecture
 
 PUBLISHED = Path(__file__).parents[3] / "../shared/spec/models.yaml"
 TINY = {
@@ -106,6 +106,13 @@ def test_expected_sizes() -> None:
     assert data_size(DataConfig(**{**vars(hub), "expected_sets": None}), None) is None
     world = DataConfig(**{**vars(hub), "source": "testbed"})
     assert data_size(world, 8, rounds=3).sets == 500  # type: ignore[union-attr]
+    rounds = DataConfig(**{**vars(hub), "heldout": 0.1, "expected_sets": 60_000})
+    assert data_size(rounds, 5, rounds=3).sets == 18_000  # type: ignore[union-attr]
+    limited = DataConfig(**{**vars(rounds), "limit": 3000})
+    assert data_size(limited, 5, rounds=3).sets == 900  # type: ignore[union-attr]
+    best, every = (imitated(size, hub, which) for which in (SftResponses.best, SftResponses.all))
+    assert (best.sets, best.responses, every.sets, every.responses) == (1000, 1, 4000, 1)
+    assert imitated(size, world, SftResponses.best).sets == world.testbed.demonstrations
 
 
 def test_optimizer_steps() -> None:

@@ -29,6 +29,13 @@ def test_a_name_that_is_no_function_is_one_line(name: str) -> None:
         FunctionScorer(name)([Message("user", "q")], ["a"])
 
 
+@pytest.mark.parametrize("options", [{"wieght": 1.0}, {"weight": 1.0, "more": 2}])
+def test_options_that_the_function_does_not_take_are_found_before_it_is_called(options: dict[str, float]) -> None:
+    FunctionScorer(f"{__name__}.count_words", {"weight": 2.0}).check()
+    with pytest.raises(ConfigError, match="score.options: .*count_words does not take"):
+        FunctionScorer(f"{__name__}.count_words", options).check()
+
+
 def as_nan(prompt: str, response: str) -> float:
     return float("nan")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
 from mpo.config.schema import ScoreTransformConfig
 from mpo.data.assignments import Assignments
 from mpo.data.tokens import tokenize_sets
+from mpo.errors import DataError
 from mpo.stages import partition
 from mpo.stages.context import StageContext, to_plain
 from mpo.testbed.tokenizer import build_tokenizer
@@ -17,7 +19,7 @@ from mpo.types import Message, Response, ResponseSet
 SCORES = (9.0, 7.0, 4.0, 1.0)
 
 
-def test_noise_reaches_training_scores_alone(tmp_path: Path) -> None:
+def prepared(tmp_path: Path) -> Path:
     build_tokenizer(tmp_path / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
     for split in ("train", "heldout"):
@@ -29,15 +31,29 @@ def test_noise_reaches_training_scores_alone(tmp_path: Path) -> None:
             sets, tokenizer, max_prompt_tokens=20, max_tokens=30, out=tmp_path / "prepare" / split, processes=1,
             on_problem=lambda problem: None,
         )  # fmt: skip
-    out = tmp_path / "out"
-    out.mkdir()
+    return tmp_path / "prepare"
+
+
+def run(tmp_path: Path, score_range: list[float] | None = None, **transform: float) -> Path:
     config = {
         "partition": {"_target_": "mpo.partition.BestVsWorst"}, "contrasts": True, "needs_sides": True, "seed": 0,
-        "allow_targets": [], "transform": to_plain(ScoreTransformConfig(scale=2.0, noise_sigma=1.0)),
+        "score_range": score_range, "allow_targets": [], "transform": to_plain(ScoreTransformConfig(**transform)),
     }  # fmt: skip
-    partition.run(StageContext("partition", config, {"prepare": tmp_path / "prepare"}, {}, out))
+    out = tmp_path / "out"
+    out.mkdir()
+    partition.run(StageContext("partition", config, {"prepare": prepared(tmp_path)}, {}, out))
+    return out
+
+
+def test_noise_reaches_training_scores_alone(tmp_path: Path) -> None:
+    out = run(tmp_path, scale=2.0, noise_sigma=1.0)
     doubled = [2.0 * score for score in SCORES]
     noisy, clean = Assignments.load(out / "train"), Assignments.load(out / "heldout")
     assert all(clean.scores(i) == doubled for i in range(3))
     assert all(noisy.scores(i) != doubled for i in range(3))
     assert noisy.scores(0) != noisy.scores(1)
+
+
+def test_a_score_that_the_loss_is_not_defined_for_names_its_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train-0: score 18 is outside the 0 to 10"):
+        run(tmp_path, [0.0, 10.0], scale=2.0)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
 from mpo.logprobs.packing import SetSize, shares
 from mpo.losses import DPO, MPO
-from mpo.train.batches import BatchPlan, micro_batches
+from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import fingerprint
 from mpo.train.engine import deepspeed_config, zero_stage
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
-from tests.distributed.world import tiny_policy
+from tests.distributed.world import TokenSets, tiny_policy
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 99))
@@ -41,18 +41,17 @@ def test_order_follows_seed_and_epoch_alone() -> None:
     assert plan.batch(0) != BatchPlan(range(50), 50, 4).batch(0)
 
 
-@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5))
-def test_shares_cover_a_batch_in_equally_many_micro_batches(count: int, micro: int, world_size: int) -> None:
-    parts = [micro_batches(list(range(count)), micro, rank, world_size) for rank in range(world_size)]
-    assert len({len(of_rank) for of_rank in parts}) == 1
-    everything = Counter(i for of_rank in parts for part in of_rank for i in part)
-    assert everything == Counter(range(count))
-    assert all(len(part) <= micro for of_rank in parts for part in of_rank)
-
-
 SIZES = st.lists(
     st.tuples(st.integers(1, 9), st.lists(st.integers(1, 20), min_size=0, max_size=6)), min_size=1, max_size=20
 )
+
+
+def test_separate_rows_have_the_prompt_each_and_padding() -> None:
+    one = TokenSets(1)[0]
+    prompt, lengths = len(one.prompt_ids), [len(ids) for ids in one.response_ids]
+    assert SetSize.of(one, True).tokens == prompt + sum(lengths)
+    assert SetSize.of(one, False).tokens == len(lengths) * (prompt + max(lengths))
+    assert SetSize.of(one, False, [0]).tokens == prompt + lengths[0]
 
 
 @given(SIZES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))

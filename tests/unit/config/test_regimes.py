@@ -1,0 +1,81 @@
+"""What a stage's fingerprint follows, and what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpo.artifacts import Store
+from mpo.errors import ConfigError
+from mpo.losses import LOSSES, Loss
+from mpo.regimes import compose
+from tests.unit.config.conftest import Load
+
+TOKENIZED = ("prepare", "train")
+
+
+def fingerprints(load: Load, cache: Path, *overrides: str, loss: str = "wmpo") -> dict[str, str]:
+    config = load(*overrides, f"loss={loss}")
+    made: Loss = LOSSES[loss](**{key: value for key, value in config.loss.items() if key != "_target_"})
+    store = Store(cache)
+    return {stage.name: store.fingerprint(stage) for stage in compose(config, made).stages(store)}
+
+
+def test_templates_and_tokenizers_count_by_their_content(load: Load, tmp_path: Path) -> None:
+    template, folder = tmp_path / "own.jinja", tmp_path / "tokenizer"
+    folder.mkdir()
+    template.write_text("{{ messages }}")
+    (folder / "tokenizer.json").write_text("{}")
+    chosen = ("model=llama3_8b", f"model.chat_template={template}", f"model.tokenizer={folder}")
+    before = fingerprints(load, tmp_path, *chosen)
+    assert fingerprints(load, tmp_path, *chosen) == before
+    template.write_text("{{ messages[0] }}")
+    other_template = fingerprints(load, tmp_path, *chosen)
+    assert all(other_template[name] != before[name] for name in TOKENIZED)
+    assert other_template["data"] == before["data"]
+    (folder / "tokenizer.json").write_text('{"added_tokens": []}')
+    other_tokenizer = fingerprints(load, tmp_path, *chosen)
+    assert all(other_tokenizer[name] != other_template[name] for name in TOKENIZED)
+
+
+def test_a_template_that_is_not_there_is_told_with_the_plan(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown chat template 'lama3'.*did you mean 'llama3'"):
+        fingerprints(load, tmp_path, "model=llama3_8b", "model.chat_template=lama3")
+
+
+@pytest.mark.parametrize(
+    ("changed", "same", "other"),
+    [
+        ("train.micro_batch=8", ["reference"], ["train"]),
+        ("train.micro_tokens=999", ["reference", "train", "evaluate"], []),
+        ("evaluate.batch=3", ["evaluate"], []),
+        ("allow_targets=[own]", ["score", "reference", "train", "evaluate"], []),
+        ("train.lr=1", ["reference", "partition"], ["train", "evaluate"]),
+        ("data.testbed.prompts=9", ["start/sft"], ["sample", "train"]),
+    ],
+)
+def test_what_a_change_redoes(load: Load, tmp_path: Path, changed: str, same: list[str], other: list[str]) -> None:
+    before, after = fingerprints(load, tmp_path), fingerprints(load, tmp_path, changed)
+    assert {name for name in [*same, *other] if before[name] != after[name]} == set(other)
+
+
+def test_the_reference_is_one_for_any_number_of_processes(load: Load, tmp_path: Path) -> None:
+    one, four = (fingerprints(load, tmp_path, "model=llama3_8b", f"launcher.processes={n}") for n in (8, 4))
+    assert one["reference"] == four["reference"] and one["train"] != four["train"]
+
+
+def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tmp_path: Path) -> None:
+    config = load("model=llama3_8b")
+    samples = {
+        stage.name: stage.config["prompts"]
+        for stage in compose(config, LOSSES["wmpo"]()).stages(Store(tmp_path))
+        if stage.task == "sample"
+    }
+    assert samples == {"evaluate/start@0.7": 8, "evaluate/policy@0.7": 8}
+
+
+@pytest.mark.parametrize("group", ["score", "loss", "partition"])
+def test_no_option_is_taken_from_the_environment(load: Load, group: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{group}\.options\.key: a variable's value would be written"):
+        load(f"+{group}.options.key='${{oc.env:HOME}}'")

@@ -1,0 +1,68 @@
+"""The data stage: what is held out, what is skipped, what stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpo.data.store import count_stored_sets
+from mpo.errors import DataError
+from mpo.stages import data
+from mpo.stages.context import StageContext
+
+CONFIG = {
+    "layout": "auto", "split": "train", "revision": None, "score_field": None, "heldout_split": None, "heldout": 1,
+    "fraction": 1.0, "limit": None, "split_seed": 0, "max_skipped_share": 0.1, "needs_scores": True, "contrasts": True,
+}  # fmt: skip
+
+
+def rows(path: Path, count: int, broken: int = 0, **more: Any) -> Path:
+    lines = [
+        json.dumps({"id": f"{i}", "prompt": f"question {i}", "responses": ["a", "b b"], "scores": [1, 2], **more})
+        for i in range(count)
+    ]
+    path.write_text("\n".join([*lines, *["{"] * broken]) + "\n")
+    return path
+
+
+def run(tmp_path: Path, files: dict[str, Path], **changed: Any) -> dict[str, Any]:
+    out = tmp_path / "out"
+    out.mkdir()
+    data.run(StageContext("data", CONFIG | changed, {}, files, out))
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    stored = {split: count_stored_sets(out / f"{split}.parquet") for split in ("train", "heldout")}
+    assert summary["sets"] == stored
+    return summary
+
+
+def test_nothing_need_be_held_out(tmp_path: Path) -> None:
+    assert run(tmp_path, {"source": rows(tmp_path / "a.jsonl", 4)}, heldout=0)["sets"] == {"train": 4, "heldout": 0}
+
+
+def test_unusable_rows_of_the_held_out_source_count_for_themselves(tmp_path: Path) -> None:
+    files = {"source": rows(tmp_path / "a.jsonl", 40), "heldout_source": rows(tmp_path / "b.jsonl", 3, broken=3)}
+    with pytest.raises(DataError, match=r"b.jsonl:4: broken_json.*3 of 6 sets cannot be used"):
+        run(tmp_path, files)
+
+
+def test_skipped_rows_are_told_by_split(tmp_path: Path) -> None:
+    files = {"source": rows(tmp_path / "a.jsonl", 40), "heldout_source": rows(tmp_path / "b.jsonl", 3, broken=1)}
+    summary = run(tmp_path, files, max_skipped_share=0.5)
+    assert summary["skipped"] == {"train": {}, "heldout": {"broken_json": 1}}
+    assert (summary["sets"], summary["left_out_because_heldout"]) == ({"train": 37, "heldout": 3}, 3)
+
+
+def test_a_held_out_source_with_every_prompt_leaves_nothing(tmp_path: Path) -> None:
+    source = rows(tmp_path / "a.jsonl", 4)
+    with pytest.raises(DataError, match="all 4 sets have a prompt that is held out"):
+        run(tmp_path, {"source": source, "heldout_source": source})
+
+
+def test_an_id_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    broken = rows(tmp_path / "a.jsonl", 1)
+    broken.write_text(broken.read_text().replace('"id": "0"', r'"id": "\ud800"'))
+    with pytest.raises(DataError, match=r"a.jsonl:1: not_unicode: id has a lone surrogate"):
+        run(tmp_path, {"source": broken})

@@ -1,0 +1,55 @@
+"""A stage that was computed is kept, whatever happens to what shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpo import execute
+from mpo.artifacts import Stage, Store
+from mpo.config.schema import LauncherConfig
+from mpo.execute import Executor
+from mpo.launch import run_inline
+from mpo.stages.context import StageContext
+from mpo.track.console import Console
+from mpo.track.progress import ProgressReader
+
+PROMPTS = Stage(
+    "data", "testbed", {"part": "prompts", "prompts": 3, "heldout_prompts": 2, "seed": 0}, inline=True
+)  # fmt: skip
+
+
+class BrokenTerminal(Console):
+    """Its bars cannot be drawn."""
+
+    @contextmanager
+    def stage(self, name: str, progress: ProgressReader) -> Iterator[Any]:  # type: ignore[override]
+        class Live:
+            def refresh(self) -> None:
+                raise OSError("input/output error")
+
+        yield Live()
+
+
+def test_a_display_that_fails_costs_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(execute, "REFRESH_S", 0.001)
+
+    def slowly(context: StageContext) -> None:
+        import time
+
+        time.sleep(0.1)
+        run_inline(context)
+
+    monkeypatch.setattr(execute, "run_inline", slowly)
+    store = Store(tmp_path)
+    executor = Executor(store, LauncherConfig(), BrokenTerminal(), lambda stage, record: None)
+    path = executor.build(PROMPTS)
+    assert store.complete(PROMPTS) and (path / "heldout.parquet").is_file()
+    assert "warning: data was not shown or logged to its end: OSError" in capsys.readouterr().err
+    assert [row.cached for row in executor.rows] == [False]
