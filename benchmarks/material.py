@@ -67,16 +67,20 @@ class HalfAndHalf:
         return [int(k >= self.responses // 2) for k in range(self.responses)]
 
 
-def llama(dtype: torch.dtype = torch.float32, context: int = 8192) -> PreTrainedModel:
-    """A Llama of 19.4M parameters with tied embeddings, the same weights at every call."""
+SIZES = {
+    "20m": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 6},
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+           "num_key_value_heads": 8},
+}  # fmt: skip
+"""19.4M parameters, and 1.04 billion in the shape of Llama-3.2-1B with a smaller vocabulary."""
+
+
+def llama(dtype: torch.dtype = torch.float32, context: int = 8192, size: str = "20m") -> PreTrainedModel:
+    """A Llama with tied embeddings, the same weights at every call."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=6,
+        **SIZES[size],
         max_position_embeddings=context,
         tie_word_embeddings=True,
         pad_token_id=0,

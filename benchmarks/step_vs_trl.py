@@ -13,7 +13,6 @@ import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import PeakMemory, report, resident, run_side, tell
@@ -28,6 +27,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=4, help="sets an optimizer step")
     parser.add_argument("--steps", type=int, default=3, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets that we forward at once")
+    parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens that we forward at once")
     parser.add_argument("--pairs", type=int, default=2, help="pairs that TRL forwards at once")
     parser.add_argument("--ours", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--theirs", choices=["fp32", "bf16"], default="fp32")
@@ -69,53 +69,16 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """Our loop on DeepSpeed, MPO on whole sets."""
     import torch
 
-    from benchmarks.material import HalfAndHalf, RandomSets, llama
-    from mpo.config.schema import Precision, TrainConfig
-    from mpo.logprobs.load import make_policy, share_prefix
-    from mpo.logprobs.reference import Reference, compute_reference
-    from mpo.losses import MPO
-    from mpo.train.engine import single_process_environment
-    from mpo.train.loop import train
+    from benchmarks.material import RandomSets, llama
+    from benchmarks.steps import measured_steps
+    from mpo.config.schema import Precision
 
     torch.set_num_threads(arguments.threads)
-    os.environ.update(single_process_environment())
-    lm = llama(torch.bfloat16 if arguments.ours == "bf16" else torch.float32)
-    assert share_prefix(lm)
-    policy = make_policy(lm)
-    loaded = resident()
     sets = RandomSets(arguments.sets * (arguments.steps + 1), arguments.responses, arguments.prompt, arguments.length)
-    config = TrainConfig(
-        lr=1e-5, global_batch=arguments.sets, micro_batch=arguments.micro_batch, micro_tokens=1 << 30,
-        precision=Precision[arguments.ours], zero_stage=0, activation_checkpointing=False, checkpoint_every=10**9,
+    return measured_steps(
+        llama(torch.bfloat16 if arguments.ours == "bf16" else torch.float32), sets, arguments.responses, arguments.sets,
+        micro_batch=arguments.micro_batch, micro_tokens=arguments.micro_tokens, precision=Precision[arguments.ours],
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        reference_folder = Path(folder) / "reference"
-        reference_folder.mkdir()
-        compute_reference(policy, sets, reference_folder, arguments.micro_batch, 16384, 0, 1)
-        reference = Reference.load(reference_folder, sets)
-        seconds: list[float] = []
-        tokens: list[float] = []
-        last = time.perf_counter()
-
-        def on_step(row: dict[str, Any]) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            seconds.append(now - last)
-            tokens.append(row["tokens_per_second"] * (now - last))
-            last = now
-
-        with PeakMemory.watched() as memory:
-            train(
-                policy, MPO(beta=0.1), sets, HalfAndHalf(arguments.responses), range(len(sets)), reference, config, 0,
-                Path(folder), on_step,
-            )  # fmt: skip
-    return {
-        "seconds_a_step": statistics.median(seconds[1:]),
-        "loaded_bytes": loaded,
-        "peak_bytes": memory.peak,
-        "tokens": round(statistics.mean(tokens[1:])),
-        "precision": arguments.ours,
-    }
 
 
 def theirs(arguments: argparse.Namespace) -> dict[str, Any]:

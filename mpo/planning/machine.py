@@ -50,11 +50,12 @@ def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precisi
             arguments = [str(path), *map(str, sides), precision.name, str(threads)]
             subprocess.run([sys.executable, "-m", "mpo.planning.machine", *arguments], check=True, timeout=120)
         else:
-            write_json(path, asdict(_measure(*sides, precision, threads)))
+            write_json(path, asdict(measure(*sides, precision, threads)))
     return Machine(**read_json(path))
 
 
-def _measure(hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
+def measure(hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
+    """The rates, measured now in this process."""
     import torch
 
     before = torch.get_num_threads()
@@ -102,4 +103,4 @@ def _fastest(action: Callable[[], None], wait: Callable[[], None]) -> float:
 if __name__ == "__main__":
     target, *of, wanted, cores = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = cores
-    write_json(Path(target), asdict(_measure(int(of[0]), int(of[1]), Precision[wanted], int(cores))))
+    write_json(Path(target), asdict(measure(int(of[0]), int(of[1]), Precision[wanted], int(cores))))
