@@ -32,9 +32,18 @@ class Rectangle:
     @classmethod
     def of(cls, starts: np.ndarray, lengths: np.ndarray) -> Rectangle:
         """The spans ``start .. start + length``."""
-        steps_T = np.arange(int(lengths.max()))
-        real_GT = steps_T < lengths[:, None]
-        index_GT = np.where(real_GT, starts[:, None] + steps_T, 0)
+        return cls.joined(starts, lengths, starts, np.zeros_like(lengths))
+
+    @classmethod
+    def joined(
+        cls, starts: np.ndarray, lengths: np.ndarray, more_starts: np.ndarray, more_lengths: np.ndarray
+    ) -> Rectangle:
+        """The spans ``start .. start + length``, each followed by another one."""
+        steps_T = np.arange(int((lengths + more_lengths).max()))
+        real_GT = steps_T < (lengths + more_lengths)[:, None]
+        second_GT = (more_starts - lengths)[:, None] + steps_T
+        index_GT = np.where(steps_T < lengths[:, None], starts[:, None] + steps_T, second_GT)
+        index_GT = np.where(real_GT, index_GT, 0)
         cell_M = np.flatnonzero(real_GT)
         parts = (index_GT, real_GT, cell_M, index_GT.flatten()[cell_M])
         return cls(*(torch.from_numpy(part) for part in parts))
@@ -55,12 +64,14 @@ class Rectangle:
 
 
 def group(queries: np.ndarray, keys: np.ndarray) -> Sequence[np.ndarray]:
-    """Members of groups such that padding each to its longest queries and keys wastes little.
+    """Members of groups such that padding each to its longest queries and keys wastes little; none of no members.
 
     Args:
         queries: number of each member.
         keys: number of each member.
     """
+    if len(queries) == 0:
+        return []
     kind = np.stack([np.ceil(np.log2(np.maximum(sizes, 16))) for sizes in (keys, queries)], axis=1)
     _, kind_of = np.unique(kind, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)  # numpy 2.0 gave it the shape of its argument

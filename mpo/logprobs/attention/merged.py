@@ -30,14 +30,30 @@ class MergedAttend:
         prompts_S, responses_R = batch.prompt_lengths_S.numpy(), batch.response_lengths_R.numpy()
         prompt_starts_S = np.cumsum(prompts_S) - prompts_S
         response_starts_R = int(prompts_S.sum()) + np.cumsum(responses_R) - responses_R
-        after_S = np.bincount(batch.prompt_of_R.numpy(), weights=responses_R, minlength=len(prompts_S)).astype(np.int64)
+        prompt_of_R = batch.prompt_of_R.numpy()
+        after_S = np.bincount(prompt_of_R, weights=responses_R, minlength=len(prompts_S)).astype(np.int64)
         after_starts_S = int(prompts_S.sum()) + np.cumsum(after_S) - after_S  # a set's responses stand side by side
         self._positions_N = batch.position_ids_N
-        self.own = [Rectangle.of(prompt_starts_S[m], prompts_S[m]) for m in group(prompts_S, prompts_S)]
-        self.own += [Rectangle.of(response_starts_R[m], responses_R[m]) for m in group(responses_R, responses_R)]
+
+        def groups(members: np.ndarray, queries: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
+            return [members[m] for m in group(queries[members], keys[members])]
+
+        # A prompt with one response shares nothing: the two are one sequence.
+        alone_S = np.bincount(prompt_of_R, minlength=len(prompts_S)) == 1
+        alone, several = np.flatnonzero(alone_S), np.flatnonzero(~alone_S)
+        members_R = np.flatnonzero(~alone_S[prompt_of_R])
+        both_S = prompts_S + after_S
+        self.own = [
+            Rectangle.joined(prompt_starts_S[m], prompts_S[m], after_starts_S[m], after_S[m])
+            for m in groups(alone, both_S, both_S)
+        ]
+        self.own += [Rectangle.of(prompt_starts_S[m], prompts_S[m]) for m in groups(several, prompts_S, prompts_S)]
+        self.own += [
+            Rectangle.of(response_starts_R[m], responses_R[m]) for m in groups(members_R, responses_R, responses_R)
+        ]
         self.cross = [
             (Rectangle.of(after_starts_S[m], after_S[m]), Rectangle.of(prompt_starts_S[m], prompts_S[m]))
-            for m in group(after_S, prompts_S)
+            for m in groups(several, after_S, prompts_S)
         ]
         self._masks: dict[int | None, tuple[list[Tensor | None], list[Tensor | None]]] = {}
 
@@ -45,8 +61,12 @@ class MergedAttend:
         self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """See :class:`mpo.logprobs.attention.backends.Attend`."""
-        out: Tensor = _Merged.apply(query_NHD, key_NGD, value_NGD, self, scale, window)  # type: ignore[no-untyped-call]
-        return out
+        # In bfloat16 the kernel's backward takes more than twice as long as in float32.
+        wide = [
+            tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (query_NHD, key_NGD, value_NGD)
+        ]
+        out: Tensor = _Merged.apply(*wide, self, scale, window)  # type: ignore[no-untyped-call]
+        return out.to(query_NHD.dtype)
 
     def masks(self, window: int | None, like: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """What is added to the logits of each rectangle: of ``own`` (None: causal), of ``cross`` (None: all seen)."""
