@@ -35,3 +35,7 @@ class ConfigError(UserError, ValueError):
 
 class DataError(UserError, ValueError):
     """Data that cannot be used; ``where`` is ``file:line`` or a row id."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop; what was being built can be resumed. No library takes it for an error of its own."""

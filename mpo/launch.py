@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mpo.artifacts import write_json
 from mpo.config.schema import LauncherConfig
-from mpo.errors import ConfigError, DataError, UserError
+from mpo.errors import ConfigError, DataError, Stopped, UserError
 from mpo.stages.context import StageContext
 
 PRELOADED = [
@@ -47,10 +47,6 @@ _AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _ERRORS = {cls.__name__: cls for cls in (UserError, ConfigError, DataError)}
 
 
-class Stopped(BaseException):
-    """The run was asked to stop; what was being built can be resumed. No library takes it for an error of its own."""
-
-
 class StageFailed(RuntimeError):
     """A stage's process ended by a bug of ours or was killed; the message ends with where its log lies."""
 
@@ -70,7 +66,7 @@ def run_inline(context: StageContext) -> None:
     """Run a light stage in this process."""
     started = time.monotonic()
     importlib.import_module(f"mpo.stages.{context.task}").run(context)
-    write_usage(context.output, started)
+    write_usage(context.output, started, None)  # this process holds much else
 
 
 def run_group(context: StageContext, config: LauncherConfig, distributed: bool, run_id: str) -> None:
@@ -148,12 +144,12 @@ def _work(output: str, threads: int) -> None:
         write_json(context.output / ERROR_FILE, report)
         raise
     if context.rank == 0:
-        write_usage(context.output, started)
+        write_usage(context.output, started, _peak_memory())
 
 
-def write_usage(output: Path, started: float) -> None:
-    """Seconds and peak memory in bytes of this process, for the manifest and the report."""
-    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": _peak_memory(), "device": _device()}
+def write_usage(output: Path, started: float, peak_memory: int | None) -> None:
+    """Seconds and peak memory in bytes of a stage's process, for the manifest and the report."""
+    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory, "device": _device()}
     (output / USAGE_FILE).write_text(json.dumps(usage))
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from mpo.config.compose import CONFIG_NAME, register, typed
 from mpo.config.messages import explain, explain_composition
-from mpo.errors import EXIT_CODE, UserError
+from mpo.errors import EXIT_CODE, Stopped, UserError
 from mpo.multirun import compare_finished
 
 STOPPED_CODE = 143
@@ -60,8 +60,6 @@ def say(mistake: UserError) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """A polite request to stop, wherever the run is: as for Ctrl-C."""
-    from mpo.launch import Stopped
-
     raise Stopped
 
 
@@ -72,8 +70,6 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()
     except BaseException as error:
-        from mpo.launch import Stopped
-
         if isinstance(error, Stopped | KeyboardInterrupt):
             print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
             sys.exit(STOPPED_CODE)

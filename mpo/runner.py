@@ -110,6 +110,9 @@ def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
         if estimate.standard_error is not None:
             numbers[f"{key} (standard error)"] = estimate.standard_error
     numbers |= {f"skipped: {reason}": count for reason, count in report.skipped.items()}
+    numbers |= report.data_facts
+    for planned in report.planned:
+        numbers |= {f"{planned.name}, planned": planned.predicted, f"{planned.name}, measured": planned.measured}
     tracked.summary({**numbers, "seconds": report.seconds, "commit": report.commit, "hardware": report.hardware})
     rows = [[s.prompt, s.before, s.after, s.score_before, s.score_after] for s in report.samples]
     if rows:
