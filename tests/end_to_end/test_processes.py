@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import CommandLine, Outcome
+from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, Outcome
 
 
 def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: CommandLine) -> None:
@@ -19,4 +20,18 @@ def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: Comma
     assert [row["loss"] for row in two.metrics] == pytest.approx([row["loss"] for row in one.metrics], rel=1e-6)
     trained = next(Path(row["path"]) for row in two.result["stages"] if row["name"] == "train")
     assert len(list(trained.glob("logs/*/*/*/stderr.log"))) == 2
-    assert two.planned["reference"] == "build"
+    assert two.planned["reference"] == "cached"  # log-probs are the same whoever computed them
+
+
+@pytest.mark.slow
+def test_two_machines_meet_and_the_first_one_reports(command_lines: MakeCommandLine) -> None:
+    mpo = command_lines()
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    meet = ("launcher.nodes=2", f"launcher.rendezvous={socket.gethostname()}:{port}")
+    machines = [mpo.start(*mpo.smallest(*meet, f"launcher.node_rank={rank}")) for rank in (0, 1)]
+    told = [process.communicate(timeout=TIMEOUT_S)[1] for process, _ in machines]
+    assert [process.returncode for process, _ in machines] == [0, 0], told
+    assert [(folder / "report.html").is_file() for _, folder in machines] == [True, False]
+    assert "the first machine reports" in told[1]
