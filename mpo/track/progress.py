@@ -46,12 +46,12 @@ class ProgressWriter:
         self._pending: Progress | None = None
 
     def update(self, done: int, total: int, unit: str, **fields: float | str) -> None:
-        """Shows ``done`` of ``total``; at most five times a second, except that the end is always shown."""
+        """Shows ``done`` of ``total`` (0: unknown); at most five times a second, except that the end is always shown."""
         now = time.monotonic()
         if self._started is None:
             self._started, self._first = now, done
         self._pending = Progress(done, total, unit, self._first, now - self._started, dict(fields))
-        if now - self._written >= INTERVAL_S or done >= total:
+        if now - self._written >= INTERVAL_S or 0 < total <= done:
             self.close()
 
     def close(self) -> None:

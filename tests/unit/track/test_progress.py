@@ -45,3 +45,15 @@ def test_leaving_the_block_writes_what_was_held_back(tmp_path: Path) -> None:
     progress = ProgressReader(path).read()
     assert progress is not None
     assert (progress.first, progress.done) == (1, 7)
+
+
+def test_updates_without_a_known_total_are_held_back_too(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    writer = ProgressWriter(path)
+    for done in range(1, 50):
+        writer.update(done, 0, "sets")
+    progress = ProgressReader(path).read()
+    assert progress is not None and progress.done < 49
+    writer.close()
+    progress = ProgressReader(path).read()
+    assert progress is not None and progress.done == 49
