@@ -92,7 +92,9 @@ def run(context: StageContext) -> None:
 
 
 def _together(*findings: _Findings) -> Counter[Reason]:
-    return sum((one.counts.warnings for one in findings), Counter())
+    """Warnings of all; those about a set's signal are left to the partition, which knows whether it matters."""
+    total = sum((one.counts.warnings for one in findings), Counter())
+    return Counter({reason: n for reason, n in total.items() if reason not in (*_NO_SIGNAL, Reason.NO_SCORE)})
 
 
 def _source(context: StageContext, role: str) -> str:
