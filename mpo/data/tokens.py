@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ class TokenStats:
     response_tokens: int
     truncated_responses: int
     skipped_sets: dict[str, int]
+
+
+KEPT = 1024
+"""Sets that stay unpacked: a training step looks at each of its own several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class TokenizedSets:
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.lengths: NDArray[np.int64] = np.concatenate([_lengths(batch) for batch in self._batches])
         """Tokens of each set, prompt and all responses, [sets]."""
+        self._kept = lru_cache(KEPT)(self._read)
 
     @classmethod
     def load(cls, path: Path) -> TokenizedSets:
@@ -152,6 +158,9 @@ class TokenizedSets:
     def __getitem__(self, index: int) -> TokenizedSet:
         if not 0 <= index < len(self):
             raise IndexError(f"set {index} of {len(self)}")
+        return self._kept(index)
+
+    def _read(self, index: int) -> TokenizedSet:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         batch, row = self._batches[chunk], index - int(self._starts[chunk])
         prompt_ids, responses = batch.column("prompt_ids")[row].values, batch.column("response_ids")[row].values

@@ -46,7 +46,7 @@ class ProgressWriter:
         self._pending: Progress | None = None
 
     def update(self, done: int, total: int, unit: str, **fields: float | str) -> None:
-        """Shows ``done`` of ``total`` (0: unknown); at most five times a second, except that the end is always shown."""
+        """Shows ``done`` of ``total`` (0: unknown); at most five times a second, but the end is always shown."""
         now = time.monotonic()
         if self._started is None:
             self._started, self._first = now, done
