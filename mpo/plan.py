@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from mpo.artifacts import Store
@@ -52,9 +53,12 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     expected = None
     if shape is not None and sets is not None:
-        expected = forecast(config, shape, sets, store.root)
-        facts["memory"] = _memory(config, expected.memory, shape, sets)
-        facts["time"] = _time(config, expected, sets)
+        trained = sets
+        if config.regime.name is not Regime.sft:
+            trained = replace(sets, responses=objects.partition.keeps(sets.responses))
+        expected = forecast(config, shape, trained, store.root)
+        facts["memory"] = _memory(config, expected.memory, shape, trained)
+        facts["time"] = _time(config, expected, trained)
     if shape is not None:
         needed = disk.run_disk(
             shape,

@@ -47,6 +47,12 @@ class Partition(ABC):
                 raise DataError(f"score {score} of response {index} is not finite", remedy="mend or drop the row")
         return self.assign(scores, accepted, draw)
 
+    def keeps(self, responses: int) -> int:
+        """How many of ``responses`` with distinct scores, marked by turns, it puts into bins: what training forwards."""
+        scores = [float(responses - k) for k in range(responses)]
+        bins = self(scores, [k % 2 == 0 for k in range(responses)])
+        return sum(which >= 0 for which in bins)
+
     @abstractmethod
     def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
         """The rule itself, on checked scores; see ``__call__``."""

@@ -30,6 +30,12 @@ from mpo.partition import (
 SCORES = st.lists(st.floats(-10, 10, allow_nan=False), min_size=1, max_size=12)
 
 
+def test_kept_responses_are_those_in_bins() -> None:
+    expected = {Mean(): 8, TopBottom(k=2): 4, TopBottom(k=9): 8, BestVsWorst(): 2, BestVsRandom(): 2, Given(): 8}
+    expected |= {BestVsRest(): 8, KBin(bins=4): 8, Ranks(): 8, Everything(): 8}
+    assert {partition: partition.keeps(8) for partition in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("partition", "scores", "bins"),
     [
