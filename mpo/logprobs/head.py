@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpo.errors import ConfigError
+from mpo.logprobs.fused import fused_head
 
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25}
 """Largest number of logits (positions x vocabulary) that exist at a time, by type of device: what a CPU's cache holds
@@ -35,10 +36,26 @@ class ChunkedHead(nn.Module):
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Log-prob of each target under the softmax of its position, float32."""
-        logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap
-        )
-        return logps_N
+        if self.scale != 1.0:  # no library's kernel knows of such a factor
+            return target_logps(hidden_ND, self.weight, self.bias, targets_N, self.softcap, self.scale)
+        biased = self.bias is not None
+        kernel = fused_head(target_logps, hidden_ND.device.type, self.weight.dtype, self.softcap, biased)
+        return kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
+
+
+def target_logps(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    softcap: float | None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`; ``scale`` multiplies the logits."""
+    logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, bias_V, targets_N, scale, softcap
+    )
+    return logps_N
 
 
 class _TargetLogps(torch.autograd.Function):

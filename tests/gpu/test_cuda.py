@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mpo.logprobs import attention
+from mpo.logprobs.fused import agrees, fused_head, liger
+from mpo.logprobs.head import target_logps
 from mpo.logprobs.load import make_policy
 from mpo.logprobs.policy import PolicyModule
 from tests.distributed.world import curve, spawn
@@ -49,6 +51,15 @@ def test_bfloat16_stays_near_float32(family: str) -> None:
     assert logps_BKT.dtype == torch.float32
     torch.testing.assert_close(logps_BKT, expected_BKT, rtol=0.02, atol=0.05)
     assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("softcap", [None, 30.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_ligers_head_agrees_with_ours(dtype: torch.dtype, softcap: float | None, bias: bool) -> None:
+    pytest.importorskip("liger_kernel")
+    assert agrees(liger, target_logps, "cuda", dtype, softcap, bias)
+    assert fused_head(target_logps, "cuda", dtype, softcap, bias) is liger
 
 
 def test_one_loss_curve_over_zero_stages_and_pieces(tmp_path: Path) -> None:
