@@ -6,6 +6,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ from mpo.train.loop import train
 
 
 def measured_steps(
-    lm: PreTrainedModel, sets: RandomSets, responses: int, sets_a_step: int, **settings: Any
+    lm: PreTrainedModel,
+    sets: RandomSets,
+    responses: int,
+    sets_a_step: int,
+    after_step: Callable[[], None] = lambda: None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train on ``sets`` with MPO and a precomputed reference; the first step warms up and does not count.
 
     Args:
+        after_step: called after every step.
         settings: fields of TrainConfig beside those that are fixed here.
     """
     os.environ.update(single_process_environment())
@@ -53,7 +60,8 @@ def measured_steps(
             now = time.perf_counter()
             seconds.append(now - last)
             rows.append(row)
-            last = now
+            after_step()
+            last = time.perf_counter()
 
         with PeakMemory.watched() as memory:
             train(

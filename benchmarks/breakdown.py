@@ -1,0 +1,117 @@
+"""Where a training step's time goes: head, attention, the layers' products, what is elementwise, optimizer.
+
+    python -m benchmarks.breakdown [--responses 4 --sets 2 --prompt 180 --length 280] [--json]
+
+Shares of the seconds that operators took in torch's profiler, and the rate of products against the machine's own rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from typing import Any
+
+from benchmarks.measure import report, run_side, tell
+
+PARTS = {
+    "_TargetLogps": "head, forwards",
+    "_TargetLogpsBackward": "head, backwards (logits again, two gradients)",
+    "_Merged": "attention, forwards",
+    "_MergedBackward": "attention, backwards",
+    "Optimizer.step#AdamW.step": "optimizer",
+}
+"""Operators that stand for a part of the step, with all that they call."""
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::addmm_", "aten::linear", "mkldnn::_linear_pointwise")
+
+
+def main() -> None:
+    """One measurement in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--responses", type=int, default=4, help="K")
+    parser.add_argument("--prompt", type=int, default=180, help="mean tokens of a prompt")
+    parser.add_argument("--length", type=int, default=280, help="mean tokens of a response")
+    parser.add_argument("--sets", type=int, default=2, help="sets an optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=2, help="sets forwarded at once")
+    parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens forwarded at once")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps, after one of warm-up")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        tell(_measure(arguments))
+        return
+    told = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items()
+            if name not in ("json", "side")]  # fmt: skip
+    row = run_side("benchmarks.breakdown", [*told, "--side"], arguments.threads)
+    if arguments.json:
+        report("breakdown", arguments, [row])
+        return
+    print(f"{row['seconds_a_step']:.2f} s a step of {row['tokens']} tokens, without the profiler")
+    for part, share in sorted(row["shares"].items(), key=lambda item: -item[1]):
+        print(f"  {share:6.1%}  {part}")
+    print(
+        f"{row['product_flops'] / 1e9:.0f} GFLOP of products a step: at this machine's rate for them "
+        f"({row['machine_flops_per_second'] / 1e9:.0f} GFLOP/s) they alone take {row['product_seconds']:.2f} s"
+    )
+
+
+def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.material import SIZES, VOCABULARY, RandomSets, llama
+    from benchmarks.steps import measured_steps
+    from mpo.config.schema import Precision
+    from mpo.planning.machine import measure
+    from mpo.planning.sizes import read_architecture
+
+    torch.set_num_threads(arguments.threads)
+    precision = Precision[arguments.precision]
+    sets = RandomSets(arguments.sets * (arguments.steps + 1), arguments.responses, arguments.prompt, arguments.length)
+    settings = {"micro_batch": arguments.micro_batch, "micro_tokens": arguments.micro_tokens, "precision": precision}
+    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+
+    row = measured_steps(llama(dtype), sets, arguments.responses, arguments.sets, **settings)
+    schedule = torch.profiler.schedule(wait=0, warmup=1, active=arguments.steps, repeat=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], schedule=schedule) as profiler:
+        measured_steps(llama(dtype), sets, arguments.responses, arguments.sets, after_step=profiler.step, **settings)
+    shape = read_architecture({**SIZES["20m"], "vocab_size": VOCABULARY, "tie_word_embeddings": True})
+    machine = measure(shape.hidden, shape.intermediate, precision, arguments.threads)
+    responses = sum(len(ids) for i in range(len(sets)) for ids in sets[i].response_ids) * arguments.sets / len(sets)
+    matrices = shape.layers * (shape.layer - 2 * shape.hidden)
+    flops = 6 * matrices * row["tokens"] + 8 * shape.embedding * responses  # the head's logits are computed twice
+    return {
+        **row,
+        "shares": _shares(profiler.events()),
+        "product_flops": flops,
+        "product_seconds": flops / machine.flops_per_second,
+        "machine_flops_per_second": machine.flops_per_second,
+    }
+
+
+def _shares(events: Any) -> dict[str, float]:
+    """Share of the operators' own time, by the part that called them."""
+    seconds: Counter[str] = Counter()
+    for event in events:
+        seconds[_part(event)] += event.self_cpu_time_total
+    total = sum(seconds.values())
+    return {part: spent / total for part, spent in seconds.items()}
+
+
+def _part(event: Any) -> str:
+    above = event
+    while above is not None:
+        if above.name in PARTS:
+            return PARTS[above.name]
+        above = above.cpu_parent
+    if event.name in PRODUCTS:
+        return "layers: products"
+    if event.name.startswith("ProfilerStep"):
+        return "loop, loss and metrics outside operators"
+    return "layers: elementwise, norms, copies; loss and metrics"
+
+
+if __name__ == "__main__":
+    main()
