@@ -29,6 +29,8 @@ from mpo.track.units import duration, number, step_duration
 from mpo.track.units import memory as size
 
 NOTHING_READ = DataSize(0, 0, 0, 0)
+WORTH_SAYING = 1.5
+"""How many times as fast bfloat16 has to be for the plan to speak of it."""
 
 
 def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> Forecast | None:
@@ -58,7 +60,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
             trained = replace(sets, responses=objects.partition.keeps(sets.responses))
         expected = forecast(config, shape, trained, store.root)
         facts["memory"] = _memory(config, expected.memory, shape, trained)
-        facts["time"] = _time(config, expected, trained)
+        facts["time"] = time_line(config, expected, trained)
     if shape is not None:
         needed = disk.run_disk(
             shape,
@@ -146,10 +148,14 @@ def _downloads(config: RunConfig) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
 
 
-def _time(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
+def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
+    """Arithmetic and seconds of a step, seconds in all, and whether bfloat16 would be much faster."""
     total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
     arithmetic = f"{number(expected.work.flops / 1e12)} TFLOP a step and process"
-    return f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
+    text = f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
+    if expected.bf16_speedup < WORTH_SAYING:
+        return text
+    return f"{text}; products in bf16 run {expected.bf16_speedup:.1f} times as fast here (train.precision=bf16)"
 
 
 def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:

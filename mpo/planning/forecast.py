@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpo.config.schema import RunConfig
+from mpo.config.schema import Precision, RunConfig
 from mpo.planning.compute import Work, step_work
-from mpo.planning.machine import this_machine
+from mpo.planning.machine import Machine, this_machine
 from mpo.planning.memory import Memory, micro_batch_tokens, training_memory
 from mpo.planning.sizes import Architecture, DataSize
 
@@ -22,12 +22,14 @@ class Forecast:
         work: of one process in an optimizer step.
         seconds: that it takes on ``machine``.
         machine: what was measured.
+        bf16_speedup: rate of products in bfloat16 over the configured precision's.
     """
 
     memory: Memory
     work: Work
     seconds: float
     machine: str
+    bf16_speedup: float
 
 
 def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path) -> Forecast:
@@ -36,6 +38,12 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
     group = launcher.processes * launcher.nodes
     tokens = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
     threads = launcher.threads or max(1, len(os.sched_getaffinity(0)) // launcher.processes)
-    machine = this_machine(cache, shape.hidden, shape.intermediate, train.precision, threads)
+
+    def rates(precision: Precision) -> Machine:
+        return this_machine(cache, shape.hidden, shape.intermediate, precision, threads)
+
+    machine = rates(train.precision)
+    speedup = rates(Precision.bf16).flops_per_second / machine.flops_per_second
     work = step_work(shape, train, sets, group)
-    return Forecast(training_memory(shape, train, group, tokens), work, work.seconds(machine), machine.name)
+    expected = training_memory(shape, train, group, tokens)
+    return Forecast(expected, work, work.seconds(machine), machine.name, speedup)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mpo.config.schema import LoraConfig, Precision, TrainConfig
+from mpo.config.schema import LoraConfig, Precision, RunConfig, TrainConfig
+from mpo.plan import time_line
 from mpo.planning.compute import step_work
+from mpo.planning.forecast import forecast
 from mpo.planning.machine import Machine, this_machine
 from mpo.planning.sizes import DataSize, read_architecture
 from mpo.report.records import Planned
@@ -54,6 +56,19 @@ def test_a_machine_is_measured_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "machine").iterdir())) == 1
     this_machine(tmp_path, 64, 128, Precision.bf16, 1)
     assert len(list((tmp_path / "machine").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("bf16", "told"), [(4e9, "bf16 run 4.0 times as fast"), (1.2e9, None)])
+def test_the_plan_tells_of_matrix_units(
+    bf16: float, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rates(cache: Path, hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
+        return Machine("this CPU", bf16 if precision is Precision.bf16 else 1e9, 1e9)
+
+    monkeypatch.setattr("mpo.planning.forecast.this_machine", rates)
+    config = RunConfig(train=TRAIN)
+    line = time_line(config, forecast(config, SHAPE, SETS, tmp_path), SETS)
+    assert "on this CPU" in line and (told in line if told else "bf16" not in line)
 
 
 def test_plan_and_truth_read_as_one_line() -> None:
