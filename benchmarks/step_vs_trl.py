@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets that we forward at once")
     parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens that we forward at once")
+    parser.add_argument("--checkpointing", action="store_true", help="our layers' activations computed again")
     parser.add_argument("--pairs", type=int, default=2, help="pairs that TRL forwards at once")
     parser.add_argument("--ours", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--theirs", choices=["fp32", "bf16"], default="fp32")
@@ -39,8 +40,11 @@ def main() -> None:
         tell({"mpo": ours, "trl": theirs}[arguments.side](arguments))
         return
     told = [
-        f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if name not in ("json", "side")
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in vars(arguments).items()
+        if name not in ("json", "side", "checkpointing")
     ]
+    told += ["--checkpointing"] if arguments.checkpointing else []
     rows = [
         {"side": side, **run_side("benchmarks.step_vs_trl", [*told, f"--side={side}"], arguments.threads)}
         for side in ("mpo", "trl")
@@ -78,6 +82,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     return measured_steps(
         llama(torch.bfloat16 if arguments.ours == "bf16" else torch.float32), sets, arguments.responses, arguments.sets,
         micro_batch=arguments.micro_batch, micro_tokens=arguments.micro_tokens, precision=Precision[arguments.ours],
+        activation_checkpointing=arguments.checkpointing,
     )  # fmt: skip
 
 

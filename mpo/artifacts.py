@@ -19,12 +19,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import mpo
+from mpo.errors import ConfigError
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy")
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy", "liger-kernel")
 
 
 @dataclass(frozen=True)
@@ -106,19 +107,20 @@ class Store:
         """
         path = self.path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(path.name + ".lock"), "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with open(path.with_name(path.name + ".lock"), "a") as handle:
+            _lock(handle, fcntl.LOCK_EX)
             yield
 
     def locked(self, stage: Stage) -> bool:
         """Whether a run is building the stage, or looking whether it has to."""
+        path = self.path(stage).with_name(f"{self.fingerprint(stage)}.lock")
+        if not path.exists():
+            return False
         try:
-            with open(self.path(stage).with_name(f"{self.fingerprint(stage)}.lock")) as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(path, "a") as handle:  # NFS gives an exclusive lock on a file opened for writing alone
+                _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
-            pass
         return False
 
     def open_work(self, stage: Stage) -> Path:
@@ -178,6 +180,16 @@ class Store:
             name = member.name if path.is_file() else str(member.relative_to(path))
             digest.update(f"{name if path.is_dir() else ''}:{content};".encode())
         return digest.hexdigest()[:20]
+
+
+def _lock(handle: TextIO, how: int) -> None:
+    try:
+        fcntl.flock(handle, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        what = f"its file system does not lock files ({error.strerror})"
+        raise ConfigError(what, "cache_dir", "name a folder elsewhere, or mount it with locks") from error
 
 
 def library_versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from mpo.planning.sizes import (
     parameters,
     read_architecture,
 )
-from mpo.regimes import Graph
+from mpo.regimes import Graph, Round
 from mpo.track.console import Console
 from mpo.track.units import duration, number, step_duration
 from mpo.track.units import memory as size
@@ -48,37 +49,55 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     rows = [[stage.name, "build" if stage in missing else "cached", _where(stage.distributed, stage.inline, config)]
             for stage in stages]  # fmt: skip
     console.table(rows, ["stage", "", "runs as"])
-    facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, sets)}
+    trained = sets
+    if sets is not None and config.regime.name is not Regime.sft:
+        trained = replace(sets, responses=objects.partition.keeps(sets.responses))
+    facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, trained)}
     if config.regime.name is not Regime.sft:
         facts["reference"] = _reference(config, objects, shape, sets)
     downloads = _downloads(config)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     expected = None
-    if shape is not None and sets is not None:
-        trained = sets
-        if config.regime.name is not Regime.sft:
-            trained = replace(sets, responses=objects.partition.keeps(sets.responses))
+    if shape is not None and sets is not None and trained is not None:
         expected = forecast(config, shape, trained, store.root)
         facts["memory"] = _memory(config, expected.memory, shape, trained)
         facts["time"] = time_line(config, expected, trained)
     if shape is not None:
-        needed = disk.run_disk(
-            shape,
-            config.train,
-            sets or NOTHING_READ,
-            rounds=config.rounds,
-            needs_reference=objects.loss.needs_reference,
-            downloads_model=bool(downloads) and config.model.path in downloads,
-            downloads_data=bool(downloads) and config.data.source in downloads,
-        )
+
+        def disk_of(rounds: int) -> disk.Disk:
+            return disk.run_disk(
+                shape,
+                config.train,
+                sets or NOTHING_READ,
+                rounds=rounds,
+                needs_reference=objects.loss.needs_reference,
+                downloads_model=bool(downloads) and config.model.path in downloads,
+                downloads_data=bool(downloads) and config.data.source in downloads,
+            )
+
+        needed = disk_of(config.rounds)
         beside = "" if sets else " beside the data"
-        facts["disk"] = f"about {size(needed.total)} under the cache{beside}, {size(needed.export)} the trained model"
+        downloaded = f", about {size(needed.download)} for downloads" if needed.download else ""
+        facts["disk"] = f"about {size(needed.cache)} under the cache{beside}, {size(needed.export)} the trained model"
+        facts["disk"] += downloaded
         if missing and not config.dry_run:
-            check_disk(config.cache_dir, needed.total)
+            left = [one for one in graph.rounds if not store.complete(one.train)]
+            check_disk(config.cache_dir, disk_of(len(left)).cache - sum(_already_there(store, one) for one in left))
     facts["cache"] = str(Path(config.cache_dir).expanduser())
     console.summary("plan", facts)
     console.line("")
     return expected
+
+
+def _already_there(store: Store, one: Round) -> int:
+    """Bytes of an unfinished round that an earlier run has written."""
+    stages = [stage for stage in (one.prepare, one.reference, one.train) if stage is not None]
+    total = 0
+    for folder in (path for stage in stages for path in (store.path(stage), store.work_path(stage))):
+        for file in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another run may be building it
+                total += file.stat().st_size
+    return total
 
 
 def _shape(config: RunConfig) -> Architecture | None:
@@ -101,7 +120,7 @@ def _model(config: RunConfig) -> str:
     text = f"{name}, {_count(count)} parameters" if count else name
     shape = _shape(config)
     if config.train.lora is not None and shape is not None:
-        trained = adapter_parameters(shape, config.train.lora.rank)
+        trained = adapter_parameters(shape, config.train.lora)
         text += f", {_count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
     return text
 
@@ -119,10 +138,13 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
     share = math.ceil(train.global_batch / group)
-    at_once = min(share, train.micro_batch)
+    of_set = 1 if sets is None else sets.tokens // sets.sets
+    at_once = max(1, min(share, train.micro_batch, train.micro_tokens // of_set))
+    cut = " in pieces" if of_set > train.micro_tokens else ""
+    stage = memory.effective_stage(train, train.zero_stage)
     text = (
         f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
-        f"× {math.ceil(share / at_once)} accumulated, {train.precision.name}, ZeRO {train.zero_stage}, lr {train.lr:g}"
+        f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {train.lr:g}"
     )
     if sets is None:
         return text
@@ -150,8 +172,10 @@ def _downloads(config: RunConfig) -> list[str]:
 
 def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
     """Arithmetic and seconds of a step, seconds in all, and whether bfloat16 would be much faster."""
-    total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
     arithmetic = f"{number(expected.work.flops / 1e12)} TFLOP a step and process"
+    if expected.seconds is None:
+        return f"{arithmetic}; this machine's rates could not be measured, its device is busy"
+    total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
     text = f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
     if expected.bf16_speedup < WORTH_SAYING:
         return text

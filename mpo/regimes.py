@@ -123,7 +123,7 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
                     "split_seed", "max_skipped_share")
     }  # fmt: skip
     from_policy = config.regime.name in (Regime.on_policy, Regime.iterative)
-    spec["needs_scores"] = config.regime.name is Regime.off_policy and loss.contrasts
+    spec["needs_scores"] = config.regime.name is Regime.off_policy and loss.needs_scores
     spec["contrasts"] = loss.contrasts and not from_policy
     stage = Stage("data", "data", spec)
     for role, source in (("source", data.source), ("heldout_source", data.heldout_source)):
@@ -191,7 +191,8 @@ def _score(name: str, config: RunConfig, sample: Stage) -> Stage:
         "score",
         {"scorer": dict(config.score), "allow_targets": _allowed(config.score, config)},
         inputs={"sets": sample},
-        inline=True,
+        # A function of the user's own gets a process of its own, with whatever it loads.
+        inline=str(config.score.get("function", "")).startswith("mpo."),
     )
 
 
@@ -206,7 +207,9 @@ def _sample(
 ) -> Stage:
     slices = {"sample": to_plain(how), "seed": seed, **which}
     slices["stop_token_ids"] = list(config.model.stop_token_ids)
-    return sampler.attach(_with_tokenizer(config, Stage(name, "sample", slices, inputs={"prompts": prompts})))
+    slices |= {"max_prompt_tokens": config.data.max_prompt_tokens, "max_skipped_share": config.data.max_skipped_share}
+    stage = Stage(name, "sample", slices, inputs={"prompts": prompts}, resumable=True)
+    return sampler.attach(_with_tokenizer(config, stage))
 
 
 def _with_tokenizer(config: RunConfig, stage: Stage) -> Stage:
@@ -235,13 +238,14 @@ def _prepare(config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatte
 
 
 def _partition_config(config: RunConfig, partition: Mapping[str, Any], seed: int, loss: Loss | None) -> dict[str, Any]:
-    """For a loss that contrasts, or (None) for one that only imitates."""
-    contrasts = loss is not None and loss.contrasts
+    """For ``loss``, or (None) for one that only imitates."""
+    needs_scores = loss is not None and loss.needs_scores
     return {
         "partition": dict(partition),
-        "transform": to_plain(config.data.score if contrasts else ScoreTransformConfig()),
+        "transform": to_plain(config.data.score if needs_scores else ScoreTransformConfig()),
         "seed": seed,
-        "contrasts": contrasts,
+        "contrasts": loss is not None and loss.contrasts,
+        "needs_scores": needs_scores,
         "needs_sides": loss is not None and loss.needs_sides,
         "score_range": None if loss is None or loss.score_range is None else list(loss.score_range),
         "allow_targets": _allowed(partition, config),
@@ -296,6 +300,7 @@ def _round(
                 how,
                 settings={"micro_batch": config.train.micro_batch, "micro_tokens": config.train.micro_tokens},
                 inputs=inputs,
+                resumable=True,
                 distributed=True,
             )
         )

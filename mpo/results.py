@@ -94,10 +94,10 @@ def _planned(forecast: Forecast | None, graph: Graph, store: Store, rows: Sequen
     summary = read_json(store.path(train) / SUMMARY_FILE)
     steps = [row["step_seconds"] for row in read_metrics(store.path(train) / METRICS_FILE)]
     taken = built[0].peak_memory_bytes - summary["memory_before_bytes"]
-    return (
-        Planned("a training step", "seconds", forecast.seconds, statistics.median(steps)),
-        Planned("memory of a process", "bytes", forecast.memory.device, taken),
-    )
+    memory = Planned("memory of a process", "bytes", forecast.memory.device, taken)
+    if forecast.seconds is None:
+        return (memory,)
+    return Planned("a training step", "seconds", forecast.seconds, statistics.median(steps)), memory
 
 
 def _estimate(row: dict[str, Any]) -> Estimate:
@@ -156,7 +156,9 @@ def _skipped(graph: Graph, store: Store) -> dict[str, int]:
             found[split, reason] = count
     for one in graph.rounds:
         of_round: dict[tuple[str, str], int] = {}
-        for stage in (one.prepare, one.partition):
+        sets = one.prepare.inputs["sets"]
+        sampled = [sets.inputs["sets"]] if sets.task == "score" else []
+        for stage in (*sampled, one.prepare, one.partition):
             for split, summary in read_json(store.path(stage) / SUMMARY_FILE).items():
                 for reason, count in summary["skipped"].items():
                     of_round[split, reason] = of_round.get((split, reason), 0) + count

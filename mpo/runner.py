@@ -9,6 +9,7 @@ from typing import Any
 
 from mpo import launch, provenance
 from mpo.artifacts import Stage, Store
+from mpo.config.files import DATA_SUFFIXES, is_local
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
@@ -40,6 +41,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
         _check_function(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
     objects = build_objects(config, partition)
+    _check_cards(config)
     from mpo.plan import show_plan
 
     store = Store(_cache_folder(config))
@@ -51,8 +53,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
     first = config.launcher.node_rank == 0  # the only machine that logs and reports
     identity = Identity(folder, name, title, provenance.command(overrides))
-    logged = {key: value for key, value in to_plain(config).items() if key != "cache_dir"}  # a folder of this machine
-    tracked = open_run(config.logger, logged, folder, name, str(choices["regime"])) if first else NullRun()
+    tracked = open_run(config.logger, _logged(config), folder, name, str(choices["regime"])) if first else NullRun()
     try:
         rows = _build(config, graph, store, console, tracked)
         if not first:
@@ -70,6 +71,20 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     _close(console, report, page, graph, store)
 
 
+def _logged(config: RunConfig) -> dict[str, Any]:
+    """The configuration without folders of this machine: of what lies here only the name."""
+    plain = {key: value for key, value in to_plain(config).items() if key != "cache_dir"}
+    for group, keys in (
+        ("model", ("path", "tokenizer", "reference", "chat_template")),
+        ("data", ("source", "heldout_source")),
+    ):
+        for key in keys:
+            value = plain[group][key]
+            if value is not None and is_local(value, DATA_SUFFIXES):
+                plain[group][key] = Path(value).name
+    return plain
+
+
 def _cache_folder(config: RunConfig) -> Path:
     """The cache, which need not exist yet; raises ConfigError if it cannot be made or written to."""
     folder = Path(config.cache_dir).expanduser().absolute()
@@ -80,12 +95,20 @@ def _cache_folder(config: RunConfig) -> Path:
     return folder
 
 
+def _check_cards(config: RunConfig) -> None:
+    """Raise ConfigError for more processes than this machine has cards, if it has any and the run is to happen."""
+    import torch
+
+    cards, processes = torch.cuda.device_count(), config.launcher.processes
+    if not config.dry_run and 0 < cards < processes:
+        raise ConfigError(f"{processes} processes, but {cards} CUDA devices", "launcher.processes",
+                          f"set launcher.processes={cards}, on several machines launcher.nodes too")  # fmt: skip
+
+
 def _check_function(config: RunConfig) -> None:
     """Raise ConfigError for a scoring function that is not there, before anything is sampled for it to score."""
     if samples(config):
-        scorer = build(config.score, object, config.allow_targets, "score")
-        if isinstance(scorer, FunctionScorer):
-            scorer.check()
+        build(config.score, FunctionScorer, config.allow_targets, "score").check()
 
 
 def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -12,6 +14,8 @@ from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError
 
 CONFIG_NAME = "config"
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:")
+"""An interpolation that reads a variable of the environment."""
 
 
 def register() -> str:
@@ -41,14 +45,14 @@ def typed(cfg: DictConfig) -> RunConfig:
     """The run's configuration with every interpolation resolved.
 
     Raises:
-        ConfigError: an option of a loss, partition or scorer is taken from the environment.
+        ConfigError: an option of a loss, partition or scorer is taken from the environment, or not finite.
         omegaconf.errors.OmegaConfBaseException: a key that the schema lacks, a wrong type, a missing value; made
             readable by :func:`mpo.config.messages.explain`.
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.DICT)
     assert isinstance(plain, dict)
     for group in ("score", "loss", "partition"):
-        _refuse_environment(plain.get(group), group)
+        _check_options(plain.get(group), group)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})
     config = OmegaConf.to_object(merged)
@@ -56,11 +60,17 @@ def typed(cfg: DictConfig) -> RunConfig:
     return config
 
 
-def _refuse_environment(value: Any, where: str) -> None:
-    """Options of a user's own code are written to reports, manifests and W&B, where no secret must end up."""
+def _check_options(value: Any, where: str) -> None:
+    """Options of losses, partitions and scorers, a user's own among them: they are written to reports, manifests and
+    W&B, where no secret must end up, as JSON, which knows finite numbers alone."""
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_environment(item, f"{where}.{key}")
-    elif isinstance(value, str) and "${oc.env:" in value:
+            _check_options(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_options(item, f"{where}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{value} is not a finite number", where, "give one")
+    elif isinstance(value, str) and ENVIRONMENT.search(value):
         raise ConfigError("a variable's value would be written into reports", where,
                           "let your function read the variable itself")  # fmt: skip

@@ -87,6 +87,7 @@ RUN = {
     "sample.top_p": SHARE_USED,
     "sample.max_new_tokens": COUNT,
     "sample.batch": COUNT,
+    "sample.batch_tokens": COUNT,
     "evaluate.batch": COUNT,
     "evaluate.prompts": COUNT,
     "evaluate.samples": COUNT,

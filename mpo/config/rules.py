@@ -11,6 +11,7 @@ from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import TARGET, build
 from mpo.errors import ConfigError
 from mpo.partition import Given, KBin, Partition, TopBottom
+from mpo.score.function import FunctionScorer
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 TESTBED = "testbed"
 SAMPLING = (Regime.on_policy, Regime.iterative)
 NO_REFERENCE = "none"
+ARCHITECTURE_COUNTS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                       "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def check(config: RunConfig) -> Partition:
     check_files(config)
     _check_testbed(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
-        build(config.score, object, config.allow_targets, "score")
+        build(config.score, FunctionScorer, config.allow_targets, "score")
     return partition
 
 
@@ -84,6 +87,13 @@ def _check_model(config: RunConfig) -> None:
         raise ConfigError("has no value", "model.path", "name a folder or hub model, or choose a model: model=tiny")
     if model.path is not None and scratch is not None:
         raise ConfigError(f"'{model.path}' and model.scratch contradict each other", "model.path", "leave one out")
+    for name in ARCHITECTURE_COUNTS:
+        value = model.architecture.get(name, 1)
+        if name in ("num_key_value_heads", "head_dim") and value is None:
+            continue  # as transformers' own configs have it
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            key = f"model.architecture.{name}"
+            raise ConfigError(f"{value!r} does not fit", key, "give a whole number of at least 1")
     heads = model.architecture.get("num_attention_heads")
     hidden = model.architecture.get("hidden_size")
     if heads and hidden and "head_dim" not in model.architecture and hidden % heads:

@@ -176,7 +176,8 @@ class SampleConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 2048
-    batch: int = 256  # sequences decoded at once
+    batch: int = 256  # most sequences decoded at once
+    batch_tokens: int = 131072  # most tokens of prompts and responses at once: 128 KiB each for Llama-3-8B
     precision: Precision = Precision.fp32
 
 

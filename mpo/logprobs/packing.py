@@ -17,20 +17,24 @@ Piece = tuple[int, list[int]]
 
 @dataclass(frozen=True)
 class SetSize:
-    """Tokens of a set's prompt, and of each response that is forwarded, by its index."""
+    """Tokens of a set's prompt, and of each response that is forwarded, by its index.
+
+    In separate rows ``row`` is the longest one's length, and every response counts as one of it; else 0.
+    """
 
     prompt: int
     responses: Mapping[int, int]
+    row: int = 0
 
     @classmethod
     def of(cls, one: PromptResponses, shares_prefix: bool, kept: Sequence[int] | None = None) -> SetSize:
-        """The size of a set, or of some of its responses; in separate rows each of them has the prompt, and padding."""
+        """The size of a set, or of some of its responses."""
         responses = range(len(one.response_ids)) if kept is None else kept
         lengths = {k: len(one.response_ids[k]) for k in responses}
         if shares_prefix:
             return cls(len(one.prompt_ids), lengths)
         row = len(one.prompt_ids) + max(lengths.values(), default=0)
-        return cls(0, dict.fromkeys(lengths, row))
+        return cls(0, dict.fromkeys(lengths, row), row)
 
     @property
     def tokens(self) -> int:
@@ -84,7 +88,8 @@ def micro_batches(
     order = _largest_first(sets, sizes)
     large = [i for i in order if sizes[i].tokens > micro_tokens]
     pieces = [(i, part) for i in large for part in _pieces(sizes[i], micro_tokens)]
-    return _whole(order[len(large) :], sizes, micro_batch, micro_tokens), pieces
+    others = sorted(order[len(large) :], key=lambda i: -sizes[i].row)  # stable: the largest first, or the longest rows
+    return _whole(others, sizes, micro_batch, micro_tokens), pieces
 
 
 def _largest_first(sets: Sequence[int], sizes: Mapping[int, SetSize]) -> list[int]:
@@ -93,14 +98,19 @@ def _largest_first(sets: Sequence[int], sizes: Mapping[int, SetSize]) -> list[in
 
 def _whole(order: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int) -> list[list[int]]:
     parts: list[list[int]] = []
-    tokens = 0
     for i in order:
-        if not parts or len(parts[-1]) == micro_batch or tokens + sizes[i].tokens > micro_tokens:
+        if not parts or len(parts[-1]) == micro_batch or _tokens([*parts[-1], i], sizes) > micro_tokens:
             parts.append([])
-            tokens = 0
         parts[-1].append(i)
-        tokens += sizes[i].tokens
     return parts
+
+
+def _tokens(part: Sequence[int], sizes: Mapping[int, SetSize]) -> int:
+    """Tokens of a forward pass over some sets: in separate rows all are as long as the longest."""
+    longest = max(sizes[i].row for i in part)
+    if longest == 0:
+        return sum(sizes[i].tokens for i in part)
+    return longest * sum(len(sizes[i].responses) for i in part)
 
 
 def _pieces(size: SetSize, micro_tokens: int) -> list[list[int]]:

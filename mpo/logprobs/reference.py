@@ -14,6 +14,7 @@ from torch import distributed as dist
 from mpo.errors import DataError
 from mpo.logprobs.batch import PromptResponses
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
+from mpo.logprobs.partly import PartlyWritten, forget, join
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.scoring import Indexed, score_sets
 
@@ -104,7 +105,7 @@ def compute_reference(
 
     Process ``rank`` does every ``world_size``-th set; with several processes torch.distributed is initialised and
     they share the file system. ``on_progress(sets and mismatched pairs done, all of this process)`` is called after
-    each forward pass.
+    each forward pass. Called again after it was stopped, it goes on from what the processes had noted as done.
 
     Args:
         micro_batch: sets a forward pass.
@@ -118,41 +119,49 @@ def compute_reference(
     starts, first = _offsets(lengths)
     counts = [len(of_set) for of_set in lengths]
     pairs = None if mismatched_seed is None else mismatched_pairs(counts, mismatched_seed)
-    if rank == 0:
-        np.lib.format.open_memmap(out / TOKENS, mode="w+", dtype=np.float32, shape=(int(starts[-1]),)).flush()
-        if pairs is not None:
-            np.lib.format.open_memmap(out / MISMATCHED, mode="w+", dtype=np.float32, shape=(len(sets),)).flush()
-    _wait(world_size)
-    tokens = np.lib.format.open_memmap(out / TOKENS, mode="r+")
-    mismatched = None if pairs is None else np.lib.format.open_memmap(out / MISMATCHED, mode="r+")
     mine = list(range(rank, len(sets), world_size))
     total = len(mine) if pairs is None else 2 * len(mine)
-    done = 0
+    before = 0
+    if _agreed((out / INDEX).exists(), world_size):  # written last
+        if rank == 0:
+            _forget(out)
+        return
 
-    def forward(what: Indexed) -> Iterator[tuple[int, list[np.ndarray]]]:
-        nonlocal done
-        for part, logps in score_sets(policy, what, mine, micro_batch, micro_tokens):
+    def forward(what: Indexed, file: PartlyWritten) -> Iterator[tuple[int, list[np.ndarray]]]:
+        nonlocal before
+        finished = before + sum(i in file.done for i in mine)
+        for part, logps in score_sets(policy, what, mine, micro_batch, micro_tokens, file.done):
             values_BKT, lengths_BK = logps.token_logps_BKT.cpu().numpy(), logps.lengths_BK.tolist()
             for b, i in enumerate(part):
                 if not np.isfinite(values_BKT[b]).all():
                     raise DataError("a reference log-prob is not finite", what[i].id, NOT_FINITE)
-                yield i, [values_BKT[b, k, :length] for k, length in enumerate(lengths_BK[b]) if length]
-            done += len(part)
-            on_progress(done, total)
+                if i not in file.done:
+                    yield i, [values_BKT[b, k, :length] for k, length in enumerate(lengths_BK[b]) if length]
+            finished = min(finished + len(part), before + len(mine))
+            on_progress(finished, total)
+        before = len(mine)
 
-    for i, responses in forward(sets):
-        tokens[starts[first[i]] : starts[first[i + 1]]] = np.concatenate(responses)
-    if pairs is not None and mismatched is not None:
+    with PartlyWritten(out / TOKENS, rank) as file:
+        _wait(world_size)  # all have read what is done, before anyone notes more
+        for i, responses in forward(sets, file):
+            file.write(i, int(starts[first[i]]), np.concatenate(responses))
+    if pairs is not None:
         crossed = {i: mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1], sets.max_tokens) for i in mine}
-        for i, (response,) in forward(crossed):
-            mismatched[i] = response.sum(dtype=np.float32)
-    tokens.flush()
-    if mismatched is not None:
-        mismatched.flush()
+        with PartlyWritten(out / MISMATCHED, rank) as file:
+            _wait(world_size)
+            for i, (response,) in forward(crossed, file):
+                file.write(i, i, response.sum(dtype=np.float32, keepdims=True))
     _wait(world_size)
     if rank == 0:
+        join(out / TOKENS, int(starts[-1]))
+        if pairs is not None:
+            join(out / MISMATCHED, len(sets))
         index = {"fingerprint": sets.fingerprint, "mismatched_seed": mismatched_seed, "counts": counts, "ids": ids}
-        (out / INDEX).write_text(json.dumps(index))
+        unnamed = out / f"{INDEX}.part"
+        unnamed.write_text(json.dumps(index))
+        unnamed.rename(out / INDEX)
+        _forget(out)
+    _wait(world_size)
 
 
 def _contents(sets: Sets) -> tuple[list[str], list[list[int]]]:
@@ -168,6 +177,19 @@ def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray
     responses = [length for of_set in lengths for length in of_set]
     starts = np.cumsum([0, *responses], dtype=np.int64)
     return starts, np.cumsum([0, *(len(of_set) for of_set in lengths)], dtype=np.int64)
+
+
+def _forget(out: Path) -> None:
+    for name in (TOKENS, MISMATCHED):
+        forget(out / name)
+
+
+def _agreed(value: bool, world_size: int) -> bool:
+    """The first process's value: over a network another machine may not see a file yet, or still."""
+    values = [value]
+    if world_size > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def _wait(world_size: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -21,7 +21,12 @@ class Indexed(Protocol):
 
 
 def score_sets(
-    policy: PolicyModule, sets: Indexed, indices: Sequence[int], micro_batch: int, micro_tokens: int
+    policy: PolicyModule,
+    sets: Indexed,
+    indices: Sequence[int],
+    micro_batch: int,
+    micro_tokens: int,
+    done: Collection[int] = (),
 ) -> Iterator[tuple[list[int], ResponseLogps]]:
     """Every response of the sets ``indices``, the largest sets first: some sets, and their log-probs.
 
@@ -29,10 +34,13 @@ def score_sets(
         policy: put into evaluation mode.
         micro_batch: most sets a forward pass.
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
+        done: sets that need no pass. The others keep the company they would have had, so that not a bit changes.
     """
     policy.eval()
     sizes = {i: SetSize.of(sets[i], policy.shares_prefix) for i in indices}
     whole, pieces = micro_batches(indices, sizes, micro_batch, micro_tokens)
+    pieces = [(i, part) for i, part in pieces if i not in done]
+    whole = [of_sets for of_sets in whole if not all(i in done for i in of_sets)]
     with torch.no_grad():
         seen: ResponseLogps | None = None
         for number, (i, part) in enumerate(pieces):

@@ -29,6 +29,7 @@ class Loss(ABC):
         needs_token_logps: reads log-probs token by token, of the policy and of the reference.
         needs_mismatched_kl: reads ``LossInputs.mismatched_log_ratio``.
         contrasts: False where it uses every set, also one without signal.
+        needs_scores: False where a set without scores will do.
         needs_sides: contrasts responses of different bins, so that a set with one bin has no signal.
         default_partition: name in ``mpo.partition.PARTITIONS``.
         fits: shapes of partition that it is defined for.
@@ -38,6 +39,7 @@ class Loss(ABC):
     needs_token_logps: ClassVar[bool] = False
     needs_mismatched_kl: ClassVar[bool] = False
     contrasts: ClassVar[bool] = True
+    needs_scores: ClassVar[bool] = True
     needs_sides: ClassVar[bool] = True
     default_partition: ClassVar[str] = "mean"
     fits: ClassVar[frozenset[Shape]] = TWO_SIDES

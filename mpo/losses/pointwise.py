@@ -24,6 +24,7 @@ class SFT(Loss):
     """
 
     contrasts: ClassVar[bool] = False
+    needs_scores: ClassVar[bool] = False
     default_partition: ClassVar[str] = "best_vs_rest"
     fits: ClassVar[frozenset[Shape]] = ANY_BINS
 

@@ -45,7 +45,7 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + _extra_forward(train, tokens)
     backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
     width = 2 if train.precision is Precision.bf16 else 4
-    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     passes = PASSES * (forwards + 2) / 3
     traffic = shape.layers * tokens * shape.activations * width * passes + responses * shape.vocab * 4 * LOGIT_PASSES
     share = processes if train.zero_stage >= 1 or train.precision is Precision.bf16 else 1

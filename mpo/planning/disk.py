@@ -24,9 +24,9 @@ class Disk:
     download: int
 
     @property
-    def total(self) -> int:
-        """All of it on one disk."""
-        return self.tokens + self.reference + self.texts + self.checkpoints + self.export + self.download
+    def cache(self) -> int:
+        """What lies under ``cache_dir``; the hub's downloads have a cache of their own."""
+        return self.tokens + self.reference + self.texts + self.checkpoints + self.export
 
 
 def run_disk(
@@ -39,12 +39,12 @@ def run_disk(
     downloads_model: bool,
     downloads_data: bool,
 ) -> Disk:
-    """Disk of a whole run; every round keeps its caches and its model, checkpoints go when a training is complete."""
+    """Disk of ``rounds`` rounds; each keeps its caches and its model, checkpoints go when a training is complete."""
     return Disk(
         tokens=rounds * data.tokens * TOKEN_BYTES,
         reference=rounds * data.response_tokens_total * LOGP_BYTES if needs_reference else 0,
         texts=rounds * data.tokens * TEXT_BYTES,
-        checkpoints=(train.keep_checkpoints + 1) * checkpoint_bytes(shape, train),
+        checkpoints=(train.keep_checkpoints + 1) * checkpoint_bytes(shape, train) if rounds else 0,
         export=rounds * export_bytes(shape, train.precision),
         download=(shape.parameters * 2 if downloads_model else 0) + (data.tokens * TEXT_BYTES if downloads_data else 0),
     )
@@ -53,7 +53,7 @@ def run_disk(
 def checkpoint_bytes(shape: Architecture, train: TrainConfig) -> int:
     """One checkpoint: trained weights, and the optimizer's state: in bf16 12 bytes a parameter (float32 master weight,
     two moments), in fp32 8, and 4 more for ZeRO's own copy of the weights from stage 1 on."""
-    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     if train.precision is Precision.bf16:
         return trained * (2 + 12)
     return trained * (4 + 8 + (4 if train.zero_stage else 0))

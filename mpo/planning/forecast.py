@@ -20,14 +20,14 @@ class Forecast:
     Attributes:
         memory: of one process, above what its libraries take.
         work: of one process in an optimizer step.
-        seconds: that it takes on ``machine``.
+        seconds: that it takes on ``machine``; None where its rates could not be measured.
         machine: what was measured.
         bf16_speedup: rate of products in bfloat16 over the configured precision's.
     """
 
     memory: Memory
     work: Work
-    seconds: float
+    seconds: float | None
     machine: str
     bf16_speedup: float
 
@@ -39,11 +39,13 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
     tokens = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
     threads = launcher.threads or max(1, len(os.sched_getaffinity(0)) // launcher.processes)
 
-    def rates(precision: Precision) -> Machine:
+    def rates(precision: Precision) -> Machine | None:
         return this_machine(cache, shape.hidden, shape.intermediate, precision, threads)
 
-    machine = rates(train.precision)
-    speedup = rates(Precision.bf16).flops_per_second / machine.flops_per_second
+    machine, bf16 = rates(train.precision), rates(Precision.bf16)
     work = step_work(shape, train, sets, group)
     expected = training_memory(shape, train, group, tokens)
+    if machine is None or bf16 is None:
+        return Forecast(expected, work, None, "", 1.0)
+    speedup = bf16.flops_per_second / machine.flops_per_second
     return Forecast(expected, work, work.seconds(machine), machine.name, speedup)

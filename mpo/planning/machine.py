@@ -31,8 +31,8 @@ class Machine:
     bytes_per_second: float
 
 
-def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
-    """The rates for matrices of a model's shape, measured now unless ``cache`` has them.
+def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine | None:
+    """The rates for matrices of a model's shape, measured now unless ``cache`` has them; None where they cannot be.
 
     On CUDA the measurement runs in a process of its own: this one must leave the card to the stages.
     """
@@ -48,7 +48,11 @@ def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precisi
     if not path.exists():
         if cuda:
             arguments = [str(path), *map(str, sides), precision.name, str(threads)]
-            subprocess.run([sys.executable, "-m", "mpo.planning.machine", *arguments], check=True, timeout=120)
+            command = [sys.executable, "-m", "mpo.planning.machine", *arguments]
+            try:
+                subprocess.run(command, check=True, timeout=120, capture_output=True)
+            except subprocess.SubprocessError:  # a full card, or one that another process has for itself
+                return None
         else:
             write_json(path, asdict(measure(*sides, precision, threads)))
     return Machine(**read_json(path))

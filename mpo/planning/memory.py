@@ -2,8 +2,9 @@
 
 Model states follow ZeRO (arXiv 1910.02054, section 3): with N processes a stage shares out the optimizer's state (1),
 the gradients too (2), the weights too (3). Bytes a parameter: in bf16 2 for the weight, 4 for its gradient (summed in
-float32), 12 for master weight and Adam's two moments; in fp32 4, 4 and 8. Activations follow the bookkeeping of
-arXiv 2205.05198, section 4, for a gated MLP and attention that stores no score matrix.
+float32), 12 for master weight and Adam's two moments; in fp32 4, 4 and 8, from stage 1 on 12 as well, because DeepSpeed
+keeps weights of its own there. Activations follow the bookkeeping of arXiv 2205.05198, section 4, for a gated MLP and
+attention that stores no score matrix.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def training_memory(
     """
     stage = effective_stage(train, train.zero_stage if stage is None else stage)
     width = 2 if train.precision is Precision.bf16 else 4
-    states = 12 if train.precision is Precision.bf16 else 8
-    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora.rank)
+    states = 12 if train.precision is Precision.bf16 or stage >= 1 else 8  # ZeRO keeps weights of its own
+    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     frozen = 0 if train.lora is None else shape.parameters
     weights = (trained + frozen) * width
     gradients = trained * 4
@@ -88,7 +89,7 @@ def training_memory(
         optimizer=optimizer,
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
-        logits=_logit_bytes(shape, tokens) + _head_gradient_bytes(shape, width),
+        logits=_logit_bytes(shape, tokens) + (_head_gradient_bytes(shape, width) if train.lora is None else 0),
         host=host,
         loading=loading,
     )

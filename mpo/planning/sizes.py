@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpo.config.schema import DataConfig, ModelConfig, SftResponses, TrainConfig
+from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
 from mpo.errors import ConfigError
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
@@ -91,11 +91,13 @@ def parameters(model: ModelConfig) -> int | None:
     return read_architecture(model.architecture).parameters
 
 
-def adapter_parameters(shape: Architecture, rank: int) -> int:
-    """Trained parameters of rank-r adapters on the seven linear maps of each layer: r · (inputs + outputs) each."""
+def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:
+    """Trained parameters of rank-r adapters on the chosen linear maps of each layer: r · (inputs + outputs) each."""
     query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    attention = 2 * (shape.hidden + query) + 2 * (shape.hidden + key_value)
-    return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
+    sides = {"q_proj": query, "k_proj": key_value, "v_proj": key_value, "o_proj": query}
+    sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), shape.intermediate)
+    chosen = lora.target_modules or list(sides)
+    return shape.layers * lora.rank * sum(shape.hidden + sides[name] for name in chosen if name in sides)
 
 
 @dataclass(frozen=True)

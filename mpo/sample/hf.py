@@ -6,9 +6,10 @@ cache, as they end: for responses of very different lengths that is most of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +33,8 @@ def sample_responses(
     config: SampleConfig,
     stop_token_ids: Sequence[int],
     seed: int,
-    on_progress: Callable[[int], None],
+    drawn: Mapping[int, list[list[Sampled]]],
+    on_batch: Callable[[int, list[list[Sampled]], int], None],
 ) -> list[list[Sampled]]:
     """Draw ``config.n`` responses for each prompt.
 
@@ -40,28 +42,50 @@ def sample_responses(
         prompts: token ids, each rendered with the generation prompt.
         stop_token_ids: ids that end a response, one at least.
         seed: fixes the draws for one batch size, model and device.
-        on_progress: called with the number of prompts done.
+        drawn: batches that an earlier attempt has drawn, by number; they are not drawn again.
+        on_batch: called after each batch with its number, its prompts' responses and the number of prompts done.
 
     Returns:
         For each prompt, in order, its responses without special tokens.
     """
-    # Prompts of like length share a batch, so that little padding is computed.
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    together = max(1, config.batch // config.n)
-    generator = torch.Generator(device=model.device).manual_seed(seed)
+    # Prompts of like length share a batch, so that little padding is computed; the longest first, so that memory that
+    # does not suffice is found out at once.
+    batches = _batches([len(prompt) for prompt in prompts], config)
     stops = torch.tensor(sorted(set(stop_token_ids)), device=model.device)
     ends = set(stop_token_ids)
     responses: list[list[Sampled]] = [[] for _ in prompts]
+    done = 0
     with torch.inference_mode():
-        for start in range(0, len(order), together):
-            chosen = order[start : start + together]
-            rows = [prompts[i] for i in chosen for _ in range(config.n)]
-            for row, tokens in enumerate(_continue(model, rows, config, stops, generator)):
-                finished = bool(tokens) and tokens[-1] in ends
-                text = tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
-                responses[chosen[row // config.n]].append(Sampled(text, finished))
-            on_progress(min(start + together, len(order)))
+        for number, chosen in enumerate(batches):
+            done += len(chosen)
+            if number in drawn:
+                made = drawn[number]
+            else:
+                rows = [prompts[i] for i in chosen for _ in range(config.n)]
+                own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+                generator = torch.Generator(device=model.device).manual_seed(own)
+                made = [[] for _ in chosen]
+                for row, tokens in enumerate(_continue(model, rows, config, stops, generator)):
+                    finished = bool(tokens) and tokens[-1] in ends
+                    text = tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
+                    made[row // config.n].append(Sampled(text, finished))
+                on_batch(number, made, done)
+            for i, of_prompt in zip(chosen, made, strict=True):
+                responses[i] = of_prompt
     return responses
+
+
+def _batches(lengths: Sequence[int], config: SampleConfig) -> list[list[int]]:
+    """Prompts by position, the longest first, as many at once as ``batch`` and ``batch_tokens`` allow, one at least."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        of_row = lengths[order[start]] + config.max_new_tokens
+        together = max(1, min(config.batch, config.batch_tokens // of_row) // config.n)
+        batches.append(order[start : start + together])
+        start += together
+    return batches
 
 
 def _continue(

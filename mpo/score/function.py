@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import numbers
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -63,8 +65,22 @@ class FunctionScorer:
     def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
         function = self.resolve()
         question = next(turn.content for turn in reversed(prompt) if turn.role == "user")
-        scores = [function(question, text, **self.options) for text in texts]
-        for score in scores:
-            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-                raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a finite float")
-        return [float(score) for score in scores]
+        try:
+            scores = [function(question, text, **self.options) for text in texts]
+        except Exception as error:
+            if self.function.startswith("mpo."):
+                raise
+            traceback.print_exc()
+            what = f"{self.function} raised {type(error).__name__}: {error}"
+            raise DataError(what, "score", "mend it; its traceback is in the stage's log") from error
+        return [self._number(score) for score in scores]
+
+    def _number(self, score: Any) -> float:
+        """A score as a float; numpy's and torch's scalars are numbers too."""
+        try:
+            value = score.item() if hasattr(score, "item") else score
+        except (ValueError, RuntimeError):  # more than one number
+            value = score
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a finite float")
+        return float(value)

@@ -34,9 +34,9 @@ def run(context: StageContext) -> None:
         transform, rows = noisy if split == "train" else clean, []
         for index in range(len(sets)):
             one = sets[index]
-            if config["contrasts"]:
+            if config["needs_scores"]:
                 scores = transform([_known(score, one.id) for score in one.scores], one.id)
-            else:  # nothing is compared, so a set without scores will do
+            else:  # an imitating loss: the best response, where there are scores
                 scores = [0.0 if score is None else float(score) for score in one.scores]
             if split == "train" and config["score_range"] is not None:
                 _check_range(scores, config["score_range"], one.id)

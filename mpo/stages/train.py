@@ -25,8 +25,10 @@ SHOWN = ("loss", "accuracy", "margin")
 
 def run(context: StageContext) -> None:
     """Train in this process, one of the group; the first one reports, and all take part in the export."""
-    if (context.output / SUMMARY_FILE).exists():
-        return  # all was done when an earlier run was killed; only the stage's manifest was missing
+    if (context.output / SUMMARY_FILE).exists():  # all was done when an earlier run was killed
+        if context.rank == 0:
+            shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
+        return
     config, memory_before = context.config, memory_now()
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)

@@ -77,22 +77,22 @@ def open_run(
         return NullRun()
     import wandb
 
-    wandb.setup(settings=wandb.Settings(quiet=True, silent=True))  # the login speaks before a run's settings hold
-    run_dir.mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(
-        console="off",
-        disable_git=True,
-        host="",
-        init_timeout=_INIT_TIMEOUT_S,
-        quiet=True,
-        save_code=False,
-        silent=True,
-        x_disable_machine_info=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
-    )
     try:
+        wandb.setup(settings=wandb.Settings(quiet=True, silent=True))  # the login speaks before a run's settings hold
+        run_dir.mkdir(parents=True, exist_ok=True)
+        settings = wandb.Settings(
+            console="off",
+            disable_git=True,
+            host="",
+            init_timeout=_INIT_TIMEOUT_S,
+            quiet=True,
+            save_code=False,
+            silent=True,
+            x_disable_machine_info=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+        )
         run = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -105,7 +105,7 @@ def open_run(
             mode=mode or (None if has_key() else "offline"),  # type: ignore[arg-type]
             settings=settings,
         )
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # a mode or tag that its settings refuse is a ValueError
         raise ConfigError(
             f"Weights & Biases did not start: {error}", "logger.wandb", "mend it, or set WANDB_MODE=offline"
         ) from error

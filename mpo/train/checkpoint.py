@@ -82,10 +82,11 @@ class Checkpoints:
         Raises:
             UserError: it was made with other settings or another number of processes.
         """
-        found = self.complete()
-        if not found:
+        # The first process chooses: over a network another machine's view of the folder may be older.
+        name = engine.agree(max((path.name for path in self.complete()), default=None))
+        if name is None:
             return Position(0, 0)
-        newest = found[-1]
+        newest = self.folder / name
         state = json.loads((newest / STATE).read_text())
         remedy = "use the settings that it was made with, or remove the folder to start again"
         if state["world_size"] != engine.world_size:

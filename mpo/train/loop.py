@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_closed_form, check_gradient, check_loss, run_window
 
 METRICS = "metrics.jsonl"
-CLOSED_FORM_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 2e-2}
+CLOSED_FORM_TOLERANCE = {Precision.fp32: (1e-4, 1e-4), Precision.bf16: (2e-2, 1e-1)}
+"""Of the first loss, relative above 1, and of the mean absolute log-ratio of a token in nats: in bfloat16 a logit near
+16 is rounded to an eighth, and which way depends on what else stands in the micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,15 @@ def train(
                 log.write(row)
                 on_step(row)
             done = step + 1
-            if done < total_steps and (stopping or done % config.checkpoint_every == 0):
+            # Also after the last step: the export that follows it may be stopped, or find its disk full.
+            if stopping or done == total_steps or done % config.checkpoint_every == 0:
                 checkpoints.save(engine, Position(done, 0 if log is None else log.position))
                 if stopping:
                     raise SystemExit(STOPPED)
     if log is not None:
         log.close()
+    if not row and log is not None:  # all steps were done when an earlier process was stopped
+        row = json.loads((out / METRICS).read_text().splitlines()[-1])
     return TrainSummary(total_steps, start.step, time.perf_counter() - began, row)
 
 
@@ -116,7 +122,7 @@ def _step(
     totals = sums.reduce(engine)
     check_loss(engine, totals, broken, step)
     if compare:
-        check_closed_form(totals, CLOSED_FORM_TOLERANCE[engine.config.precision])
+        check_closed_form(totals, *CLOSED_FORM_TOLERANCE[engine.config.precision])
     lr = engine.lr
     norm = engine.step()
     check_gradient(norm, problem.sets, batch, step)

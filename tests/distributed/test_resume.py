@@ -51,9 +51,9 @@ def test_metrics_hold_every_step_once(runs: Path, name: str) -> None:
 
 def test_checkpoint_of_other_settings_or_processes_is_refused(runs: Path) -> None:
     assert spawn([job(runs / "whole", config={"lr": 1e-3})]) == [2]
-    assert "step-000009: checkpoint of other training settings or data; use the settings" in mistake(runs / "whole")
+    assert "step-000010: checkpoint of other training settings or data; use the settings" in mistake(runs / "whole")
     assert spawn([job(runs / "whole")], 2) == [2, 2]
-    assert "step-000009: checkpoint of 1 processes, but there are 2" in mistake(runs / "whole")
+    assert "step-000010: checkpoint of 1 processes, but there are 2" in mistake(runs / "whole")
 
 
 def test_every_process_stops_when_one_is_told_to(tmp_path: Path) -> None:

@@ -75,6 +75,27 @@ def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tm
     assert samples == {"evaluate/start@0.7": 8, "evaluate/policy@0.7": 8}
 
 
+@pytest.mark.parametrize(("loss", "needed"), [("point_ce", True), ("point_mse", True), ("sft", False), ("mpo", True)])
+def test_losses_that_read_scores_get_them_transformed(load: Load, tmp_path: Path, loss: str, needed: bool) -> None:
+    graph = compose(load("data=response_sets", "data.source=owner/name", "data.score.scale=0.5"), LOSSES[loss]())
+    stages = {stage.name: stage for stage in graph.stages(Store(tmp_path))}
+    assert stages["data"].config["needs_scores"] is stages["partition"].config["needs_scores"] is needed
+    assert stages["partition"].config["transform"]["scale"] == (0.5 if needed else 1.0)
+
+
+def test_a_function_of_the_users_own_scores_in_a_process_of_its_own(load: Load, tmp_path: Path) -> None:
+    for function, inline in (("mpo.testbed.reward.true_reward", True), ("theirs.score", False)):
+        config = load("regime=on_policy", "score=function", f"score.function={function}")
+        stages = {stage.name: stage for stage in compose(config, LOSSES["wmpo"]()).stages(Store(tmp_path))}
+        assert stages["score"].inline is inline
+
+
+@pytest.mark.parametrize("value", ["'${oc.env:HOME}'", "'${ oc.env : HOME}'", "['${oc.env:HOME}']"])
+def test_no_part_of_an_option_is_taken_from_the_environment(load: Load, value: str) -> None:
+    with pytest.raises(ConfigError, match="a variable's value would be written"):
+        load(f"+score.options.key={value}")
+
+
 @pytest.mark.parametrize("group", ["score", "loss", "partition"])
 def test_no_option_is_taken_from_the_environment(load: Load, group: str) -> None:
     with pytest.raises(ConfigError, match=rf"{group}\.options\.key: a variable's value would be written"):

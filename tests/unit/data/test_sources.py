@@ -218,6 +218,8 @@ def test_sources_that_cannot_be_read_at_all(tmp_path: Path) -> None:
     (tmp_path / "blank.jsonl").write_bytes(b"\n\n")
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     (tmp_path / "bad.json").write_text('[{"a": 1},\n {]')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "long.json").write_text(f'[{{"score": {"9" * 5000}}}]')
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 50)[:-20])
     (tmp_path / "data.pkl").write_bytes(b"\x80")
     write_lines(tmp_path / "other.jsonl", [{"question": "?"}])
@@ -228,6 +230,8 @@ def test_sources_that_cannot_be_read_at_all(tmp_path: Path) -> None:
         "blank.jsonl": "the file has no rows",
         "bad.parquet": "not readable as parquet",
         "bad.json": "bad.json:2: broken JSON",
+        "deep.json": "deep.json: broken JSON",
+        "long.json": "long.json: broken JSON",
         "cut.jsonl.gz": "cut.jsonl.gz:1: the gzip data is broken",
         "data.pkl": "'.pkl' are not read",
         "other.jsonl": "other.jsonl:1: no layout matches a row with question",

@@ -35,6 +35,34 @@ def test_logps_are_those_of_the_policy(tmp_path: Path, budget: int, forwards: in
             np.testing.assert_allclose(logps, expected[k, : len(logps)], atol=1e-5)
 
 
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 5])
+def test_a_stopped_pass_goes_on_bit_by_bit(tmp_path: Path, stop_after: int) -> None:
+    policy, sets = tiny_policy(), TokenSets(7)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stopped").mkdir()
+    calls: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        calls.append((done, total))
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+
+    compute_reference(policy, sets, tmp_path / "whole", 3, 10**6, mismatched_seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        compute_reference(policy, sets, tmp_path / "stopped", 3, 10**6, on_progress=note, mismatched_seed=3)
+    notes = next((tmp_path / "stopped").glob("*.notes-0"))
+    with notes.open("ab") as file:
+        file.write(b"3 1")  # a line that a kill has cut
+    compute_reference(policy, sets, tmp_path / "stopped", 3, 10**6, on_progress=note, mismatched_seed=3)
+    assert calls[-1] == (14, 14) and len(calls) == 6  # three forward passes of sets, three of pairs, none twice
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "stopped").iterdir())
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+    compute_reference(policy, sets, tmp_path / "stopped", 3, 10**6, on_progress=note, mismatched_seed=3)
+    assert len(calls) == 6
+
+
 def test_mismatched_pairs_are_responses_under_the_next_prompt(tmp_path: Path) -> None:
     policy, sets = tiny_policy(), TokenSets(5)
     compute_reference(policy, sets, tmp_path, 2, 10**6, mismatched_seed=3)

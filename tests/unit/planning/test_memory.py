@@ -47,6 +47,8 @@ def test_zero_shares_out_the_states() -> None:
     assert (two.weights, two.gradients, two.gathered) == (2 * P, 4 * P // 8, 0)
     none = training_memory(LLAMA3_8B, TESTBED, 8, 1000)
     assert (none.weights, none.gradients, none.optimizer) == (4 * P, 4 * P, 8 * P)
+    one = training_memory(LLAMA3_8B, TESTBED, 8, 1000, stage=1)
+    assert (one.weights, one.gradients, one.optimizer) == (4 * P, 4 * P, 12 * P // 8)
 
 
 def test_each_stage_needs_less_than_the_one_before() -> None:
@@ -77,6 +79,7 @@ def test_offloading_moves_and_loses_nothing() -> None:
 def test_adapters_need_states_for_themselves_alone() -> None:
     full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
+    assert full.logits - lora.logits == 6 * LLAMA3_8B.embedding  # a frozen head has no gradient
 
 
 def test_checkpointing_keeps_a_layers_input() -> None:
@@ -133,7 +136,7 @@ def test_disk_by_hand() -> None:
     assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
     assert disk.checkpoints == 2 * 14 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
     parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
-    assert disk.total == sum(parts)
+    assert disk.cache + disk.download == sum(parts)
     free = run_disk(LLAMA3_8B, PAPER, data, rounds=1, needs_reference=False, downloads_model=False, downloads_data=True)
     assert free.reference == 0 and free.download == 90_000 * 5
 

@@ -66,16 +66,19 @@ def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
     assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_adapter_count_is_that_of_peft() -> None:
+@pytest.mark.parametrize("modules", [[], ["q_proj", "v_proj"]])
+def test_adapter_count_is_that_of_peft(modules: list[str]) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
     values = {**TINY, "model_type": "llama", "tie_word_embeddings": True}
-    rank = LoraConfig().rank
+    lora = LoraConfig(target_modules=modules)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
-    adapted = get_peft_model(model, PeftConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, PeftConfig(r=lora.rank, target_modules=modules or "all-linear", task_type="CAUSAL_LM")
+    )
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    assert adapter_parameters(read_architecture(values), rank) == trained
+    assert adapter_parameters(read_architecture(values), lora) == trained
 
 
 def test_unknown_structures_are_not_guessed() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from mpo.config.schema import SampleConfig
-from mpo.sample.hf import Sampled, _continue, sample_responses
+from mpo.sample.hf import Sampled, _batches, _continue, sample_responses
 from mpo.testbed.tokenizer import build_tokenizer
 
 
@@ -35,7 +37,7 @@ PROMPTS = [[7, 8, 9], [10, 11, 12, 13, 14], [20]]
 
 def draw(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int, **how: float) -> list[list[Sampled]]:
     config = SampleConfig(**{"n": 3, "max_new_tokens": 12, "batch": 6, **how})
-    return sample_responses(model, tokenizer, PROMPTS, config, [3, 40, 41, 42, 43], seed, lambda done: None)
+    return sample_responses(model, tokenizer, PROMPTS, config, [3, 40, 41, 42, 43], seed, {}, lambda *batch: None)
 
 
 def test_a_seed_fixes_the_responses(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -43,6 +45,33 @@ def test_a_seed_fixes_the_responses(model: LlamaForCausalLM, tokenizer: PreTrain
     assert [len(row) for row in once] == [3, 3, 3]
     assert once == draw(model, tokenizer, 1)
     assert once != draw(model, tokenizer, 2)
+
+
+def test_batches_drawn_before_are_not_drawn_again(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    config = SampleConfig(n=2, max_new_tokens=6, batch=2)
+    seen: dict[int, list[list[Sampled]]] = {}
+
+    def again(before: dict[int, list[list[Sampled]]]) -> list[list[Sampled]]:
+        seen.clear()
+        return sample_responses(
+            model, tokenizer, PROMPTS, config, [3], 5, before, lambda number, made, done: seen.update({number: made})
+        )
+
+    whole = again({})
+    assert sorted(seen) == [0, 1, 2] and [whole[1]] == seen[0]  # the longest prompt first
+    assert again({0: seen[0], 2: seen[2]}) == whole
+    assert sorted(seen) == [1]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 4), st.integers(20, 300))
+def test_batches_hold_every_prompt_once_within_rows_and_tokens(lengths: list[int], n: int, tokens: int) -> None:
+    config = SampleConfig(n=n, max_new_tokens=10, batch=12, batch_tokens=tokens)
+    batches = _batches(lengths, config)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
+    for batch in batches:
+        rows = len(batch) * n
+        assert len(batch) == 1 or (rows <= 12 and rows * (lengths[batch[0]] + 10) <= tokens)
 
 
 def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(model: LlamaForCausalLM) -> None:
@@ -86,6 +115,6 @@ def test_a_response_that_hits_the_limit_is_not_finished(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     config = SampleConfig(n=4, max_new_tokens=2, batch=12)
-    drawn = sample_responses(model, tokenizer, PROMPTS, config, [3], 0, lambda done: None)
+    drawn = sample_responses(model, tokenizer, PROMPTS, config, [3], 0, {}, lambda *batch: None)
     assert any(not each.finished for row in drawn for each in row)
     assert all(len(each.text.split()) <= 2 for row in drawn for each in row)

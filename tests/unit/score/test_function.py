@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from mpo.errors import ConfigError, DataError
 from mpo.score import FunctionScorer
@@ -40,11 +42,38 @@ def as_nan(prompt: str, response: str) -> float:
     return float("nan")
 
 
+def as_numpy(prompt: str, response: str) -> float:
+    return np.float32(1.5)  # type: ignore[return-value]
+
+
+def as_tensor(prompt: str, response: str) -> float:
+    return torch.tensor(1.5)  # type: ignore[return-value]
+
+
+def as_vector(prompt: str, response: str) -> float:
+    return np.ones(2)  # type: ignore[return-value]
+
+
+def failing(prompt: str, response: str) -> float:
+    raise KeyError("no such thing")
+
+
+@pytest.mark.parametrize("name", ["as_numpy", "as_tensor"])
+def test_other_libraries_numbers_are_numbers(name: str) -> None:
+    assert FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"]) == [1.5]
+
+
+def test_what_a_function_raises_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=r"failing raised KeyError: 'no such thing'; mend it"):
+        FunctionScorer(f"{__name__}.failing")([Message("user", "q")], ["a"])
+    assert "Traceback" in capsys.readouterr().err
+
+
 def as_bool(prompt: str, response: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["as_text", "as_nan", "as_bool"])
+@pytest.mark.parametrize("name", ["as_text", "as_nan", "as_bool", "as_vector"])
 def test_a_function_that_returns_no_finite_number_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="not a number"):
         FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"])

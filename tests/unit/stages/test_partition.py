@@ -36,7 +36,8 @@ def prepared(tmp_path: Path) -> Path:
 
 def run(tmp_path: Path, score_range: list[float] | None = None, **transform: float) -> Path:
     config = {
-        "partition": {"_target_": "mpo.partition.BestVsWorst"}, "contrasts": True, "needs_sides": True, "seed": 0,
+        "partition": {"_target_": "mpo.partition.BestVsWorst"}, "seed": 0,
+        "contrasts": True, "needs_scores": True, "needs_sides": True,
         "score_range": score_range, "allow_targets": [], "transform": to_plain(ScoreTransformConfig(**transform)),
     }  # fmt: skip
     out = tmp_path / "out"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
-from mpo.logprobs.packing import SetSize, shares
+from mpo.logprobs.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import fingerprint
@@ -52,6 +52,13 @@ def test_separate_rows_have_the_prompt_each_and_padding() -> None:
     assert SetSize.of(one, True).tokens == prompt + sum(lengths)
     assert SetSize.of(one, False).tokens == len(lengths) * (prompt + max(lengths))
     assert SetSize.of(one, False, [0]).tokens == prompt + lengths[0]
+
+
+def test_rows_of_a_micro_batch_are_all_as_long_as_its_longest() -> None:
+    one_long = SetSize(0, {0: 71}, 71)
+    many_short = SetSize(0, dict.fromkeys(range(10), 8), 8)
+    whole, pieces = micro_batches([0, 1, 2], {0: many_short, 1: one_long, 2: many_short}, 4, 170)
+    assert whole == [[1], [0, 2]] and not pieces  # together 781 tokens would be computed
 
 
 @given(SIZES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))
