@@ -1,0 +1,43 @@
+"""What a run checks beside its configuration, and what it tells others of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpo.artifacts import Store
+from mpo.config.schema import DataConfig, LauncherConfig, ModelConfig, RunConfig
+from mpo.errors import ConfigError
+from mpo.losses import WMPO
+from mpo.plan import _already_there
+from mpo.regimes import compose
+from mpo.runner import _check_cards, _logged
+from tests.unit.config.conftest import Load
+
+
+def test_of_local_files_the_name_alone_is_logged(tmp_path: Path) -> None:
+    model = ModelConfig(path=str(tmp_path / "mine/policy"), reference="owner/name")
+    config = RunConfig(model=model, data=DataConfig(source=str(tmp_path / "sets.jsonl")), cache_dir=str(tmp_path))
+    told = _logged(config)
+    assert told["model"]["path"] == "policy" and told["model"]["reference"] == "owner/name"
+    assert told["data"]["source"] == "sets.jsonl" and str(tmp_path) not in str(told)
+
+
+@pytest.mark.parametrize(("cards", "refused"), [(0, False), (1, True), (2, False)])
+def test_more_processes_than_cards_are_refused(cards: int, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    config = RunConfig(launcher=LauncherConfig(processes=2))
+    if refused:
+        with pytest.raises(ConfigError, match="launcher.processes: 2 processes, but 1 CUDA devices"):
+            _check_cards(config)
+    else:
+        _check_cards(config)
+
+
+def test_what_an_earlier_run_has_written_needs_no_room(load: Load, tmp_path: Path) -> None:
+    store, graph = Store(tmp_path), compose(load("model=llama3_8b"), WMPO())
+    one = graph.rounds[0]
+    assert _already_there(store, one) == 0
+    (store.open_work(one.train) / "checkpoint").write_bytes(b"x" * 1000)
+    assert _already_there(store, one) == 1000

@@ -1,0 +1,70 @@
+"""The sampling stage: prompts that are too long are left out before they are answered; a cut batch is drawn again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mpo.config.schema import SampleConfig
+from mpo.data.store import read_stored_sets, write_sets
+from mpo.errors import DataError
+from mpo.sample.hf import Sampled
+from mpo.stages import sample
+from mpo.stages.context import StageContext, to_plain
+from mpo.testbed.tokenizer import build_tokenizer
+from mpo.types import Message, ResponseSet
+
+
+def run(tmp_path: Path, share: float) -> Path:
+    build_tokenizer(tmp_path / "policy")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=111, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(tmp_path / "policy")
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    texts = ["write garden", "write " + "garden " * 40, "garden"]
+    write_sets(
+        prompts / "train.parquet", [ResponseSet(str(i), (Message("user", text),), ()) for i, text in enumerate(texts)]
+    )
+    config = {
+        "sample": to_plain(SampleConfig(n=2, max_new_tokens=4)), "seed": 0, "splits": ["train"], "round": 1,
+        "rounds": 1, "seed_rounds": 0, "prompts": None, "stop_token_ids": [], "max_prompt_tokens": 20,
+        "max_skipped_share": share, "tokenizer": None, "chat_template": None, "trust_remote_code": False,
+    }  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    sample.run(StageContext("sample", config, {"prompts": prompts}, {"policy": tmp_path / "policy"}, out))
+    return out
+
+
+def test_prompts_above_the_limit_are_counted_not_answered(tmp_path: Path) -> None:
+    out = run(tmp_path, 0.5)
+    drawn = list(read_stored_sets(out / "train.parquet"))
+    assert [one.id for one in drawn] == ["0", "2"] and all(len(one.responses) == 2 for one in drawn)
+    facts = json.loads((out / "summary.json").read_text())["train"]
+    assert facts["skipped"] == {"prompt_too_long": 1} and facts["sets"] == 2
+    assert not list(out.glob("*.batches.jsonl"))
+
+
+def test_too_many_of_them_stop_the_run_before_it_samples(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.max_prompt_tokens: 1 of 3 train prompts are longer than 20 tokens"):
+        run(tmp_path, 0.1)
+
+
+def test_a_batch_that_a_kill_has_cut_is_drawn_again(tmp_path: Path) -> None:
+    path, done = tmp_path / "train.batches.jsonl", []
+    first, second = [[Sampled("a b", True)]], [[Sampled("c", False)]]
+    with sample._Batches(path, done.append) as batches:
+        batches.add(0, first, 1)
+        batches.add(1, second, 2)
+    path.write_bytes(path.read_bytes()[:-9])
+    with sample._Batches(path, done.append) as batches:
+        assert batches.drawn == {0: first}
+        batches.add(1, second, 2)
+    with sample._Batches(path, done.append) as batches:
+        assert batches.drawn == {0: first, 1: second} and done == [1, 2, 2]
