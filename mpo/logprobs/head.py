@@ -75,18 +75,24 @@ class _TargetLogps(torch.autograd.Function):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N)
         ctx.scale, ctx.softcap = scale, softcap
         logps_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        lse_N = torch.empty_like(logps_N)
         for rows in _chunks(hidden_ND, weight_VD):
             logits_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
             targets_n1 = targets_N[rows].unsqueeze(-1)
-            logps_N[rows] = torch.log_softmax(logits_nV, -1).gather(-1, targets_n1).squeeze(-1)
+            logits_n = logits_nV.gather(-1, targets_n1).squeeze(-1)
+            # In place, because memory is what this costs beside the product.
+            top_n = logits_nV.amax(-1)
+            rest_n = logits_nV.sub_(top_n.unsqueeze(-1)).exp_().sum(-1).log_()
+            logps_N[rows] = (logits_n - top_n) - rest_n
+            lse_N[rows] = top_n + rest_n
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_N)
         return logps_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, targets_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, targets_N, lse_N = ctx.saved_tensors
         scale, softcap = ctx.scale, ctx.softcap
         grad_N1 = grads[0].unsqueeze(-1) * -scale
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -94,12 +100,11 @@ class _TargetLogps(torch.autograd.Function):
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for rows in _chunks(hidden_ND, weight_VD):
-            logits_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
-            q_nV = torch.softmax(logits_nV, -1)
+            q_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
+            slope_nV = None if softcap is None else 1.0 - (q_nV / softcap).square_()
+            q_nV.sub_(lse_N[rows].unsqueeze(-1)).exp_()
             q_nV[torch.arange(len(q_nV), device=q_nV.device), targets_N[rows]] -= 1.0
-            if softcap is not None:
-                q_nV *= 1.0 - (logits_nV / softcap).square_()
-            q_nV = q_nV.to(weight_VD.dtype)
+            q_nV = (q_nV if slope_nV is None else q_nV.mul_(slope_nV)).to(weight_VD.dtype)
             if grad_hidden_ND is not None:
                 grad_hidden_ND[rows] = ((q_nV @ weight_VD).float() * grad_N1[rows]).to(hidden_ND.dtype)
             if grad_weight_VD is not None:
