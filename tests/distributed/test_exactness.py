@@ -55,6 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spawn([*quick, job(folder / "again", 0, 4), job(folder / "alone-1", 0, 4, config=alone)]) == [0]
     both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]
     both += [job(folder / f"2-{stage}-pieces", stage, 4, config=IN_PIECES) for stage in (0, 3)]
+    both += [job(folder / "2-2-offload", 2, 1, config={"offload": "optimizer"})]  # several micro-batches a window
     both += [job(folder / "alone-2", 2, 4, config=alone)]
     assert spawn([*both, *paths_through_losses(folder)], 2) == [0, 0]
     return folder

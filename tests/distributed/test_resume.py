@@ -49,6 +49,17 @@ def test_metrics_hold_every_step_once(runs: Path, name: str) -> None:
     assert [row["step"] for row in rows(name)] == list(range(1, 11))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_two_processes_share_out_is_resumed(tmp_path: Path, precision: str) -> None:
+    config = {"zero_stage": 3, "precision": precision}
+    killed = spawn([job(tmp_path / "killed", kill_at=8, config=config)], 2)
+    assert -signal.SIGKILL in killed and 0 not in killed
+    assert spawn([job(tmp_path / name, config=config) for name in ("killed", "whole")], 2) == [0, 0]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[part], resumed[part]) for part in whole)
+
+
 def test_checkpoint_of_other_settings_or_processes_is_refused(runs: Path) -> None:
     assert spawn([job(runs / "whole", config={"lr": 1e-3})]) == [2]
     assert "step-000010: checkpoint of other training settings or data; use the settings" in mistake(runs / "whole")
