@@ -16,6 +16,7 @@ from mpo.track.units import number
 
 _PANEL_WIDTH_IN = 3.2
 _ROW_IN = 0.34
+_LONG_TITLE = 36  # characters that fit a panel at full size
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _bar_panels(panels: Mapping[str, Sequence[Bar]], path: Path, title: str, cap
             axes.set_yticks(places, [bar.label for bar in bars])
             axes.set_ylim(len(bars) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
-            axes.set_title(name, fontsize=10.5)
+            axes.set_title(name, fontsize=10.5 if len(name) <= _LONG_TITLE else 8.5)
     return Drawn(path, title, caption)
 
 
