@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from benchmarks.measure import report, run_side, tell
+from benchmarks.measure import flags, report, run_side, tell
 
 PARTS = {
     "_TargetLogps": "head, forwards",
@@ -43,9 +43,7 @@ def main() -> None:
     if arguments.side:
         tell(_measure(arguments))
         return
-    told = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items()
-            if name not in ("json", "side")]  # fmt: skip
-    row = run_side("benchmarks.breakdown", [*told, "--side"], arguments.threads)
+    row = run_side("benchmarks.breakdown", [*flags(arguments), "--side"], arguments.threads)
     if arguments.json:
         report("breakdown", arguments, [row])
         return

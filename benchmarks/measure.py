@@ -53,6 +53,13 @@ def tell(values: dict[str, Any]) -> None:
     print(MARK + json.dumps(values), flush=True)
 
 
+def flags(arguments: argparse.Namespace) -> list[str]:
+    """The command line of ``arguments`` again, without how a side is told from the whole, for :func:`run_side`."""
+    told = {name.replace("_", "-"): value for name, value in vars(arguments).items() if name not in ("json", "side")}
+    values = [f"--{name}={value}" for name, value in told.items() if not isinstance(value, bool)]
+    return values + [f"--{name}" for name, value in told.items() if value is True]
+
+
 def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
     """Run ``python -m module arguments`` and return what it told.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks.measure import report, run_side, tell
+from benchmarks.measure import flags, report, run_side, tell
 
 
 def main() -> None:
@@ -32,9 +32,7 @@ def main() -> None:
     if arguments.side:
         _measure(arguments)
         return
-    told = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items()
-            if name not in ("json", "side")]  # fmt: skip
-    row = run_side("benchmarks.mfu", [*told, "--side"], arguments.threads)
+    row = run_side("benchmarks.mfu", [*flags(arguments), "--side"], arguments.threads)
     if arguments.json:
         report("mfu", arguments, [row])
         return

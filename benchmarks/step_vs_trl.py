@@ -15,7 +15,7 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.measure import PeakMemory, report, resident, run_side, tell
+from benchmarks.measure import PeakMemory, flags, report, resident, run_side, tell
 
 
 def main() -> None:
@@ -39,14 +39,8 @@ def main() -> None:
     if arguments.side is not None:
         tell({"mpo": ours, "trl": theirs}[arguments.side](arguments))
         return
-    told = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in vars(arguments).items()
-        if name not in ("json", "side", "checkpointing")
-    ]
-    told += ["--checkpointing"] if arguments.checkpointing else []
     rows = [
-        {"side": side, **run_side("benchmarks.step_vs_trl", [*told, f"--side={side}"], arguments.threads)}
+        {"side": side, **run_side("benchmarks.step_vs_trl", [*flags(arguments), f"--side={side}"], arguments.threads)}
         for side in ("mpo", "trl")
     ]
     for row in rows:

@@ -83,6 +83,15 @@ class Store:
         """Where the stage's directory lies once it is complete."""
         return self.root / stage.task / self.fingerprint(stage)
 
+    def written(self, stage: Stage) -> int:
+        """Bytes that the stage has on the disk, complete or half built."""
+        total = 0
+        for folder in (self.path(stage), self.work_path(stage)):
+            for file in folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # another run may be building it
+                    total += file.stat().st_size
+        return total
+
     def work_path(self, stage: Stage) -> Path:
         """Where the stage is being built."""
         path = self.path(stage)
@@ -220,6 +229,12 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def whole_lines(path: Path) -> bytes:
+    """What a file that is appended to holds up to its last line's end, after which a kill may have cut; or nothing."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def write_json(path: Path, value: Any) -> None:

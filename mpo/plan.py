@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from mpo.planning.sizes import (
     parameters,
     read_architecture,
 )
-from mpo.regimes import Graph, Round
+from mpo.regimes import Graph
 from mpo.track.console import Console
 from mpo.track.units import duration, number, step_duration
 from mpo.track.units import memory as size
@@ -82,22 +81,12 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         facts["disk"] += downloaded
         if missing and not config.dry_run:
             left = [one for one in graph.rounds if not store.complete(one.train)]
-            check_disk(config.cache_dir, disk_of(len(left)).cache - sum(_already_there(store, one) for one in left))
+            begun = [stage for one in left for stage in (one.prepare, one.reference, one.train) if stage is not None]
+            check_disk(config.cache_dir, disk_of(len(left)).cache - sum(map(store.written, begun)))
     facts["cache"] = str(Path(config.cache_dir).expanduser())
     console.summary("plan", facts)
     console.line("")
     return expected
-
-
-def _already_there(store: Store, one: Round) -> int:
-    """Bytes of an unfinished round that an earlier run has written."""
-    stages = [stage for stage in (one.prepare, one.reference, one.train) if stage is not None]
-    total = 0
-    for folder in (path for stage in stages for path in (store.path(stage), store.work_path(stage))):
-        for file in folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another run may be building it
-                total += file.stat().st_size
-    return total
 
 
 def _shape(config: RunConfig) -> Architecture | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import torch
 from torch import distributed as dist
+
+T = TypeVar("T")
 
 
 def join_group() -> torch.device:
@@ -18,3 +21,11 @@ def join_group() -> torch.device:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
+
+
+def agreed(value: T) -> T:
+    """The first process's value, in its whole group: over a network another machine's view of a folder may be older."""
+    values = [value]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -36,8 +37,12 @@ def liger(
 @functools.cache
 def fused_head(own: HeadKernel, device: str, dtype: torch.dtype, softcap: float | None, bias: bool) -> HeadKernel:
     """Liger's kernel on CUDA if it is installed and agrees with ``own`` there; else ``own``."""
-    installed = importlib.util.find_spec("liger_kernel") is not None
-    return liger if device == "cuda" and installed and agrees(liger, own, device, dtype, softcap, bias) else own
+    if device != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return own
+    if agrees(liger, own, device, dtype, softcap, bias):
+        return liger
+    warnings.warn("liger-kernel is installed but does not do what the head does here; it is not used", stacklevel=2)
+    return own
 
 
 def agrees(
@@ -64,7 +69,8 @@ def agrees(
     expected = told(own)
     try:
         actual = told(kernel)
-    except Exception:  # another version of the library: its arguments, its compiler, its devices
+    except Exception as error:  # another version of the library: its arguments, its compiler, its devices
+        warnings.warn(f"the kernel failed: {error!r}", stacklevel=2)
         return False
     pairs = zip(expected, actual, strict=True)
     scales = [1.0, *(float(gradient.abs().max()) for gradient in expected[1:])]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpo.errors import ConfigError
-from mpo.logprobs.fused import fused_head
+from mpo.logprobs.fused import HeadKernel, fused_head
 
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25}
 """Largest number of logits (positions x vocabulary) that exist at a time, by type of device: what a CPU's cache holds
@@ -36,11 +36,20 @@ class ChunkedHead(nn.Module):
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Log-prob of each target under the softmax of its position, float32."""
-        if self.scale != 1.0:  # no library's kernel knows of such a factor
+        kernel = self._kernel(hidden_ND.device)
+        if kernel is target_logps:
             return target_logps(hidden_ND, self.weight, self.bias, targets_N, self.softcap, self.scale)
-        biased = self.bias is not None
-        kernel = fused_head(target_logps, hidden_ND.device.type, self.weight.dtype, self.softcap, biased)
         return kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
+
+    @property
+    def fused(self) -> bool:
+        """Whether a library's kernel computes it on the device where it is."""
+        return self._kernel(self.weight.device) is not target_logps
+
+    def _kernel(self, device: torch.device) -> HeadKernel:
+        if self.scale != 1.0:  # no library's kernel knows of such a factor
+            return target_logps
+        return fused_head(target_logps, device.type, self.weight.dtype, self.softcap, self.bias is not None)
 
 
 def target_logps(

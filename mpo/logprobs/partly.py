@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mpo.artifacts import whole_lines
+
 SAVE_S = 20.0
 """Seconds of work that a kill may cost."""
 
@@ -31,7 +33,7 @@ class PartlyWritten:
         self.done = {item for notes in path.parent.glob(f"{path.name}.notes-*") for item, _, _ in _read(notes)}
         own = path.with_name(f"{path.name}.notes-{rank}")
         self._notes = own.open("ab")
-        self._notes.truncate(len(_whole(own)))
+        self._notes.truncate(len(whole_lines(own)))
         self._numbers = _numbers_of(own).open("ab")
         self._numbers.truncate(4 * sum(count for _, _, count in _read(own)))
         self._unnoted: list[tuple[int, int, int]] = []
@@ -91,10 +93,4 @@ def _numbers_of(notes: Path) -> Path:
 
 def _read(notes: Path) -> list[tuple[int, int, int]]:
     """Item, place in the array and count of numbers, in the order in which the numbers were written."""
-    return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in _whole(notes).splitlines())]
-
-
-def _whole(notes: Path) -> bytes:
-    """Its whole lines; a kill may have cut the last one."""
-    content = notes.read_bytes()
-    return content[: content.rfind(b"\n") + 1]
+    return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in whole_lines(notes).splitlines())]

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch import distributed as dist
 
+from mpo.artifacts import write_text
 from mpo.errors import DataError
 from mpo.logprobs.batch import PromptResponses
+from mpo.logprobs.devices import agreed
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
 from mpo.logprobs.partly import PartlyWritten, forget, join
 from mpo.logprobs.policy import PolicyModule
@@ -122,7 +124,7 @@ def compute_reference(
     mine = list(range(rank, len(sets), world_size))
     total = len(mine) if pairs is None else 2 * len(mine)
     before = 0
-    if _agreed((out / INDEX).exists(), world_size):  # written last
+    if agreed((out / INDEX).exists()):  # written last
         if rank == 0:
             _forget(out)
         return
@@ -157,9 +159,7 @@ def compute_reference(
         if pairs is not None:
             join(out / MISMATCHED, len(sets))
         index = {"fingerprint": sets.fingerprint, "mismatched_seed": mismatched_seed, "counts": counts, "ids": ids}
-        unnamed = out / f"{INDEX}.part"
-        unnamed.write_text(json.dumps(index))
-        unnamed.rename(out / INDEX)
+        write_text(out / INDEX, json.dumps(index))
         _forget(out)
     _wait(world_size)
 
@@ -182,14 +182,6 @@ def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray
 def _forget(out: Path) -> None:
     for name in (TOKENS, MISMATCHED):
         forget(out / name)
-
-
-def _agreed(value: bool, world_size: int) -> bool:
-    """The first process's value: over a network another machine may not see a file yet, or still."""
-    values = [value]
-    if world_size > 1:
-        dist.broadcast_object_list(values, src=0)
-    return values[0]
 
 
 def _wait(world_size: int) -> None:

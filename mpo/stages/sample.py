@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mpo.artifacts import write_json
@@ -19,7 +15,8 @@ from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.logprobs.devices import join_group
 from mpo.logprobs.load import load_model
-from mpo.sample.hf import Sampled, sample_responses
+from mpo.sample.drawn import DrawnBatches
+from mpo.sample.hf import sample_responses
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import model_source, stage_tokenizer
 from mpo.track.progress import ProgressWriter
@@ -53,7 +50,7 @@ def run(context: StageContext) -> None:
         skipped = len(sets) - len(asked)
         _check_skipped(skipped, len(sets), split, config)
         asked = asked[: config["prompts"]]
-        with _Batches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
+        with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
             prompts, seed = [prompt for _, prompt in asked], config["seed"] * 1000 + number
             drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add)
         filled: list[ResponseSet] = []
@@ -84,32 +81,3 @@ def _check_skipped(skipped: int, total: int, split: str, config: dict[str, Any])
     if skipped > config["max_skipped_share"] * max(1, total) or (skipped and skipped == total):
         what = f"{skipped} of {total} {split} prompts are longer than {config['max_prompt_tokens']} tokens"
         raise DataError(what, "data.max_prompt_tokens", "raise it, or data.max_skipped_share")
-
-
-class _Batches:
-    """Batches on the disk, a line each, as they are drawn; a line that a kill has cut is drawn again."""
-
-    def __init__(self, path: Path, on_done: Callable[[int], None]) -> None:
-        self._on_done = on_done
-        self.drawn: dict[int, list[list[Sampled]]] = {}
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            row = json.loads(line)
-            self.drawn[row["batch"]] = [[Sampled(**each) for each in of_prompt] for of_prompt in row["responses"]]
-        self._file = path.open("ab")
-        self._file.truncate(len(whole))
-
-    def add(self, number: int, responses: Sequence[Sequence[Sampled]], done: int) -> None:
-        """Write a batch, to the disk itself; ``done`` prompts have their responses by now."""
-        row = {"batch": number, "responses": [[asdict(each) for each in of_prompt] for of_prompt in responses]}
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._on_done(done)
-
-    def __enter__(self) -> _Batches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

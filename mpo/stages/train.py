@@ -72,6 +72,7 @@ def run(context: StageContext) -> None:
     if context.rank == 0:
         progress.close()
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
+        layout += ", Liger's head" if policy.head.fused else ""
         kept = {**facts, "layout": layout, "memory_before_bytes": memory_before, **asdict(summary)}
         write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)

@@ -17,6 +17,7 @@ import torch
 
 from mpo.config.schema import TrainConfig
 from mpo.errors import UserError
+from mpo.logprobs.devices import agreed
 from mpo.losses import Loss
 from mpo.train.engine import Engine
 
@@ -82,11 +83,9 @@ class Checkpoints:
         Raises:
             UserError: it was made with other settings or another number of processes.
         """
-        # The first process chooses: over a network another machine's view of the folder may be older.
-        name = engine.agree(max((path.name for path in self.complete()), default=None))
-        if name is None:
+        newest = agreed(max(self.complete(), default=None))
+        if newest is None:
             return Position(0, 0)
-        newest = self.folder / name
         state = json.loads((newest / STATE).read_text())
         remedy = "use the settings that it was made with, or remove the folder to start again"
         if state["world_size"] != engine.world_size:

@@ -171,12 +171,6 @@ class Engine:
         dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
-    def agree(self, value: str | None) -> str | None:
-        """The first process's value, in all."""
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
-
     def wait(self) -> None:
         """Until every process is here."""
         dist.barrier()

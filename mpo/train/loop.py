@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mpo.logprobs.inputs import Assignments, TrainingSets
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import Checkpoints, Position, fingerprint
 from mpo.train.engine import Engine
@@ -104,7 +104,7 @@ def train(
     if log is not None:
         log.close()
     if not row and log is not None:  # all steps were done when an earlier process was stopped
-        row = json.loads((out / METRICS).read_text().splitlines()[-1])
+        row = read_metrics(out / METRICS)[-1]
     return TrainSummary(total_steps, start.step, time.perf_counter() - began, row)
 
 

@@ -10,7 +10,6 @@ from mpo.artifacts import Store
 from mpo.config.schema import DataConfig, LauncherConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError
 from mpo.losses import WMPO
-from mpo.plan import _already_there
 from mpo.regimes import compose
 from mpo.runner import _check_cards, _logged
 from tests.unit.config.conftest import Load
@@ -37,7 +36,7 @@ def test_more_processes_than_cards_are_refused(cards: int, refused: bool, monkey
 
 def test_what_an_earlier_run_has_written_needs_no_room(load: Load, tmp_path: Path) -> None:
     store, graph = Store(tmp_path), compose(load("model=llama3_8b"), WMPO())
-    one = graph.rounds[0]
-    assert _already_there(store, one) == 0
-    (store.open_work(one.train) / "checkpoint").write_bytes(b"x" * 1000)
-    assert _already_there(store, one) == 1000
+    train = graph.rounds[0].train
+    assert store.written(train) == 0
+    (store.open_work(train) / "checkpoint").write_bytes(b"x" * 1000)
+    assert store.written(train) == 1000

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mpo.config.schema import SampleConfig
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
+from mpo.sample.drawn import DrawnBatches
 from mpo.sample.hf import Sampled
 from mpo.stages import sample
 from mpo.stages.context import StageContext, to_plain
@@ -59,12 +60,12 @@ def test_too_many_of_them_stop_the_run_before_it_samples(tmp_path: Path) -> None
 def test_a_batch_that_a_kill_has_cut_is_drawn_again(tmp_path: Path) -> None:
     path, done = tmp_path / "train.batches.jsonl", []
     first, second = [[Sampled("a b", True)]], [[Sampled("c", False)]]
-    with sample._Batches(path, done.append) as batches:
+    with DrawnBatches(path, done.append) as batches:
         batches.add(0, first, 1)
         batches.add(1, second, 2)
     path.write_bytes(path.read_bytes()[:-9])
-    with sample._Batches(path, done.append) as batches:
+    with DrawnBatches(path, done.append) as batches:
         assert batches.drawn == {0: first}
         batches.add(1, second, 2)
-    with sample._Batches(path, done.append) as batches:
+    with DrawnBatches(path, done.append) as batches:
         assert batches.drawn == {0: first, 1: second} and done == [1, 2, 2]

@@ -1,0 +1,48 @@
+"""Sampled batches kept as they come, so that a stopped run need not draw them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from mpo.artifacts import whole_lines
+from mpo.sample.hf import Sampled
+
+
+class DrawnBatches:
+    """Batches on the disk, a line each, as they are drawn; a line that a kill has cut is drawn again.
+
+    Args:
+        path: where they lie; made where it is missing.
+        on_done: called after each batch with the number of prompts that have their responses.
+
+    Attributes:
+        drawn: what an earlier attempt has left, each prompt's responses, by the batch's number.
+    """
+
+    def __init__(self, path: Path, on_done: Callable[[int], None]) -> None:
+        self._on_done = on_done
+        self.drawn: dict[int, list[list[Sampled]]] = {}
+        whole = whole_lines(path)
+        for line in whole.splitlines():
+            row = json.loads(line)
+            self.drawn[row["batch"]] = [[Sampled(**each) for each in of_prompt] for of_prompt in row["responses"]]
+        self._file = path.open("ab")
+        self._file.truncate(len(whole))
+
+    def add(self, number: int, responses: Sequence[Sequence[Sampled]], done: int) -> None:
+        """Write a batch, to the disk itself; ``done`` prompts have their responses by now."""
+        row = {"batch": number, "responses": [[asdict(each) for each in of_prompt] for of_prompt in responses]}
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._on_done(done)
+
+    def __enter__(self) -> DrawnBatches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
