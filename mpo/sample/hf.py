@@ -1,7 +1,7 @@
 """Responses drawn with a transformers model, on any device, without a serving engine.
 
-``generate`` computes every row of a batch until its longest is done. Here rows leave the batch, and the key-value
-cache, as they end: for responses of very different lengths that is most of the work.
+``generate`` computes a prompt once for each of its responses, and every row of a batch until its longest is done. Here
+a prompt is computed once, and rows leave the batch, and the key-value cache, as they end.
 """
 
 from __future__ import annotations
@@ -61,11 +61,10 @@ def sample_responses(
             if number in drawn:
                 made = drawn[number]
             else:
-                rows = [prompts[i] for i in chosen for _ in range(config.n)]
                 own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
                 generator = torch.Generator(device=model.device).manual_seed(own)
                 made = [[] for _ in chosen]
-                for row, tokens in enumerate(_continue(model, rows, config, stops, generator)):
+                for row, tokens in enumerate(_continue(model, [prompts[i] for i in chosen], config, stops, generator)):
                     finished = bool(tokens) and tokens[-1] in ends
                     text = tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
                     made[row // config.n].append(Sampled(text, finished))
@@ -90,25 +89,25 @@ def _batches(lengths: Sequence[int], config: SampleConfig) -> list[list[int]]:
 
 def _continue(
     model: PreTrainedModel,
-    rows: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
     config: SampleConfig,
     stops: Tensor,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """New tokens of each row, its stop token included where it came before the limit."""
-    device, longest = model.device, max(len(row) for row in rows)
-    ids_RT = torch.zeros(len(rows), longest, dtype=torch.long)
+    """New tokens of ``n`` rows a prompt, the stop token included where it came before the limit."""
+    device, longest = model.device, max(len(prompt) for prompt in prompts)
+    ids_RT = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask_RT = torch.zeros_like(ids_RT)
-    for r, row in enumerate(rows):  # padding on the left: generation continues at the right edge
-        ids_RT[r, longest - len(row) :] = torch.as_tensor(row, dtype=torch.long)
-        mask_RT[r, longest - len(row) :] = 1
+    for r, prompt in enumerate(prompts):  # padding on the left: generation continues at the right edge
+        ids_RT[r, longest - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
+        mask_RT[r, longest - len(prompt) :] = 1
     ids_RT, mask_RT = ids_RT.to(device), mask_RT.to(device)
     positions_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
     nucleus = TopPLogitsWarper(config.top_p) if config.top_p < 1.0 else None
     cache = DynamicCache(config=model.config)
-    running = list(range(len(rows)))
-    new: list[list[int]] = [[] for _ in rows]
-    for _ in range(config.max_new_tokens):
+    running = list(range(len(prompts) * config.n))
+    new: list[list[int]] = [[] for _ in running]
+    for step in range(config.max_new_tokens):
         logits_RV = model(
             input_ids=ids_RT,
             attention_mask=mask_RT,
@@ -117,6 +116,11 @@ def _continue(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if step == 0:
+            cache.batch_repeat_interleave(config.n)
+            logits_RV, mask_RT, positions_RT = (
+                each.repeat_interleave(config.n, 0) for each in (logits_RV, mask_RT, positions_RT)
+            )
         logits_RV = logits_RV.float() / config.temperature
         if nucleus is not None:
             logits_RV = nucleus(ids_RT, logits_RV)

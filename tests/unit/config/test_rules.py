@@ -19,7 +19,8 @@ LLAMA = "model=llama3_8b"
 
 CONFLICTS = {
     "train.micro_batch=3": ("train.global_batch", "15 or 18, or train.micro_batch=2"),
-    "launcher.processes=32 model.scratch.sft.micro_batch=1": ("train.global_batch", "the nearest that fit are 32"),
+    "launcher.processes=32": ("model.scratch.sft.global_batch", "the nearest that fit are 32"),
+    "launcher.processes=32 model.scratch.sft.global_batch=32": ("train.global_batch", "the nearest that fit are 32"),
     "launcher=eight_gpus train.global_batch=20": ("train.global_batch", "the nearest that fit are 16 or 24"),
     "launcher.nodes=2": ("launcher.rendezvous", "name the first machine"),
     f"{LLAMA} launcher=multi_node launcher.rendezvous=node0": ("launcher.rendezvous", "node0:29500"),
