@@ -32,6 +32,7 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
     "datasets",
     "peft",
+    "mpo.run",
 ]
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"

@@ -1,7 +1,7 @@
 """Responses drawn with a transformers model, on any device, without a serving engine.
 
 ``generate`` computes a prompt once for each of its responses, and every row of a batch until its longest is done. Here
-a prompt is computed once, and rows leave the batch, and the key-value cache, as they end.
+a prompt is computed once, and rows leave the batch, and the key-value cache, soon after they end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from mpo.config.schema import SampleConfig
+
+KEPT = 0.9
+"""Share of a batch's rows still going below which the others leave it: each time the whole cache is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ def _continue(
     nucleus = TopPLogitsWarper(config.top_p) if config.top_p < 1.0 else None
     cache = DynamicCache(config=model.config)
     running = list(range(len(prompts) * config.n))
+    going_R = torch.ones(len(running), dtype=torch.bool, device=device)
     new: list[list[int]] = [[] for _ in running]
     for step in range(config.max_new_tokens):
         logits_RV = model(
@@ -127,15 +131,22 @@ def _continue(
         next_R = torch.multinomial(logits_RV.softmax(-1), 1, generator=generator).squeeze(-1)
         for r, token in zip(running, next_R.tolist(), strict=True):
             new[r].append(token)
-        going_R = ~torch.isin(next_R, stops)
-        if not bool(going_R.all()):
+        going_R &= ~torch.isin(next_R, stops)
+        going = int(going_R.sum())
+        if going == 0:
+            break
+        if going <= KEPT * len(running):
             kept = going_R.nonzero().squeeze(-1)
             running = [running[r] for r in kept.tolist()]
-            if not running:
-                break
             cache.batch_select_indices(kept)
-            next_R, mask_RT, positions_RT = next_R[kept], mask_RT[kept], positions_RT[kept]
+            next_R, going_R, mask_RT, positions_RT = (each[kept] for each in (next_R, going_R, mask_RT, positions_RT))
         ids_RT = next_R[:, None]
         positions_RT = positions_RT[:, -1:] + 1
         mask_RT = torch.cat([mask_RT, mask_RT.new_ones(len(mask_RT), 1)], dim=-1)
-    return new
+    ends = set(stops.tolist())
+    return [_cut(tokens, ends) for tokens in new]
+
+
+def _cut(tokens: list[int], ends: set[int]) -> list[int]:
+    """Up to the first stop token; a row that had ended may have stayed in the batch for a while."""
+    return tokens[: next((i + 1 for i, token in enumerate(tokens) if token in ends), None)]
