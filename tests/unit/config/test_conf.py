@@ -95,7 +95,7 @@ def test_alone_it_is_wmpo_in_the_testbed(load: Load) -> None:
     objects = validate(config)
     assert objects.loss == WMPO(beta=0.3, alpha=0.1, deviation=Deviation.absolute) and objects.partition == Mean()
     assert config.data.source == "testbed" and config.regime.name is Regime.off_policy
-    assert (config.train.global_batch, config.train.epochs, config.train.lr) == (16, 2, 7e-4)
+    assert (config.train.global_batch, config.train.epochs, config.train.lr) == (16, 2, 5e-4)
     assert (config.train.schedule, config.train.precision) == (Schedule.linear, Precision.fp32)
 
 
