@@ -32,7 +32,7 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
     "datasets",
     "peft",
-    "mpo.run",
+    "mpo.run",  # the main module, which multiprocessing imports again in each process
 ]
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"
