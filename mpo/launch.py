@@ -32,7 +32,9 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
     "datasets",
     "peft",
-    "mpo.run",  # the main module, which multiprocessing imports again in each process
+    "mpo.config.compose",  # what the main module imports, for multiprocessing runs that again in each process
+    "mpo.config.messages",
+    "mpo.multirun",
 ]
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"

@@ -26,6 +26,11 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     assert (first_run.folder / "policy").is_symlink()
 
 
+def test_a_run_prints_nothing_of_its_libraries(first_run: Outcome) -> None:
+    assert "Warning" not in first_run.err + first_run.out
+    assert first_run.out == ""
+
+
 def test_the_exported_model_loads_and_speaks(first_run: Outcome) -> None:
     folder = first_run.folder / "policy"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
