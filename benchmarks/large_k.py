@@ -2,7 +2,7 @@
 
     python -m benchmarks.large_k [--responses 8 32 128] [--json]
 
-Sets above ``--micro-tokens`` are forwarded in pieces, twice: once for the loss, once for its gradient.
+Sets above ``--micro-tokens`` are forwarded in pieces, all but one of them twice: for the loss, and for its gradient.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     pairs = prompt**2 / 2 + count * (response * prompt + response**2 / 2)
     layers = 2 * tokens * matrices + 4 * shape.heads * shape.head_dim * pairs * shape.layers
     head = 2 * responses * shape.embedding
-    forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + _extra_forward(train, tokens)
+    once_more = _forwarded_again(train, tokens)
+    forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + once_more
     backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
     width = 2 if train.precision is Precision.bf16 else 4
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
@@ -50,11 +51,11 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     traffic = shape.layers * tokens * shape.activations * width * passes + responses * shape.vocab * 4 * LOGIT_PASSES
     share = processes if train.zero_stage >= 1 or train.precision is Precision.bf16 else 1
     return Work(
-        flops=sets * (layers * (forwards + backward) + head * (1.0 + 1.0 + backward)),
+        flops=sets * (layers * (forwards + backward) + head * (1.0 + once_more + 1.0 + backward)),
         traffic=sets * traffic + OPTIMIZER_PASSES * 4 * trained / share,
     )
 
 
-def _extra_forward(train: TrainConfig, tokens: int) -> float:
-    """One more forward pass for sets above the token budget, which are forwarded in pieces."""
-    return 1.0 if tokens > train.micro_tokens else 0.0
+def _forwarded_again(train: TrainConfig, tokens: int) -> float:
+    """Share of a set that is forwarded once more: of one above the token budget all its pieces but one."""
+    return max(0.0, 1.0 - train.micro_tokens / tokens)
