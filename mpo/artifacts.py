@@ -87,9 +87,10 @@ class Store:
         """Bytes that the stage has on the disk, complete or half built."""
         total = 0
         for folder in (self.path(stage), self.work_path(stage)):
-            for file in folder.rglob("*"):
-                with contextlib.suppress(FileNotFoundError):  # another run may be building it
-                    total += file.stat().st_size
+            for path, _, names in os.walk(folder):  # which passes over what another run has just moved or removed
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        total += os.stat(os.path.join(path, name)).st_size
         return total
 
     def work_path(self, stage: Stage) -> Path:

@@ -56,6 +56,8 @@ class Executor:
             if self.launcher.node_rank > 0:
                 self._follow_first_node(stage)
             else:
+                if self.store.locked(stage):
+                    self.console.line(f"{stage.name}: another run is building it; waiting")
                 with self.store.lock(stage):
                     cached = self.store.complete(stage)  # another run may have built it while this one waited
                     if not cached:

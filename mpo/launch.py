@@ -24,9 +24,10 @@ from pathlib import Path
 from mpo.artifacts import write_json
 from mpo.config.schema import LauncherConfig
 from mpo.errors import ConfigError, DataError, Stopped, UserError
-from mpo.stages.context import StageContext
+from mpo.stages.context import SUMMARY_FILE, StageContext
 
 PRELOADED = [
+    "mpo.patience",
     "torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
@@ -43,6 +44,8 @@ SHUTDOWN_S = 600
 """Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
 GRACE_S = 5
 """Seconds that a process has to end by itself once another one of its group has told an error."""
+WRITING_S = 3600
+"""Seconds that other processes wait at most while the first one still writes, weights to a network's disk say."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
@@ -124,6 +127,8 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
 def _work(output: str, threads: int) -> None:
     """One process of a stage."""
     _die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which it ignores (mpo.patience)
+        signal.signal(number, signal.SIG_DFL)
     # Ctrl-C reaches the whole terminal group: take it as the polite request that the agent sends as well.
     signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -135,6 +140,7 @@ def _work(output: str, threads: int) -> None:
     started = time.monotonic()
     context = StageContext.read(Path(output) / "stage.json")
     _end_with_fellows(context.output / ERROR_FILE)
+    built = (context.output / SUMMARY_FILE).exists()
     try:
         importlib.import_module(f"mpo.stages.{context.task}").run(context)
     except UserError as mistake:
@@ -144,16 +150,34 @@ def _work(output: str, threads: int) -> None:
         sys.exit(2)
     except Exception:
         report = {"kind": "bug", "traceback": traceback.format_exc()}
-        write_json(context.output / ERROR_FILE, report)
+        if not (context.output / ERROR_FILE).exists():  # a fellow's mistake may be why this process broke
+            write_json(context.output / ERROR_FILE, report)
         raise
     if context.rank == 0:
-        write_usage(context.output, started, _peak_memory())
+        _keep_usage(context.output, started, built)
+    else:
+        _wait_for_usage(context.output)
+
+
+def _keep_usage(output: Path, started: float, built: bool) -> None:
+    """:func:`write_usage`, unless the stage was ``built`` by a process before this one, whose usage it is."""
+    if not built:
+        write_usage(output, started, _peak_memory())
+    elif not (output / USAGE_FILE).exists():
+        write_usage(output, started, None)
+
+
+def _wait_for_usage(output: Path) -> None:
+    """Until the first process is done: on several machines it need not be on the one that commits the stage."""
+    deadline = time.monotonic() + WRITING_S
+    while not (output / USAGE_FILE).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def write_usage(output: Path, started: float, peak_memory: int | None) -> None:
     """Seconds and peak memory in bytes of a stage's process, for the manifest and the report."""
     usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory, "device": _device()}
-    (output / USAGE_FILE).write_text(json.dumps(usage))
+    write_json(output / USAGE_FILE, usage)
 
 
 def _peak_memory() -> int:

@@ -87,4 +87,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Launchers send a member's function to other processes: by its name here, which is not __main__'s.
+    from mpo.run import main as command
+
+    command()

@@ -98,6 +98,12 @@ def _continue(
     generator: torch.Generator,
 ) -> list[list[int]]:
     """New tokens of ``n`` rows a prompt, the stop token included where it came before the limit."""
+    cache = DynamicCache(config=model.config)
+    # A layer with a recurrent state in place of keys and values can neither be repeated nor lose rows.
+    flexible = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    if not flexible:
+        prompts = [prompt for prompt in prompts for _ in range(config.n)]
+    rows = len(prompts) * (config.n if flexible else 1)
     device, longest = model.device, max(len(prompt) for prompt in prompts)
     ids_RT = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask_RT = torch.zeros_like(ids_RT)
@@ -107,8 +113,7 @@ def _continue(
     ids_RT, mask_RT = ids_RT.to(device), mask_RT.to(device)
     positions_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
     nucleus = TopPLogitsWarper(config.top_p) if config.top_p < 1.0 else None
-    cache = DynamicCache(config=model.config)
-    running = list(range(len(prompts) * config.n))
+    running = list(range(rows))
     going_R = torch.ones(len(running), dtype=torch.bool, device=device)
     new: list[list[int]] = [[] for _ in running]
     for step in range(config.max_new_tokens):
@@ -120,7 +125,7 @@ def _continue(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        if step == 0:
+        if step == 0 and flexible:
             cache.batch_repeat_interleave(config.n)
             logits_RV, mask_RT, positions_RT = (
                 each.repeat_interleave(config.n, 0) for each in (logits_RV, mask_RT, positions_RT)
@@ -135,7 +140,7 @@ def _continue(
         going = int(going_R.sum())
         if going == 0:
             break
-        if going <= KEPT * len(running):
+        if flexible and going <= KEPT * len(running):
             kept = going_R.nonzero().squeeze(-1)
             running = [running[r] for r in kept.tolist()]
             cache.batch_select_indices(kept)

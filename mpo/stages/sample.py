@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import jinja2
 
 from mpo.artifacts import write_json
 from mpo.config.schema import SampleConfig
@@ -21,6 +25,9 @@ from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import model_source, stage_tokenizer
 from mpo.track.progress import ProgressWriter
 from mpo.types import Response, ResponseSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BATCHES = ".batches.jsonl"
 
@@ -45,9 +52,7 @@ def run(context: StageContext) -> None:
         if split == "train" and config["rounds"] > 1:
             rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
             sets = [sets[index] for index in rounds[config["round"] - 1]]
-        asked = [(one, render_prompt(tokenizer, one.prompt)) for one in sets]
-        asked = [(one, prompt) for one, prompt in asked if len(prompt) <= config["max_prompt_tokens"]]
-        skipped = len(sets) - len(asked)
+        asked, skipped = _rendered(sets, tokenizer, config["max_prompt_tokens"])
         _check_skipped(skipped, len(sets), split, config)
         asked = asked[: config["prompts"]]
         with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
@@ -64,7 +69,7 @@ def run(context: StageContext) -> None:
             "responses": len(every),
             "cut_at_limit": sum(not each.finished for each in every),
             "mean_characters": sum(len(each.text) for each in every) / max(len(every), 1),
-            "skipped": {str(Reason.PROMPT_TOO_LONG): skipped} if skipped else {},
+            "skipped": dict(skipped),
         }
     progress.close()
     write_json(context.output / SUMMARY_FILE, facts)
@@ -76,8 +81,31 @@ def _show(progress: ProgressWriter, total: int, done: int) -> None:
     progress.update(done, total, "prompts")
 
 
-def _check_skipped(skipped: int, total: int, split: str, config: dict[str, Any]) -> None:
-    """What tokenising would leave out need not be answered first."""
-    if skipped > config["max_skipped_share"] * max(1, total) or (skipped and skipped == total):
-        what = f"{skipped} of {total} {split} prompts are longer than {config['max_prompt_tokens']} tokens"
+def _rendered(
+    sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[tuple[ResponseSet, list[int]]], Counter[str]]:
+    """Sets with their prompts' ids, and how many are left out for which reason: those that tokenising would leave out
+    need not be answered first."""
+    rendered: list[tuple[ResponseSet, list[int]]] = []
+    skipped: Counter[str] = Counter()
+    for one in sets:
+        try:
+            prompt = render_prompt(tokenizer, one.prompt)
+        except jinja2.TemplateError:
+            skipped[str(Reason.TEMPLATE_REFUSED)] += 1
+            continue
+        if len(prompt) <= max_tokens:
+            rendered.append((one, prompt))
+        else:
+            skipped[str(Reason.PROMPT_TOO_LONG)] += 1
+    return rendered, skipped
+
+
+def _check_skipped(skipped: Counter[str], total: int, split: str, config: dict[str, Any]) -> None:
+    count = skipped.total()
+    if count > config["max_skipped_share"] * max(1, total) or (count and count == total):
+        long, refused = skipped[str(Reason.PROMPT_TOO_LONG)], skipped[str(Reason.TEMPLATE_REFUSED)]
+        what = f"{long} of {total} {split} prompts are longer than {config['max_prompt_tokens']} tokens"
+        if refused:
+            what += f", the chat template refuses {refused}"
         raise DataError(what, "data.max_prompt_tokens", "raise it, or data.max_skipped_share")

@@ -20,7 +20,8 @@ INTERVAL_S = 0.2
 class Progress:
     """``done`` of ``total`` in ``unit``, with a few numbers or words worth showing (``fields``), such as the loss.
 
-    ``first`` is the count that this process began with, not 0 after a resume, and ``seconds`` the time since then.
+    ``first`` is the count that this process began the work of that total and unit with, not 0 after a resume, and
+    ``seconds`` the time since then.
     """
 
     done: int
@@ -41,15 +42,17 @@ class ProgressWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._started: float | None = None
-        self._first = 0
+        self._first = self._last = 0
+        self._work = (0, "")
         self._written = float("-inf")
         self._pending: Progress | None = None
 
     def update(self, done: int, total: int, unit: str, **fields: float | str) -> None:
         """Shows ``done`` of ``total`` (0: unknown); at most five times a second, but the end is always shown."""
         now = time.monotonic()
-        if self._started is None:
-            self._started, self._first = now, done
+        if (total, unit) != self._work or self._started is None or done < self._last:
+            self._started, self._first, self._work = now, done, (total, unit)
+        self._last = done
         self._pending = Progress(done, total, unit, self._first, now - self._started, dict(fields))
         if now - self._written >= INTERVAL_S or 0 < total <= done:
             self.close()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +115,27 @@ def test_after_a_kill_of_the_whole_tree_too(undisturbed: Outcome, untrained: Com
     check_resumed(untrained.testbed(*LONGER), undisturbed)
 
 
+def whole_group(leader: int, number: signal.Signals) -> None:
+    """As Ctrl-C does in a terminal, and ``timeout`` and batch systems with SIGTERM."""
+    os.killpg(leader, number)
+
+
 @pytest.mark.parametrize(
-    "whole_group", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["terminated", "interrupted"]
+    "reach, number",
+    [
+        (whole_group, signal.SIGTERM),
+        pytest.param(whole_group, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+    ids=["group terminated", "group interrupted", "run terminated"],
 )
 def test_asked_to_stop_it_stops_and_says_how_to_go_on(
-    undisturbed: Outcome, untrained: CommandLine, whole_group: bool
+    undisturbed: Outcome, untrained: CommandLine, reach: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
-    process, _ = untrained.start(*untrained.smallest(*LONGER))
+    rare = "train.checkpoint_every=1000"  # what the run goes on from was written because it was asked to stop
+    process, _ = untrained.start(*untrained.smallest(*LONGER, rare))
     wait_for_step(process, untrained.cache, 3)
-    if whole_group:  # Ctrl-C reaches every process of the terminal's group
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.send_signal(signal.SIGTERM)
+    reach(process.pid, number)
     asked = time.monotonic()
     _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 143

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +129,27 @@ def test_a_disk_that_does_not_lock_is_one_line(tmp_path: Path, monkeypatch: pyte
         Store(tmp_path).lock(Stage("data", "data")),
     ):
         pass
+
+
+def test_bytes_on_the_disk_are_counted_while_another_run_moves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    stage = Stage("train", "train", {})
+    folder = store.work_path(stage)
+    for name in ("checkpoints/step-1", "checkpoints/step-2", "policy"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").write_bytes(b"1234")
+    assert store.written(stage) == 12
+    listed = os.scandir
+
+    def gone_meanwhile(path: str) -> Any:
+        if str(path).endswith("checkpoints"):
+            shutil.rmtree(folder / "checkpoints" / "step-1", ignore_errors=True)
+        found = listed(path)
+        if str(path).endswith("step-2"):
+            shutil.rmtree(folder / "checkpoints" / "step-2")
+        return found
+
+    monkeypatch.setattr(os, "scandir", gone_meanwhile)
+    assert store.written(stage) == 4

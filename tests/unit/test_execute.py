@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,6 @@ def test_a_display_that_fails_costs_no_stage(
     monkeypatch.setattr(execute, "REFRESH_S", 0.001)
 
     def slowly(context: StageContext) -> None:
-        import time
-
         time.sleep(0.1)
         run_inline(context)
 
@@ -53,3 +53,17 @@ def test_a_display_that_fails_costs_no_stage(
     assert store.complete(PROMPTS) and (path / "heldout.parquet").is_file()
     assert "warning: data was not shown or logged to its end: OSError" in capsys.readouterr().err
     assert [row.cached for row in executor.rows] == [False]
+
+
+def test_a_run_that_waits_for_another_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, told = Store(tmp_path), ""
+    executor = Executor(store, LauncherConfig(), Console(), lambda stage, record: None)
+    with ThreadPoolExecutor(1) as pool:
+        with store.lock(PROMPTS):
+            waiting = pool.submit(executor.build, PROMPTS)
+            while "data: another run is building it; waiting" not in told and not waiting.done():
+                time.sleep(0.01)
+                told += capsys.readouterr().err
+            assert not waiting.done()
+        assert waiting.result(timeout=60) == store.path(PROMPTS)
+    assert store.complete(PROMPTS)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from mpo.config.schema import SampleConfig
 from mpo.sample.hf import Sampled, _batches, _continue, sample_responses
@@ -30,6 +37,18 @@ def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def recurrent_model(model: LlamaForCausalLM) -> Lfm2ForCausalLM:
+    """Layers whose state can neither be repeated for more responses nor lose rows, beside attention."""
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=model.config.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
+        layer_types=["conv", "full_attention", "conv"],
+    )  # fmt: skip
+    return Lfm2ForCausalLM(config).eval()
 
 
 PROMPTS = [[7, 8, 9], [10, 11, 12, 13, 14], [20]]
@@ -74,7 +93,11 @@ def test_batches_hold_every_prompt_once_within_rows_and_tokens(lengths: list[int
         assert len(batch) == 1 or (rows <= 12 and rows * (lengths[batch[0]] + 10) <= tokens)
 
 
-def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(model: LlamaForCausalLM) -> None:
+@pytest.mark.parametrize("family", ["attention", "recurrent"])
+def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(
+    request: pytest.FixtureRequest, family: str
+) -> None:
+    model = request.getfixturevalue("model" if family == "attention" else "recurrent_model")
     rows = [[5 + i, 50 + i, 9] if i % 2 else [60 + i] for i in range(8)]
     config = SampleConfig(n=2, temperature=1e-4, max_new_tokens=12)
     stops = torch.tensor([3, *range(40, 60)])

@@ -20,8 +20,10 @@ from mpo.testbed.tokenizer import build_tokenizer
 from mpo.types import Message, ResponseSet
 
 
-def run(tmp_path: Path, share: float) -> Path:
+def run(tmp_path: Path, share: float, before_template: str = "") -> Path:
     build_tokenizer(tmp_path / "policy")
+    template = tmp_path / "policy" / "chat_template.jinja"
+    template.write_text(before_template + template.read_text())
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(vocab_size=111, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
@@ -55,6 +57,16 @@ def test_prompts_above_the_limit_are_counted_not_answered(tmp_path: Path) -> Non
 def test_too_many_of_them_stop_the_run_before_it_samples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.max_prompt_tokens: 1 of 3 train prompts are longer than 20 tokens"):
         run(tmp_path, 0.1)
+
+
+def test_prompts_that_the_template_refuses_are_counted_too(tmp_path: Path) -> None:
+    refusing = "{% if messages[0].content == 'garden' %}{{ raise_exception('no gardens') }}{% endif %}"
+    out = run(tmp_path, 0.7, refusing)
+    assert [one.id for one in read_stored_sets(out / "train.parquet")] == ["0"]
+    skipped = json.loads((out / "summary.json").read_text())["train"]["skipped"]
+    assert skipped == {"prompt_too_long": 1, "template_refused": 1}
+    with pytest.raises(DataError, match="1 of 3 train prompts are longer than 20 tokens, the chat template refuses 1"):
+        run(tmp_path / "again", 0.5, refusing)
 
 
 def test_a_batch_that_a_kill_has_cut_is_drawn_again(tmp_path: Path) -> None:

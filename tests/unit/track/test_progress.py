@@ -47,6 +47,22 @@ def test_leaving_the_block_writes_what_was_held_back(tmp_path: Path) -> None:
     assert (progress.first, progress.done) == (1, 7)
 
 
+def test_other_work_begins_at_its_own_count_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    path = tmp_path / "progress.json"
+    writer = ProgressWriter(path)
+    seen = []
+    for done, total in ((400, 500), (500, 500), (8, 200), (200, 200), (3, 200)):  # resumed, done, the next split, again
+        writer.update(done, total, "prompts")
+        writer.close()
+        progress = ProgressReader(path).read()
+        assert progress is not None
+        seen.append((progress.first, progress.seconds))
+        now[0] += 10.0
+    assert seen == [(400, 0.0), (400, 10.0), (8, 0.0), (8, 10.0), (3, 0.0)]
+
+
 def test_updates_without_a_known_total_are_held_back_too(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
     writer = ProgressWriter(path)
