@@ -33,6 +33,9 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
         choices: option chosen in each config group, for the title.
         overrides: of the command line, for the record.
     """
+    for group in ("loss", "model", "data", "regime"):
+        if not isinstance(choices.get(group), str):
+            raise ConfigError("takes one option", group, f"write {group}=OPTION, or {group}=ONE,OTHER -m to run each")
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
     console.line(f"mpo  {title}")
@@ -87,6 +90,8 @@ def _logged(config: RunConfig) -> dict[str, Any]:
 
 def _cache_folder(config: RunConfig) -> Path:
     """The cache, which need not exist yet; raises ConfigError if it cannot be made or written to."""
+    if not config.cache_dir.strip():
+        raise ConfigError("is empty", "cache_dir", "name a folder, or leave cache_dir and MPO_CACHE out")
     folder = Path(config.cache_dir).expanduser().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):

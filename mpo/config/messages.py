@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable
 from typing import Any, get_type_hints
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import (
@@ -40,8 +42,10 @@ def explain(error: BaseException) -> UserError | None:
         remedy = "write key=value, and quote what has blanks, commas or brackets: 'name=\"a, b\"'"
         return ConfigError("not a readable override", f"'{error.override}'", remedy)
     if isinstance(error, HydraException):
-        cause = error.__cause__
-        return _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(str(error))
+        cause = error.__cause__ or error.__context__  # for a mistake in a file Hydra names no cause
+        file, text = _named_file(str(error))
+        told = _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(text)
+        return told if file is None else _in_file(told, file, text)
     if isinstance(error, OmegaConfBaseException):
         return _of_key(error)
     return None
@@ -53,11 +57,38 @@ def explain_composition(error: BaseException) -> UserError | None:
         return told
     if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
         return ConfigError("an override goes below a key that is null", "", "for train.lora add train/lora=adapters")
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        where = f"{error.problem_mark.name}:{error.problem_mark.line + 1}"
+        return ConfigError(f"not readable as YAML: {error.problem}", where, "mend it")
+    if isinstance(error, UnicodeDecodeError):
+        return ConfigError("not UTF-8 text", _file_being_read(error), "save it as UTF-8")
+    if isinstance(error, RuntimeError) and "Could not detect" in str(error):  # submitit's, of srun
+        return ConfigError("this machine has no Slurm", "launcher", "start where srun is, or choose another launcher")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return ConfigError(
             "a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value"
         )
     return None
+
+
+def _named_file(text: str) -> tuple[str | None, str]:
+    """The file that Hydra names in front of what it has to say, and that."""
+    found = re.match(r"In '([^']+)': ", text)
+    return (found.group(1), text[found.end() :]) if found else (None, text)
+
+
+def _in_file(told: ConfigError, file: str, text: str) -> ConfigError:
+    """The same mistake, said to be in ``file``: not of the command line, nor of a file that lacks its package line."""
+    package = file.partition("/")[0]
+    if f"@{package}." in text or (told.where.partition(".")[0] == package and package not in groups()):
+        return ConfigError("its keys lie below its folder's name", file, "begin it with '# @package _global_'")
+    return ConfigError(told.what, f"{file}: {told.where}" if told.where else file, told.remedy)
+
+
+def _file_being_read(error: UnicodeDecodeError) -> str:
+    """Hydra's reader knows the file's name, its exception does not."""
+    names = [frame.f_locals.get("full_path") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((str(name) for name in names if name), "a configuration file")
 
 
 def _unknown_option(error: MissingConfigException) -> ConfigError:
@@ -75,7 +106,8 @@ def _of_composition(text: str) -> ConfigError:
     quoted = re.search(r"'([^']+)'", text)
     name = quoted.group(1) if quoted else ""
     if "Ambiguous value" in text:
-        return ConfigError("several values", f"'{name}'", "add -m to run each, or write key=[a,b] for a list")
+        whole = "" if name.partition("=")[0] in groups() else ", or write key=[a,b] for a list"
+        return ConfigError("several values", f"'{name}'", f"add -m to run each{whole}")
     if "No match in the defaults list" in text:
         return ConfigError("no such group", name, hint(name, groups()))
     if "Could not override" in text:

@@ -41,7 +41,15 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
     for name, field in known.items():
         if values.get(name) == "???" or (name not in values and _required(field)):
             raise ConfigError("has no value", f"{key}.{name}", f"give one: {key}.{name}=…")
-    return cls(**_converted(cls, values, key))
+    converted = _converted(cls, values, key)
+    try:
+        return cls(**converted)
+    except (TypeError, ValueError) as error:
+        if str(node[TARGET]).startswith(OWN):
+            raise
+        raise ConfigError(
+            f"{cls.__name__} cannot be made: {_told(error)}", key, "mend the class or its values"
+        ) from error
 
 
 def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str) -> type[T]:
@@ -61,6 +69,10 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(f"'{target}' needs the package '{error.name}'", where, "install it") from error
         raise ConfigError(f"there is no module '{module_name}'", where, "correct the path or install it") from error
+    except Exception as error:
+        if target.startswith(OWN):
+            raise
+        raise ConfigError(f"importing '{module_name}' raised {_told(error)}", where, "mend the module") from error
     cls = getattr(module, class_name, None)
     if cls is None:
         names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
@@ -68,6 +80,11 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
     if not (isinstance(cls, type) and issubclass(cls, base) and is_dataclass(cls)):
         raise ConfigError(f"'{target}' is not a {base.__name__} dataclass", where, "name one that is")
     return cast(type[T], cls)
+
+
+def _told(error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _required(field: Field[Any]) -> bool:

@@ -73,7 +73,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> PreTrai
     special, alphabet = [PAD, START, END], sorted(pre_tokenizers.ByteLevel.alphabet())
     smallest = len(special) + len(alphabet)
     if vocab_size < smallest:
-        raise ConfigError(f"{vocab_size} tokens cannot hold all bytes", "vocab_size", f"give at least {smallest}")
+        raise ConfigError(
+            f"{vocab_size} tokens cannot hold all bytes", "model.scratch.vocab_size", f"give at least {smallest}"
+        )
     seen = 0
 
     def counted() -> Iterable[str]:

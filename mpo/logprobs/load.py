@@ -210,6 +210,10 @@ def _dropout_off(config: Any) -> None:
 
 def _with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
     head = lm.get_output_embeddings().weight
+    modules = [f".{name}" for name, _ in lm.named_modules()]
+    for target in lora.target_modules:  # peft is content if one of them is found
+        if not any(name.endswith(f".{target}") for name in modules):
+            raise ConfigError(f"the model has no '{target}'", "train.lora.target_modules", "name its linear maps")
     for name, module in lm.named_modules():
         short = name.rpartition(".")[2]
         if short in lora.target_modules and getattr(module, "weight", None) is head:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
+from mpo.config.wording import hint
 from mpo.errors import ConfigError
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
@@ -92,12 +93,19 @@ def parameters(model: ModelConfig) -> int | None:
 
 
 def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:
-    """Trained parameters of rank-r adapters on the chosen linear maps of each layer: r · (inputs + outputs) each."""
+    """Trained parameters of rank-r adapters on the chosen linear maps of each layer: r · (inputs + outputs) each.
+
+    Raises:
+        ConfigError: a target that is none of them.
+    """
     query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sides = {"q_proj": query, "k_proj": key_value, "v_proj": key_value, "o_proj": query}
     sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), shape.intermediate)
+    for name in lora.target_modules:
+        if name not in sides:
+            raise ConfigError(f"'{name}' is no linear map of a layer", "train.lora.target_modules", hint(name, sides))
     chosen = lora.target_modules or list(sides)
-    return shape.layers * lora.rank * sum(shape.hidden + sides[name] for name in chosen if name in sides)
+    return shape.layers * lora.rank * sum(shape.hidden + sides[name] for name in chosen)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class FunctionScorer:
         except (ImportError, AttributeError, ValueError) as error:
             remedy = "give package.module.function of an installed module"
             raise ConfigError(f"cannot import '{self.function}': {error}", "score.function", remedy) from error
+        except Exception as error:  # the user's module runs, and may fail in any way
+            what = f"importing '{self.function}' raised {type(error).__name__}: {error}"
+            raise ConfigError(what, "score.function", "mend the module") from error
         if not callable(function):
             raise ConfigError(f"'{self.function}' is not a function", "score.function", "name a function")
         return function  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,34 @@ def test_a_slip_is_told_in_one_line(told: Told, override: str) -> None:
     assert error.where == where
     assert what in error.what and remedy in error.remedy
     assert "\n" not in str(error) and "append to your config" not in str(error)
+
+
+PACKAGE = "# @package _global_\n"
+FILES = {
+    PACKAGE + "train:\n  lrr: 1e-4\n": ("mine/one: train.lrr", "no such key", "did you mean 'lr'?"),
+    PACKAGE + "train:\n  lr: abc\n": ("mine/one: train.lr", "'abc' does not fit", "give a number"),
+    PACKAGE + "defaults:\n  - override /los: dpo\n": ("mine/one: los", "no such group", "did you mean 'loss'?"),
+    "train:\n  lr: 1e-4\n": ("mine/one", "below its folder's name", PACKAGE.strip()),
+    "defaults:\n  - override /loss: dpo\n": ("mine/one", "below its folder's name", PACKAGE.strip()),
+    PACKAGE + "train:\n\tlr: 1\n": ("one.yaml:3", "not readable as YAML", "mend it"),
+    PACKAGE + "train:\n  lr: 1\n  lr: 2\n": ("one.yaml:4", "duplicate key lr", "mend it"),
+    PACKAGE + "# caf\xe9\n": ("one.yaml", "not UTF-8 text", "save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_mistake_in_a_file_names_it(told: Told, tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "one.yaml").write_text(text, encoding="latin-1")
+    where, what, remedy = FILES[text]
+    error = told(f"hydra.searchpath=[file://{tmp_path}]", "+mine=one")
+    assert error.where.endswith(where)
+    assert what in error.what and remedy in error.remedy
+    assert "\n" not in str(error)
+
+
+def test_several_options_of_a_group_are_no_list(told: Told) -> None:
+    assert told("loss=dpo,mpo").remedy == "add -m to run each"
 
 
 def test_a_bug_of_ours_stays_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -77,3 +78,28 @@ def test_a_target_whose_own_import_fails_names_the_package(tmp_path: Any, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="needs the package 'a_package_that_is_not_there'"):
         loss("needy.Own", allow=("needy",))
+
+
+@pytest.mark.parametrize(
+    "code, part",
+    [
+        ("1 / 0", "importing 'broken' raised ZeroDivisionError"),
+        ("def f(:", "importing 'broken' raised SyntaxError"),
+        ("@dataclass(frozen=True)\nclass Own(Loss):\n    pass", "Own cannot be made: TypeError"),
+        (
+            "@dataclass(frozen=True)\nclass Own(MPO):\n    def __post_init__(self):\n        int('no')",
+            "cannot be made: ValueError",
+        ),
+    ],
+)
+def test_a_class_of_the_users_that_breaks_is_one_line(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, code: str, part: str
+) -> None:
+    (tmp_path / "broken.py").write_text(
+        f"from dataclasses import dataclass\nfrom mpo.losses import MPO, Loss\n\n{code}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        loss("broken.Own", allow=("broken",))
+    assert part in str(caught.value) and "\n" not in str(caught.value)

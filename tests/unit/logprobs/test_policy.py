@@ -219,9 +219,11 @@ def test_user_mistakes_are_one_line(tmp_path: Path) -> None:
     assert all("\n" not in str(caught.value) for caught in (nowhere, no_weights))
     lm = random_model(FAMILIES["llama"])
     with pytest.raises(ConfigError, match="adapters don't fit the model"):
-        make_policy(lm, lora=LoraConfig(target_modules=["no_such_layer"]))
+        make_policy(lm, lora=LoraConfig(target_modules=["input_layernorm"]))
     with pytest.raises(ConfigError, match="the head takes no adapter"):
         make_policy(lm, lora=LoraConfig(target_modules=["lm_head"]))
+    with pytest.raises(ConfigError, match="the model has no 'q_prj'"):
+        make_policy(lm, lora=LoraConfig(target_modules=["q_prj", "v_proj"]))
     with pytest.raises(DataError, match="set-9: the prompt has no tokens"):
         collate([Tokens("set-9", np.zeros(0, np.int32), [np.ones(1, np.int32)])])
     with pytest.raises(DataError, match="set-9: response 0 has no tokens"):

@@ -81,6 +81,11 @@ def test_adapter_count_is_that_of_peft(modules: list[str]) -> None:
     assert adapter_parameters(read_architecture(values), lora) == trained
 
 
+def test_an_adapter_on_what_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
+        adapter_parameters(read_architecture(TINY), LoraConfig(target_modules=["v_proj", "q_prj"]))
+
+
 def test_unknown_structures_are_not_guessed() -> None:
     assert parameters(ModelConfig(architecture={"model_type": "mamba"})) is None
     assert parameters(ModelConfig(architecture={"model_type": "mamba"}, parameters=7)) == 7
