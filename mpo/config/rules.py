@@ -86,7 +86,11 @@ def _check_model(config: RunConfig) -> None:
     if model.path is None and scratch is None:
         raise ConfigError("has no value", "model.path", "name a folder or hub model, or choose a model: model=tiny")
     if model.path is not None and scratch is not None:
-        raise ConfigError(f"'{model.path}' and model.scratch contradict each other", "model.path", "leave one out")
+        raise ConfigError(
+            f"'{model.path}' and model.scratch contradict each other",
+            "model.path",
+            "write model.scratch=null too, or leave it out",
+        )
     for name in ARCHITECTURE_COUNTS:
         value = model.architecture.get(name, 1)
         if name in ("num_key_value_heads", "head_dim") and value is None:

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return EXIT_CODE if _check(options) else 0
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"mpo: error: {error}", file=sys.stderr)
         return EXIT_CODE
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         sys.stderr.close()

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = [case for path in arguments.files for case in read_golden(path, arguments.allow_import)]
         results = {tolerance: [check_case(case, tolerance) for case in cases] for tolerance in (FLOAT64, FLOAT32)}
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"mpo: error: {error}", file=sys.stderr)
         return EXIT_CODE
     _print_table(results)
     failures = [(tolerance, result) for tolerance, found in results.items() for result in found if not result.passed]

@@ -32,10 +32,10 @@ def read_rows(path_or_name: str, split: str, revision: str | None) -> Iterator[F
     path = Path(path_or_name)
     if path.is_file():
         yield from _file_rows(path)
-    elif path.is_dir() or _may_be_a_name(path_or_name):
+    elif (path.is_dir() and path_or_name.strip("/")) or _may_be_a_name(path_or_name):
         yield from _hub_rows(path_or_name, split, revision)
     else:
-        raise DataError("no such file", path_or_name, "check the path")
+        raise DataError("no such file", path_or_name or "''", "check the path")
 
 
 def _may_be_a_name(text: str) -> bool:

@@ -45,7 +45,7 @@ CONFLICTS = {
     "train/lora=adapters regime=sft": ("train.lora", "leave it out"),
     "data=ultrafeedback": ("model.scratch.tokenizer", "model=small"),
     "model.scratch.tokenizer=words": ("model.scratch.tokenizer", "bpe or testbed"),
-    "model.path=owner/name": ("model.path", "leave one out"),
+    "model.path=owner/name": ("model.path", "write model.scratch=null too"),
     f"{LLAMA} model.path=null": ("model.path", "model=tiny"),
     "model.architecture.num_attention_heads=3": ("model.architecture.num_attention_heads", "choose a divisor"),
     "data.max_prompt_tokens=144": ("data.max_prompt_tokens", "lower it"),

@@ -51,4 +51,4 @@ def test_the_command_imports_no_torch_and_ends_with_one_line(tmp_path: Path) -> 
     )
     command = [sys.executable, "-m", "mpo.data.check", "missing.jsonl"]
     done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr == "missing.jsonl: no such file; check the path\n"
+    assert done.returncode == 2 and done.stderr == "mpo: error: missing.jsonl: no such file; check the path\n"
