@@ -40,7 +40,10 @@ def run(context: StageContext) -> None:
                 scores = [0.0 if score is None else float(score) for score in one.scores]
             if split == "train" and config["score_range"] is not None:
                 _check_range(scores, config["score_range"], one.id)
-            bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
+            try:
+                bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
+            except DataError as error:  # a partition sees scores and marks, not whose they are
+                raise DataError(error.what, error.where or f"set {one.id}", error.remedy) from error
             reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
             rows.append((scores, bins, reason))
         assignments = Assignments.build(rows)

@@ -34,9 +34,9 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "prepare"
 
 
-def run(tmp_path: Path, score_range: list[float] | None = None, **transform: float) -> Path:
+def run(tmp_path: Path, score_range: list[float] | None = None, which: str = "BestVsWorst", **transform: float) -> Path:
     config = {
-        "partition": {"_target_": "mpo.partition.BestVsWorst"}, "seed": 0,
+        "partition": {"_target_": f"mpo.partition.{which}"}, "seed": 0,
         "contrasts": True, "needs_scores": True, "needs_sides": True,
         "score_range": score_range, "allow_targets": [], "transform": to_plain(ScoreTransformConfig(**transform)),
     }  # fmt: skip
@@ -58,3 +58,8 @@ def test_noise_reaches_training_scores_alone(tmp_path: Path) -> None:
 def test_a_score_that_the_loss_is_not_defined_for_names_its_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train-0: score 18 is outside the 0 to 10"):
         run(tmp_path, [0.0, 10.0], scale=2.0)
+
+
+def test_a_set_without_the_marks_that_a_partition_needs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="set train-0: partition given needs accepted/rejected marks"):
+        run(tmp_path, which="Given")
