@@ -6,7 +6,10 @@ import math
 import re
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, SCMode
 
 from mpo.config.paths import folder
@@ -23,11 +26,23 @@ def register() -> str:
 
     To be called before Hydra composes. Calling it again changes nothing.
     """
-    OmegaConf.register_new_resolver("mpo_folder", lambda name: str(folder(name)), replace=True)
+    Plugins.instance().register(OwnFolders)
     store = ConfigStore.instance()
     store.store(name="schema", node=RunConfig)
     store.repo = _Shared(store.repo)
     return str(folder("conf"))
+
+
+class OwnFolders(SearchPathPlugin):
+    """Makes Hydra look into ``experiments/`` and ``sweeps/`` too.
+
+    ``hydra.searchpath`` in the configuration would be read anew for each of the hundred groups that ``--help`` lists,
+    and a user's own would replace it.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for name in ("experiments", "sweeps"):
+            search_path.append("mpo", f"file://{folder(name)}")
 
 
 class _Shared(dict[str, Any]):
