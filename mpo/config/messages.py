@@ -62,7 +62,7 @@ def explain_composition(error: BaseException) -> UserError | None:
         return ConfigError(f"not readable as YAML: {error.problem}", where, "mend it")
     if isinstance(error, UnicodeDecodeError):
         return ConfigError("not UTF-8 text", _file_being_read(error), "save it as UTF-8")
-    if isinstance(error, RuntimeError) and "Could not detect" in str(error):  # submitit's, of srun
+    if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):  # submitit's
         return ConfigError("this machine has no Slurm", "launcher", "start where srun is, or choose another launcher")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return ConfigError(

@@ -101,10 +101,11 @@ def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:
     query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sides = {"q_proj": query, "k_proj": key_value, "v_proj": key_value, "o_proj": query}
     sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), shape.intermediate)
-    for name in lora.target_modules:
+    chosen = [target.rpartition(".")[2] for target in lora.target_modules] or list(sides)
+    sides |= {"qkv_proj": query + 2 * key_value, "gate_up_proj": 2 * shape.intermediate}  # phi3 has them fused
+    for name in chosen:
         if name not in sides:
             raise ConfigError(f"'{name}' is no linear map of a layer", "train.lora.target_modules", hint(name, sides))
-    chosen = lora.target_modules or list(sides)
     return shape.layers * lora.rank * sum(shape.hidden + sides[name] for name in chosen)
 
 

@@ -66,12 +66,20 @@ def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
     assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("modules", [[], ["q_proj", "v_proj"]])
-def test_adapter_count_is_that_of_peft(modules: list[str]) -> None:
+@pytest.mark.parametrize(
+    "model_type, modules",
+    [
+        ("llama", []),
+        ("llama", ["q_proj", "v_proj"]),
+        ("llama", ["self_attn.q_proj"]),
+        ("phi3", ["qkv_proj", "gate_up_proj"]),
+    ],
+)
+def test_adapter_count_is_that_of_peft(model_type: str, modules: list[str]) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    values = {**TINY, "model_type": "llama", "tie_word_embeddings": True}
+    values = {**TINY, "model_type": model_type, "tie_word_embeddings": True, "pad_token_id": None}
     lora = LoraConfig(target_modules=modules)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     adapted = get_peft_model(
