@@ -72,6 +72,8 @@ def main() -> None:
     gc.disable()  # nearly all that composing makes stays: looking for garbage in it takes a tenth of its time
     try:
         hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()
+        if not _begun.is_set():
+            gc.freeze()  # and so does looking through it before the end
     except BaseException as error:
         if isinstance(error, Stopped | KeyboardInterrupt):
             print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
