@@ -34,11 +34,15 @@ class ChunkedHead(nn.Module):
         self.bias = head.bias
         self.scale, self.softcap = scale, softcap
 
-    def forward(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Log-prob of each target under the softmax of its position, float32."""
+    def forward(self, hidden_ND: Tensor, targets_N: Tensor, known: bool = False) -> Tensor:
+        """Log-prob of each target under the softmax of its position, float32.
+
+        Args:
+            known: the values are of no interest any more, only their gradient is; they may be 0.
+        """
         kernel = self._kernel(hidden_ND.device)
         if kernel is target_logps:
-            return target_logps(hidden_ND, self.weight, self.bias, targets_N, self.softcap, self.scale)
+            return target_logps(hidden_ND, self.weight, self.bias, targets_N, self.softcap, self.scale, known)
         return kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
 
     @property
@@ -59,10 +63,16 @@ def target_logps(
     targets_N: Tensor,
     softcap: float | None,
     scale: float = 1.0,
+    known: bool = False,
 ) -> Tensor:
-    """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`; ``scale`` multiplies the logits."""
+    """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`.
+
+    Args:
+        scale: multiplies the logits.
+        known: see :meth:`ChunkedHead.forward`.
+    """
     logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, scale, softcap
+        hidden_ND, weight_VD, bias_V, targets_N, scale, softcap, known
     )
     return logps_N
 
@@ -83,8 +93,12 @@ class _TargetLogps(torch.autograd.Function):
         targets_N: Tensor,
         scale: float,
         softcap: float | None,
+        known: bool,
     ) -> Tensor:
         ctx.scale, ctx.softcap = scale, softcap
+        if known:
+            ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, None)
+            return torch.zeros(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         logps_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         lse_N = torch.empty_like(logps_N)
         for rows in _chunks(hidden_ND, weight_VD):
@@ -111,7 +125,7 @@ class _TargetLogps(torch.autograd.Function):
         for rows in _chunks(hidden_ND, weight_VD):
             q_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
             slope_nV = None if softcap is None else 1.0 - (q_nV / softcap).square_()
-            q_nV.sub_(lse_N[rows].unsqueeze(-1)).exp_()
+            q_nV = q_nV.softmax(-1) if lse_N is None else q_nV.sub_(lse_N[rows].unsqueeze(-1)).exp_()
             q_nV[torch.arange(len(q_nV), device=q_nV.device), targets_N[rows]] -= 1.0
             q_nV = (q_nV if slope_nV is None else q_nV.mul_(slope_nV)).to(weight_VD.dtype)
             if grad_hidden_ND is not None:
@@ -128,6 +142,7 @@ class _TargetLogps(torch.autograd.Function):
             grad_hidden_ND,
             None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
             None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
+            None,
             None,
             None,
             None,

@@ -67,14 +67,19 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
-    def forward(self, batch: TokenBatch) -> ResponseLogps:
-        """Log-probs of every forwarded response token of ``batch``, which is on this module's device."""
+    def forward(self, batch: TokenBatch, known: bool = False) -> ResponseLogps:
+        """Log-probs of every forwarded response token of ``batch``, which is on this module's device.
+
+        Args:
+            known: an earlier forward of the same batch has told the values; only their gradient is wanted, and they
+                may be 0 this time, which spares the head a product.
+        """
         lengths_R = batch.response_lengths_R
         steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
         response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
         target_M = batch.input_ids_N[batch.response_index_RT[response_M, step_M]]
         hidden = self._packed if self.shares_prefix else self._rows
-        logps_M = self.head(hidden(batch, response_M, step_M), target_M)
+        logps_M = self.head(hidden(batch, response_M, step_M), target_M, known)
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
         token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)

@@ -51,7 +51,7 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     traffic = shape.layers * tokens * shape.activations * width * passes + responses * shape.vocab * 4 * LOGIT_PASSES
     share = processes if train.zero_stage >= 1 or train.precision is Precision.bf16 else 1
     return Work(
-        flops=sets * (layers * (forwards + backward) + head * (1.0 + once_more + 1.0 + backward)),
+        flops=sets * (layers * (forwards + backward) + head * (2.0 + backward)),
         traffic=sets * traffic + OPTIMIZER_PASSES * 4 * trained / share,
     )
 

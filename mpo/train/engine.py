@@ -96,8 +96,8 @@ class _Tensors(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        logps = self.policy(batch)
+    def forward(self, batch: TokenBatch, known: bool) -> tuple[Tensor, Tensor]:
+        logps = self.policy(batch, known)
         return logps.token_logps_BKT, logps.token_mask_BKT
 
 
@@ -127,9 +127,9 @@ class Engine:
         self.device = torch.device(self.deepspeed.device)
         self.deepspeed.train()
 
-    def __call__(self, batch: TokenBatch) -> ResponseLogps:
-        """Log-probs of ``batch`` under the current policy."""
-        return ResponseLogps(*self.deepspeed(batch.to(self.device)))
+    def __call__(self, batch: TokenBatch, known: bool = False) -> ResponseLogps:
+        """Log-probs of ``batch`` under the current policy; for ``known`` see :meth:`PolicyModule.forward`."""
+        return ResponseLogps(*self.deepspeed(batch.to(self.device), known))
 
     def accumulate(self, last: bool) -> None:
         """Announce a micro-step's forward and backward; ``last`` of its window."""

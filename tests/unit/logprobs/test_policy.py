@@ -128,17 +128,20 @@ def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_head_is_log_softmax(bias: bool, scale: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_head_is_log_softmax(
+    bias: bool, scale: float, softcap: float | None, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 50 * 4})
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 50, bias=bias)
     hidden_ND, targets_N, weigh_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,)), torch.randn(11)
     leaves = [hidden_ND, *linear.parameters()]
-    logps_N = head.ChunkedHead(linear, scale, softcap)(hidden_ND, targets_N)
+    logps_N = head.ChunkedHead(linear, scale, softcap)(hidden_ND, targets_N, known)
     logits_NV = linear(hidden_ND) * scale
     logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
     expected_N = logits_NV.log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
-    torch.testing.assert_close(logps_N, expected_N)
+    torch.testing.assert_close(logps_N, torch.zeros(11) if known else expected_N)
     actual = torch.autograd.grad((logps_N * weigh_N).sum(), leaves)
     expected = torch.autograd.grad((expected_N * weigh_N).sum(), leaves)
     for one, other in zip(actual, expected, strict=True):
