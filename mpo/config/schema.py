@@ -135,7 +135,7 @@ class ScoreTransformConfig:
 class TestbedConfig:
     """Size of the embedded world (mpo/testbed)."""
 
-    demonstrations: int = 12000
+    demonstrations: int = 12800
     prompts: int = 500
     heldout_prompts: int = 400
     seed: int = 0
