@@ -39,6 +39,7 @@ RUNS = [
     [BASE, "partition=top_bottom", "sample=small"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
     ["regime=sft", "score=testbed_proxy"],
+    ["regime=iterative", "train=testbed_iterative"],
     [INSTRUCT, "regime=iterative", "train=iterative", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "train=iterative_mistral", "sample=sppo"],
     [INSTRUCT],
