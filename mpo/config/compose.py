@@ -21,6 +21,8 @@ from mpo.errors import ConfigError
 CONFIG_NAME = "config"
 ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:")
 """An interpolation that reads a variable of the environment."""
+_listed_once = functools.cache(Hydra.list_all_config_groups)
+"""``--help`` lists all groups once for Hydra's own and once more for the others, which is a tenth of its time."""
 
 
 def register() -> str:
@@ -32,12 +34,8 @@ def register() -> str:
     store = ConfigStore.instance()
     store.store(name="schema", node=RunConfig)
     store.repo = _Shared(store.repo)
-    # --help lists all groups once for Hydra's own and once more for the others, which is a tenth of its time.
     Hydra.list_all_config_groups = _listed_once  # type: ignore[method-assign]
     return str(folder("conf"))
-
-
-_listed_once = functools.cache(Hydra.list_all_config_groups)
 
 
 class OwnFolders(SearchPathPlugin):

@@ -105,8 +105,8 @@ def _learn_in_pieces(
 
     First every piece without gradient, but for the last; then the loss of the joined log-probs and its gradient with
     respect to them; then backward of the last piece, and every other one again, its backward fed with that gradient.
-    Exact, for one more forward of all pieces but one, the head left out. Returns the seconds that
-    laying out the pieces took.
+    Exact, for one more forward of all pieces but one, the head left out. Returns the seconds that laying
+    out the pieces took.
     """
     if not pieces:
         return 0.0
