@@ -131,9 +131,10 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     at_once = max(1, min(share, train.micro_batch, train.micro_tokens // of_set))
     cut = " in pieces" if of_set > train.micro_tokens else ""
     stage = memory.effective_stage(train, train.zero_stage)
+    rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
     text = (
         f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
-        f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {train.lr:g}"
+        f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {rates}"
     )
     if sets is None:
         return text

@@ -259,7 +259,6 @@ def _allowed(node: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainConfig, seed: int) -> Stage:
     plain = to_plain(train)
-    del plain["round_lr"]  # a round's own rate is its lr by now
     settings = {key: plain.pop(key) for key in ("checkpoint_every", "keep_checkpoints", "micro_tokens")}
     slices = {
         "loss": dict(loss),
@@ -304,9 +303,7 @@ def _round(
                 distributed=True,
             )
         )
-    rates = config.train.round_lr
-    settings = replace(config.train, lr=rates[number - 1]) if rates else config.train
-    train = _train(config, f"{prefix}train", config.loss, settings, seed)
+    train = _train(config, f"{prefix}train", config.loss, replace(config.train, lr=config.lr_of(number)), seed)
     train_inputs = {"prepare": prepare, "partition": partition}
     if reference is not None:
         train_inputs["reference"] = reference

@@ -41,7 +41,6 @@ BELOW_ONE = Range(0, 1, open_high=True)
 
 TRAIN = {
     "lr": POSITIVE,
-    "round_lr": POSITIVE,
     "warmup_ratio": BELOW_ONE,
     "epochs": COUNT,
     "max_steps": COUNT,
@@ -62,6 +61,7 @@ TRAIN = {
 RUN = {
     "seed": NOT_NEGATIVE,
     "rounds": COUNT,
+    "round_lr": POSITIVE,
     "model.beta": POSITIVE,
     "model.parameters": COUNT,
     "model.stop_token_ids": NOT_NEGATIVE,

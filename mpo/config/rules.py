@@ -159,13 +159,10 @@ def _check_regime(config: RunConfig) -> None:
     scored = TARGET in config.score
     if config.rounds > 1 and name is not Regime.iterative:
         raise ConfigError(f"{config.rounds} rounds, but regime is {name.name}", "rounds", "add regime=iterative")
-    if config.train.round_lr:
-        if name is not Regime.iterative:
-            raise ConfigError(f"a learning rate a round, but regime is {name.name}", "train.round_lr",
-                              "add regime=iterative, or choose another train option")  # fmt: skip
-        if len(config.train.round_lr) != config.rounds:
-            raise ConfigError(f"{len(config.train.round_lr)} learning rates for {config.rounds} rounds",
-                              "train.round_lr", "give one for each round")  # fmt: skip
+    if not config.round_lr:
+        raise ConfigError("no share of train.lr", "round_lr", "give at least one, as in [1.0, 0.8, 0.6]")
+    if len(config.round_lr) > 1 and name is not Regime.iterative:
+        raise ConfigError(f"a share of train.lr a round, but regime is {name.name}", "round_lr", "add regime=iterative")
     if samples(config) and not scored and not config.dry_run:  # a plan can be made without
         raise ConfigError(
             "sampled responses need a scorer",

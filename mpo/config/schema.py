@@ -69,7 +69,6 @@ class TrainConfig:
     """One training stage. Batches count response sets, not responses."""
 
     lr: float = 5e-7
-    round_lr: list[float] = field(default_factory=list)  # iterative regime: one for each round, in place of lr
     schedule: Schedule = Schedule.cosine
     warmup_ratio: float = 0.1
     epochs: int = 1
@@ -228,6 +227,7 @@ class RunConfig:
     seed: int = 0
     name: str = ""
     rounds: int = 1  # of the iterative regime
+    round_lr: list[float] = field(default_factory=lambda: [1.0])  # its shares of train.lr; the last one stays
     dry_run: bool = False
     cache_dir: str = MISSING
     allow_targets: list[str] = field(default_factory=list)  # prefixes beside "mpo." that _target_ may name
@@ -242,3 +242,7 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+
+    def lr_of(self, number: int) -> float:
+        """The learning rate of round ``number``, which counts from 1."""
+        return self.train.lr * self.round_lr[min(number, len(self.round_lr)) - 1]

@@ -39,9 +39,10 @@ RUNS = [
     [BASE, "partition=top_bottom", "sample=small"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
     ["regime=sft", "score=testbed_proxy"],
-    ["regime=iterative", "train=testbed_iterative"],
-    [INSTRUCT, "regime=iterative", "train=iterative", "sample=simpo"],
-    ["model=mistral_7b_instruct", "regime=iterative", "train=iterative_mistral", "sample=sppo"],
+    ["regime=iterative"],
+    [INSTRUCT, "regime=iterative", "sample=simpo"],
+    ["model=mistral_7b_instruct", "regime=iterative", "sample=sppo"],
+    ["model=mistral_7b_instruct", "regime=sft"],
     [INSTRUCT],
 ]
 
@@ -115,6 +116,17 @@ def test_the_papers_on_policy_setting(load: Load) -> None:
     objects = validate(dataclasses.replace(config, dry_run=True))
     assert objects.loss == MPO(beta=0.01) and objects.partition == TopBottom(k=2)
     assert (config.sample.n, config.sample.temperature, config.train.lr) == (5, 1.0, 1.5e-7)
+
+
+@pytest.mark.parametrize(
+    ("model", "rates"),
+    [("llama3_8b_instruct", [5e-7, 4e-7, 3e-7, 3e-7]), ("mistral_7b_instruct", [2.5e-7, 2e-7, 1.5e-7, 1.5e-7])],
+)
+def test_the_papers_iterative_setting(load: Load, model: str, rates: list[float]) -> None:
+    config = load(f"model={model}", "regime=iterative")
+    assert config.rounds == 3 and validate(dataclasses.replace(config, dry_run=True)).partition == TopBottom(k=2)
+    assert [config.lr_of(number) for number in (1, 2, 3, 4)] == pytest.approx(rates, rel=1e-12)
+    assert load(f"model={model}").lr_of(1) < rates[0]  # its on-policy rate is another
 
 
 @pytest.mark.parametrize("name", LOG_RATIO)
