@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mpo
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy", "liger-kernel")
@@ -61,6 +61,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._fingerprints: dict[int, tuple[Stage, str]] = {}
+        self._outside: dict[str, dict[str, str]] = {}
         self._libraries = library_versions()
 
     def fingerprint(self, stage: Stage) -> str:
@@ -68,14 +69,16 @@ class Store:
         known = self._fingerprints.get(id(stage))
         if known is not None:
             return known[1]
+        outside = {name: self.file_hash(Path(path)) for name, path in stage.files.items()}
         content = {
             "task": stage.task,
             "config": stage.config,
             "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
-            "files": {name: self.file_hash(Path(path)) for name, path in stage.files.items()},
+            "files": outside,
             "libraries": self._libraries,
         }
         digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:20]
+        self._outside.setdefault(digest, outside)
         self._fingerprints[id(stage)] = (stage, digest)  # the stage is kept so that its id stays its own
         return digest
 
@@ -142,8 +145,17 @@ class Store:
         return work
 
     def commit(self, stage: Stage, facts: Mapping[str, Any]) -> Path:
-        """Write the manifest and give the directory its final name."""
+        """Write the manifest and give the directory its final name.
+
+        Raises:
+            DataError: a file from outside is no longer what the fingerprint was made from; what was built is removed.
+        """
         work, path = self.work_path(stage), self.path(stage)
+        outside = self._outside[self.fingerprint(stage)]
+        for name, file in stage.files.items():
+            if self.file_hash(Path(file)) != outside[name]:
+                shutil.rmtree(work)
+                raise DataError(f"it changed while {stage.name} read it", Path(file).name, "run again")
         files = {
             str(file.relative_to(work)): file.stat().st_size
             for file in sorted(work.rglob("*"))
@@ -155,7 +167,7 @@ class Store:
             "fingerprint": self.fingerprint(stage),
             "config": stage.config,
             "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
-            "outside": {name: self.file_hash(Path(file)) for name, file in stage.files.items()},
+            "outside": outside,
             "libraries": self._libraries,
             "files": files,
             **facts,

@@ -248,6 +248,7 @@ def _partition_config(config: RunConfig, partition: Mapping[str, Any], seed: int
         "needs_scores": needs_scores,
         "needs_sides": loss is not None and loss.needs_sides,
         "score_range": None if loss is None or loss.score_range is None else list(loss.score_range),
+        "max_skipped_share": config.data.max_skipped_share,
         "allow_targets": _allowed(partition, config),
     }
 

@@ -26,6 +26,21 @@ def mean_over_prompts(values: Sequence[float]) -> Mean:
     return Mean(float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(len(numbers))), len(numbers))
 
 
+def share_of_pairs(right_N: Sequence[float], pairs_N: Sequence[int]) -> Mean:
+    """Share of all pairs of all prompts together; its standard error is that of a ratio of two means over prompts.
+
+    Args:
+        right_N: of each prompt's pairs, how many are right, ties half.
+        pairs_N: how many pairs each prompt has, one at least.
+    """
+    right, pairs = np.asarray(right_N, np.float64), np.asarray(pairs_N, np.float64)
+    if not len(pairs):
+        return Mean(float("nan"), float("nan"), 0)
+    share = right.sum() / pairs.sum()
+    error = mean_over_prompts((right - share * pairs) / pairs.mean()).standard_error
+    return Mean(float(share), error, len(pairs))
+
+
 def length_controlled(
     preferences_N: Sequence[float], length_differences_N: Sequence[float], prompts_N: Sequence[int]
 ) -> Mean:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mpo.evaluate.estimates import Mean, mean_over_prompts
+from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
 from mpo.logprobs.inputs import Assignments, TrainingSets, reference_tokens
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
 from mpo.logprobs.reference import Reference
@@ -18,18 +18,16 @@ from mpo.losses.metrics import k3
 
 @dataclass(frozen=True)
 class Ranking:
-    """Estimates over held-out sets, and the plain share of pairs.
+    """Estimates over held-out sets.
 
     Attributes:
-        accuracy: mean over sets of the share of pairs S_i > S_j that the implicit reward orders alike, ties half.
-        pair_accuracy: the same share over all pairs of all sets together.
+        accuracy: share of the pairs S_i > S_j, of all sets together, that the implicit reward orders alike, ties half.
         margin: mean over sets of the best response's implicit reward minus the mean of the others'.
         kl: mean over sets of the k3 estimate of KL(reference || policy) a response token, in nats; NaN without one.
         pairs: how many pairs there were.
     """
 
     accuracy: Mean
-    pair_accuracy: float
     margin: Mean
     kl: Mean
     pairs: int
@@ -53,8 +51,8 @@ def rank_heldout(
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         on_progress: called with the number of sets done.
     """
-    accuracies, margins, divergences = [], [], []
-    right, pairs, done = 0.0, 0, 0
+    right, pairs, margins, divergences = [], [], [], []
+    done = 0
     for part, logps in score_sets(policy, sets, indices, batch, micro_tokens):
         inputs = _inputs(logps, assignments, part, reference)
         with torch.no_grad():
@@ -69,8 +67,8 @@ def rank_heldout(
                 if scores[x] > scores[y]
             ]
             if ordered:
-                right, pairs = right + sum(ordered), pairs + len(ordered)
-                accuracies.append(sum(ordered) / len(ordered))
+                right.append(sum(ordered))
+                pairs.append(len(ordered))
                 best = max(range(len(scores)), key=lambda k: scores[k])
                 others = [value for k, value in enumerate(rewards) if k != best]
                 margins.append(rewards[best] - sum(others) / len(others))
@@ -79,11 +77,10 @@ def rank_heldout(
         done += len(part)
         on_progress(done)
     return Ranking(
-        mean_over_prompts(accuracies),
-        right / pairs if pairs else float("nan"),
+        share_of_pairs(right, pairs),
         mean_over_prompts(margins),
         mean_over_prompts(divergences),
-        pairs,
+        sum(pairs),
     )
 
 

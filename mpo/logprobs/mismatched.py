@@ -21,20 +21,30 @@ class MismatchedPair:
     response_ids: tuple[np.ndarray]
 
 
-def mismatched_pairs(counts: Sequence[int], seed: int) -> list[tuple[int, int]]:
-    """For each set i, (set whose prompt is used, index of set i's response): the prompt of set i + 1, cyclically.
+def mismatched_pairs(prompts: Sequence[bytes], counts: Sequence[int], seed: int) -> list[tuple[int, int]]:
+    """For each set i, (set whose prompt is used, index of set i's response).
+
+    The prompt is that of the next set, cyclically, whose prompt is another one: files of pairs hold several sets of one
+    prompt side by side.
 
     Args:
+        prompts: what tells each set's prompt from others.
         counts: responses of each set.
         seed: of the draw of one response a set.
 
     Raises:
-        DataError: fewer than two sets.
+        DataError: all sets have one prompt.
     """
-    if len(counts) < 2:
-        raise DataError("one set has no other prompt to be mismatched with", remedy="give KTO two sets or more")
+    sets = len(prompts)
+    change = next((i for i in range(sets) if prompts[i] != prompts[(i + 1) % sets]), None)
+    if change is None:
+        raise DataError("no set has another prompt to be mismatched with", remedy="give KTO two prompts or more")
+    other = [0] * sets
+    for i in (*range(change, -1, -1), *range(sets - 1, change, -1)):  # backwards: a set's fellow knows already
+        after = (i + 1) % sets
+        other[i] = after if prompts[i] != prompts[after] else other[after]
     draw = random.Random(seed)
-    return [((i + 1) % len(counts), draw.randrange(count)) for i, count in enumerate(counts)]
+    return [(other[i], draw.randrange(count)) for i, count in enumerate(counts)]
 
 
 def mismatched_pair(

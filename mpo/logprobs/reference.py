@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Reference:
         if index["fingerprint"] != sets.fingerprint:
             raise DataError("reference of the same ids but other tokens", path.name, REMEDY)
         seed = index["mismatched_seed"]
-        pairs = [] if seed is None else mismatched_pairs(index["counts"], seed)
+        pairs = [] if seed is None else mismatched_pairs(_prompts(sets), index["counts"], seed)
         mismatched = None if seed is None else np.load(path / MISMATCHED)
         return cls(tokens, starts, first, mismatched, pairs)
 
@@ -120,7 +121,7 @@ def compute_reference(
     ids, lengths = _contents(sets)
     starts, first = _offsets(lengths)
     counts = [len(of_set) for of_set in lengths]
-    pairs = None if mismatched_seed is None else mismatched_pairs(counts, mismatched_seed)
+    pairs = None if mismatched_seed is None else mismatched_pairs(_prompts(sets), counts, mismatched_seed)
     mine = list(range(rank, len(sets), world_size))
     total = len(mine) if pairs is None else 2 * len(mine)
     before = 0
@@ -171,6 +172,10 @@ def _contents(sets: Sets) -> tuple[list[str], list[list[int]]]:
         ids.append(of_set.id)
         lengths.append([len(response) for response in of_set.response_ids])
     return ids, lengths
+
+
+def _prompts(sets: Sets) -> list[bytes]:
+    return [hashlib.blake2b(sets[i].prompt_ids.tobytes(), digest_size=16).digest() for i in range(len(sets))]
 
 
 def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

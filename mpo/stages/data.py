@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mpo.artifacts import write_json
 from mpo.data.problems import Problem, ProblemCounts, Reason
-from mpo.data.sources import SourceSpec, read_sets
+from mpo.data.sources import SourceSpec, read_sets, resolve_layout
 from mpo.data.split import prompt_key, split_heldout, take_fraction
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
@@ -104,7 +105,15 @@ def _source(context: StageContext, role: str) -> str:
 def _read(context: StageContext, role: str, split: str, findings: _Findings, out: Path, limit: int | None) -> list[str]:
     """Store the usable sets in ``out``; returns their prompt keys."""
     config = context.config
-    spec = SourceSpec(_source(context, role), config["layout"], split, config["revision"], config["score_field"])
+    spec = SourceSpec(
+        _source(context, "source"), config["layout"], config["split"], config["revision"], config["score_field"]
+    )
+    if role == "source":
+        spec = replace(spec, split=split)
+    else:  # another source: layout and revision are its own, the score is the same one where the layout is
+        other = SourceSpec(_source(context, role), split=split)
+        same = resolve_layout(other) == resolve_layout(spec)
+        spec = replace(other, score_field=spec.score_field if same else None)
     keys: list[str] = []
     progress = context.progress()
 

@@ -121,10 +121,10 @@ def _ranking(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
 
     ranking = rank("train", reference)
     # At policy = reference every implicit reward is the same: half of the pairs, by definition and without a forward.
-    before = 0.5 if config["before_is_reference"] else rank("before", reference).pair_accuracy
+    before = 0.5 if config["before_is_reference"] else rank("before", reference).accuracy.value
     progress.close()
     accuracy = Estimate(
-        ranking.pair_accuracy,
+        ranking.accuracy.value,
         ranking.accuracy.standard_error,
         f"of {ranking.pairs} pairs",
         ranking.accuracy.count,

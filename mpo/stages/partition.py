@@ -32,20 +32,25 @@ def run(context: StageContext) -> None:
             continue
         sets = TokenizedSets.load(folder)
         transform, rows = noisy if split == "train" else clean, []
+        refused: list[DataError] = []
         for index in range(len(sets)):
             one = sets[index]
             if config["needs_scores"]:
                 scores = transform([_known(score, one.id) for score in one.scores], one.id)
             else:  # an imitating loss: the best response, where there are scores
                 scores = [0.0 if score is None else float(score) for score in one.scores]
-            if split == "train" and config["score_range"] is not None:
-                _check_range(scores, config["score_range"], one.id)
             try:
+                if split == "train" and config["score_range"] is not None:
+                    _check_range(scores, config["score_range"])
                 bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
-            except DataError as error:  # a partition sees scores and marks, not whose they are
-                raise DataError(error.what, error.where or f"set {one.id}", error.remedy) from error
+            except DataError as error:  # neither sees whose scores and marks these are
+                refused.append(DataError(error.what, error.where or f"set {one.id}", error.remedy))
+                rows.append((scores, [-1] * len(scores), "refused_by_loss_or_partition"))
+                continue
             reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
             rows.append((scores, bins, reason))
+        if split == "train":  # held-out sets are ranked by their scores, whatever their bins
+            _check_refused(refused, len(sets), config["max_skipped_share"])
         assignments = Assignments.build(rows)
         assignments.save(context.output / split)
         facts[split] = {"sets": len(rows), "usable": len(assignments.usable), "skipped": assignments.skipped}
@@ -61,12 +66,19 @@ def _draw(seed: int, set_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}|{set_id}".encode(), digest_size=8).digest(), "big")
 
 
-def _check_range(scores: list[float], limits: list[float], set_id: str) -> None:
+def _check_refused(refused: list[DataError], sets: int, max_share: float) -> None:
+    if len(refused) > max_share * sets:
+        first = refused[0]
+        what = f"{first.what} ({len(refused)} of {sets} sets cannot be used)"
+        raise DataError(what, first.where, f"{first.remedy}, or raise data.max_skipped_share")
+
+
+def _check_range(scores: list[float], limits: list[float]) -> None:
     low, high = limits
     for score in scores:
         if not low <= score <= high:
             what = f"score {score:g} is outside the {low:g} to {high:g} that this loss is defined for"
-            raise DataError(what, set_id, "raise loss.score_max, or lower data.score.scale")
+            raise DataError(what, remedy="raise loss.score_max, or lower data.score.scale")
 
 
 def _known(score: float | None, set_id: str) -> float:

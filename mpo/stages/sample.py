@@ -42,19 +42,13 @@ def run(context: StageContext) -> None:
     how = context.section(SampleConfig, "sample")
     path, revision = model_source(context)
     tokenizer = stage_tokenizer(context)
+    stops = sorted({*config["stop_token_ids"], *stop_ids(tokenizer)})
+    prompts_of = {split: _prompts(context, split, tokenizer) for split in config["splits"]}
     model = load_model(path, revision, how.precision, config["trust_remote_code"])
     model.to(join_group()).eval()
-    stops = sorted({*config["stop_token_ids"], *stop_ids(tokenizer)})
     facts: dict[str, object] = {}
     progress = context.progress()
-    for number, split in enumerate(config["splits"]):
-        sets = list(read_stored_sets(context.inputs["prompts"] / f"{split}.parquet"))
-        if split == "train" and config["rounds"] > 1:
-            rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
-            sets = [sets[index] for index in rounds[config["round"] - 1]]
-        asked, skipped = _rendered(sets, tokenizer, config["max_prompt_tokens"])
-        _check_skipped(skipped, len(sets), split, config)
-        asked = asked[: config["prompts"]]
+    for number, (split, (asked, skipped)) in enumerate(prompts_of.items()):
         with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
             prompts, seed = [prompt for _, prompt in asked], config["seed"] * 1000 + number
             drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add)
@@ -75,6 +69,20 @@ def run(context: StageContext) -> None:
     write_json(context.output / SUMMARY_FILE, facts)
     for batches_file in context.output.glob(f"*{BATCHES}"):
         batches_file.unlink()
+
+
+def _prompts(
+    context: StageContext, split: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[tuple[ResponseSet, list[int]]], Counter[str]]:
+    """What is asked of ``split``, this round's share of it, and how many sets are left out for which reason."""
+    config = context.config
+    sets = list(read_stored_sets(context.inputs["prompts"] / f"{split}.parquet"))
+    if split == "train" and config["rounds"] > 1:
+        rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
+        sets = [sets[index] for index in rounds[config["round"] - 1]]
+    asked, skipped = _rendered(sets, tokenizer, config["max_prompt_tokens"])
+    _check_skipped(skipped, len(sets), split, config)
+    return asked[: config["prompts"]], skipped
 
 
 def _show(progress: ProgressWriter, total: int, done: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mpo.artifacts import MANIFEST, Stage, Store, canonical_json, read_json, write_json, write_text
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, DataError
 
 
 def make(store: Store, stage: Stage, text: str = "result") -> Path:
@@ -63,6 +63,18 @@ def test_complete_only_after_commit_and_while_its_files_are_whole(tmp_path: Path
     assert store.manifest(stage)["files"] == {"result.txt": 4}
     (path / "result.txt").write_text("damaged")
     assert not store.complete(stage)
+
+
+def test_nothing_is_kept_of_a_file_that_changed_meanwhile(tmp_path: Path) -> None:
+    data = tmp_path / "data.txt"
+    data.write_text("one")
+    store, stage = Store(tmp_path / "cache"), Stage("data", "data", files={"source": str(data)}, resumable=True)
+    work = store.open_work(stage)
+    data.write_text("another")
+    with pytest.raises(DataError, match=r"data\.txt: it changed while data read it; run again"):
+        store.commit(stage, {})
+    assert not work.exists() and not store.complete(stage)
+    assert make(Store(tmp_path / "cache"), stage).name != work.stem
 
 
 def test_only_a_resumable_stage_finds_its_half_built_directory(tmp_path: Path) -> None:

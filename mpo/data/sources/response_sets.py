@@ -1,6 +1,7 @@
 """Our own layout: {id, prompt, responses: [{text | response, score?, model?, accepted?, finished?}, …]} with any K.
 
-``responses`` may be a list of strings beside a parallel list ``scores``. Parquet of the same shape reads alike.
+``responses`` may be a list of strings beside a parallel list ``scores``. Parquet of the same shape reads alike. A set
+of marked responses without any score gets 1 for accepted and 0 for rejected, as pairs do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
         else:
             response = Response(fields.text(entry, name, Reason.RESPONSE_NOT_TEXT), beside[index])
         responses.append(response)
+    if all(response.score is None and response.accepted is not None for response in responses):
+        responses = [replace(response, score=float(bool(response.accepted))) for response in responses]
     return Draft(prompt, tuple(responses))
 
 

@@ -128,6 +128,14 @@ def test_response_sets_reads_every_shape(tmp_path: Path) -> None:
     assert with_field[1].responses[0].score == 9.0
 
 
+def test_marks_stand_for_scores_where_there_are_none(tmp_path: Path) -> None:
+    marked = [{"text": "a", "accepted": True}, {"text": "b", "accepted": False}]
+    rows = [{"prompt": "q", "responses": marked}, {"prompt": "p", "responses": [*marked, {"text": "c"}]}]
+    sets, problems = read(write_lines(tmp_path / "rows.jsonl", rows))
+    assert [each.score for each in sets[0].responses] == [1.0, 0.0]
+    assert [each.reason_code for each in problems] == ["no_score"]  # the other set has one that says nothing
+
+
 def completion(overall: Any, fine: Any, *ratings: str) -> dict[str, Any]:
     annotations = {str(index): {"Rating": rating} for index, rating in enumerate(ratings)}
     row = {"response": "r", "model": "m", "overall_score": overall, "annotations": annotations}

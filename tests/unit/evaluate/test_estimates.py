@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mpo.evaluate.estimates import length_controlled, mean_over_prompts
+from mpo.evaluate.estimates import length_controlled, mean_over_prompts, share_of_pairs
 
 
 def test_mean_and_standard_error() -> None:
@@ -20,6 +20,18 @@ def test_mean_and_standard_error() -> None:
 def test_too_few_numbers_have_no_standard_error() -> None:
     assert math.isnan(mean_over_prompts([1.0]).standard_error)
     assert math.isnan(mean_over_prompts([]).value)
+
+
+def test_share_of_pairs_is_over_all_pairs_and_its_error_covers_it() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(400):  # sets of 1 or 120 pairs, each set with an ease of its own
+        pairs = np.where(rng.random(200) < 0.1, 120, 1)
+        found.append(share_of_pairs(rng.binomial(pairs, rng.beta(4, 2, 200)), pairs))
+    spread = np.std([one.value for one in found])
+    assert np.mean([one.value for one in found]) == pytest.approx(2 / 3, abs=0.01)
+    assert np.mean([one.standard_error for one in found]) == pytest.approx(spread, rel=0.1)
+    assert math.isnan(share_of_pairs([], []).value)
 
 
 def test_without_length_differences_it_is_the_mean() -> None:

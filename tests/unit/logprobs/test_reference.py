@@ -89,12 +89,19 @@ def test_a_mismatched_pair_passes_no_limit_that_matched_ones_keep() -> None:
 
 
 def test_draws_of_mismatched_responses_follow_the_seed() -> None:
-    counts = [4] * 50
-    assert mismatched_pairs(counts, 1) == mismatched_pairs(counts, 1)
-    assert mismatched_pairs(counts, 1) != mismatched_pairs(counts, 2)
-    assert {response for _, response in mismatched_pairs(counts, 1)} == {0, 1, 2, 3}
-    with pytest.raises(DataError, match="one set has no other prompt"):
-        mismatched_pairs([4], 1)
+    prompts, counts = [bytes([i]) for i in range(50)], [4] * 50
+    assert mismatched_pairs(prompts, counts, 1) == mismatched_pairs(prompts, counts, 1)
+    assert mismatched_pairs(prompts, counts, 1) != mismatched_pairs(prompts, counts, 2)
+    assert {response for _, response in mismatched_pairs(prompts, counts, 1)} == {0, 1, 2, 3}
+
+
+def test_a_mismatched_pair_never_has_its_own_prompt() -> None:
+    prompts = [b"a", b"a", b"b", b"b", b"b", b"c", b"a"]
+    others = [other for other, _ in mismatched_pairs(prompts, [2] * 7, 1)]
+    assert others == [2, 2, 5, 5, 5, 6, 2]
+    for alike in ([b"a"], [b"a"] * 3):
+        with pytest.raises(DataError, match="no set has another prompt"):
+            mismatched_pairs(alike, [4] * len(alike), 1)
 
 
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_skipped_rows_are_told_by_split(tmp_path: Path) -> None:
     assert (summary["sets"], summary["left_out_because_heldout"]) == ({"train": 37, "heldout": 3}, 3)
 
 
+def test_a_held_out_source_has_a_layout_of_its_own(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": "another question", "chosen": "a", "rejected": "b"}) + "\n")
+    more = {"points": [3, 1]}
+    files = {"source": rows(tmp_path / "a.jsonl", 4, **more), "heldout_source": pairs}
+    summary = run(tmp_path, files, layout="response_sets", score_field="points")
+    assert summary["sets"] == {"train": 4, "heldout": 1} and not summary["skipped"]["heldout"]
+
+
 def test_a_held_out_source_with_every_prompt_leaves_nothing(tmp_path: Path) -> None:
     source = rows(tmp_path / "a.jsonl", 4)
     with pytest.raises(DataError, match="all 4 sets have a prompt that is held out"):

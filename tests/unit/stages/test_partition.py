@@ -19,12 +19,16 @@ from mpo.types import Message, Response, ResponseSet
 SCORES = (9.0, 7.0, 4.0, 1.0)
 
 
-def prepared(tmp_path: Path) -> Path:
+def prepared(tmp_path: Path, marked: int) -> Path:
     build_tokenizer(tmp_path / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
     for split in ("train", "heldout"):
         sets = [
-            ResponseSet(f"{split}-{i}", (Message("user", "write"),), tuple(Response("garden", score=s) for s in SCORES))
+            ResponseSet(
+                f"{split}-{i}",
+                (Message("user", "write"),),
+                tuple(Response("garden", score=s, accepted=s > 5 if i >= 3 - marked else None) for s in SCORES),
+            )
             for i in range(3)
         ]
         tokenize_sets(
@@ -34,15 +38,22 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "prepare"
 
 
-def run(tmp_path: Path, score_range: list[float] | None = None, which: str = "BestVsWorst", **transform: float) -> Path:
+def run(
+    tmp_path: Path,
+    score_range: list[float] | None = None,
+    which: str = "BestVsWorst",
+    share: float = 0.1,
+    marked: int = 0,
+    **transform: float,
+) -> Path:
     config = {
         "partition": {"_target_": f"mpo.partition.{which}"}, "seed": 0,
-        "contrasts": True, "needs_scores": True, "needs_sides": True,
+        "contrasts": True, "max_skipped_share": share, "needs_scores": True, "needs_sides": True,
         "score_range": score_range, "allow_targets": [], "transform": to_plain(ScoreTransformConfig(**transform)),
     }  # fmt: skip
     out = tmp_path / "out"
     out.mkdir()
-    partition.run(StageContext("partition", config, {"prepare": prepared(tmp_path)}, {}, out))
+    partition.run(StageContext("partition", config, {"prepare": prepared(tmp_path, marked)}, {}, out))
     return out
 
 
@@ -56,10 +67,18 @@ def test_noise_reaches_training_scores_alone(tmp_path: Path) -> None:
 
 
 def test_a_score_that_the_loss_is_not_defined_for_names_its_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="train-0: score 18 is outside the 0 to 10"):
+    with pytest.raises(
+        DataError, match=r"train-0: score 18 is outside the 0 to 10 .*\(3 of 3 sets cannot be used\); raise loss"
+    ):
         run(tmp_path, [0.0, 10.0], scale=2.0)
 
 
 def test_a_set_without_the_marks_that_a_partition_needs_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="set train-0: partition given needs accepted/rejected marks"):
         run(tmp_path, which="Given")
+
+
+def test_few_sets_without_marks_are_skipped_and_counted(tmp_path: Path) -> None:
+    assignments = Assignments.load(run(tmp_path, which="Given", share=0.4, marked=2) / "train")
+    assert assignments.usable == [1, 2] and assignments.bins(1) == [0, 0, 1, 1]
+    assert assignments.skipped == {"refused_by_loss_or_partition": 1}
