@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpo.artifacts import Stage, Store
+from mpo.config.files import DATA_SUFFIXES, is_local
 from mpo.config.rules import NO_REFERENCE, TESTBED
 from mpo.config.schema import (
     DataConfig,
@@ -186,10 +187,12 @@ def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: 
 
 
 def _score(name: str, config: RunConfig, sample: Stage) -> Stage:
+    # A proxy reward is what training has to bear, not what the testbed's held-out sets are judged by.
+    judge = TRUE_REWARD if config.data.source == TESTBED else dict(config.score)
     return Stage(
         name,
         "score",
-        {"scorer": dict(config.score), "allow_targets": _allowed(config.score, config)},
+        {"scorer": dict(config.score), "heldout": judge, "allow_targets": _allowed(config.score, config)},
         inputs={"sets": sample},
         # A function of the user's own gets a process of its own, with whatever it loads.
         inline=str(config.score.get("function", "")).startswith("mpo."),
@@ -269,8 +272,24 @@ def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainCo
         "stop_token_ids": list(config.model.stop_token_ids),
         "allow_targets": _allowed(loss, config),
     }
-    stage = Stage(name, "train", slices, settings={"checkpointing": settings}, resumable=True, distributed=True)
-    return _with_tokenizer(config, stage)
+    known = {"checkpointing": settings, "card": _card(config)}
+    return _with_tokenizer(config, Stage(name, "train", slices, settings=known, resumable=True, distributed=True))
+
+
+def _card(config: RunConfig) -> dict[str, Any]:
+    """What a model card says of where a policy comes from: of what lies on this machine only the name."""
+
+    def named(value: str | None) -> str | None:
+        return Path(value).name if value is not None and is_local(value, DATA_SUFFIXES) else value
+
+    model = config.model
+    return {
+        "starting_policy": named(model.path) or "made from nothing",
+        "reference": named(model.reference) or "the starting policy",
+        "source": named(config.data.source),
+        "regime": config.regime.name.name,
+        "partition": dict(config.partition),
+    }
 
 
 def _round(
@@ -352,5 +371,5 @@ def _evaluation_sample(
 
 
 def _true_score(sample: Stage) -> Stage:
-    slices = {"scorer": TRUE_REWARD, "allow_targets": []}
+    slices = {"scorer": TRUE_REWARD, "heldout": TRUE_REWARD, "allow_targets": []}
     return Stage(f"{sample.name}/score", "score", slices, inputs={"sets": sample}, inline=True)

@@ -156,6 +156,8 @@ def _close(console: Console, report: RunReport, page: Path, graph: Graph, store:
         error = f" ± {estimate.standard_error:.3f}" if estimate.standard_error is not None else ""
         against = "".join(f"  ({base.name} {base.value:.3f})" for base in estimate.baselines)
         facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
+    if report.skipped:
+        facts["skipped sets"] = ", ".join(f"{reason} {count}" for reason, count in report.skipped.items())
     scale = "  [micro-scale testbed]" if report.micro_scale else ""
     for planned in report.planned:
         facts[planned.name] = str(planned)

@@ -31,7 +31,8 @@ def run(context: StageContext) -> None:
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
-        transform, rows = noisy if split == "train" else clean, []
+        transform = noisy if split == "train" else clean
+        rows: list[tuple[list[float], list[int], str | None]] = []
         refused: list[DataError] = []
         for index in range(len(sets)):
             one = sets[index]

@@ -15,12 +15,18 @@ from mpo.types import ResponseSet
 
 
 def run(context: StageContext) -> None:
-    """Write each split of ``sets`` again, with scores."""
-    scorer = build(context.config["scorer"], FunctionScorer, context.config["allow_targets"], "score")
+    """Write each split of ``sets`` again, with scores; the held-out one may have a scorer of its own."""
+    config = context.config
+    scorer = build(config["scorer"], FunctionScorer, config["allow_targets"], "score")
+    judge = scorer
+    if config["heldout"] != config["scorer"]:
+        judge = build(config["heldout"], FunctionScorer, config["allow_targets"], "score")
     counts, total, progress = {}, 0.0, context.progress()
     for path in sorted(context.inputs["sets"].glob("*.parquet")):
         scores: list[float] = []
-        counts[path.stem] = write_sets(context.output / path.name, _scored(path, scorer, scores))
+        counts[path.stem] = write_sets(
+            context.output / path.name, _scored(path, judge if path.stem == "heldout" else scorer, scores)
+        )
         total = sum(scores) / max(len(scores), 1)
         progress.update(len(scores), len(scores), "responses", score=total)
     progress.close()

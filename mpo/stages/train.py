@@ -57,9 +57,19 @@ def run(context: StageContext) -> None:
         progress.update(int(row["step"]), steps, "steps", **{key: row[key] for key in SHOWN if key in row})
 
     summary = train(
-        policy, loss, sets, assignments, usable, reference, settings, config["seed"], context.output, on_step=show
+        policy,
+        loss,
+        sets,
+        assignments,
+        usable,
+        reference,
+        settings,
+        config["seed"],
+        context.output,
+        show,
+        assignments.skipped,
     )
-    facts = {"sets": len(usable), "steps": summary.steps, "seed": config["seed"]}
+    facts = {"sets": len(usable), "skipped": assignments.skipped, "steps": summary.steps, "seed": config["seed"]}
     tokenizer = stage_tokenizer(context)
     export_policy(
         policy,
@@ -67,7 +77,11 @@ def run(context: StageContext) -> None:
         context.rank,
         tokenizer,
         sorted({*config["stop_token_ids"], *stop_ids(tokenizer)}),
-        {"Configuration": {"loss": config["loss"], "train": config["train"]}, "Data": facts, "Last step": summary.last},
+        {
+            "Configuration": {"loss": config["loss"], "train": config["train"]},
+            "Data": {**config["card"], **facts},
+            "Last step": summary.last,
+        },
     )
     if context.rank == 0:
         progress.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def train(
     seed: int,
     out: Path,
     on_step: Callable[[dict[str, Any]], None] = lambda row: None,
+    skipped: Mapping[str, int] | None = None,
 ) -> TrainSummary:
     """Train ``policy`` in place, from the newest checkpoint under ``out`` where there is one.
 
@@ -65,6 +66,7 @@ def train(
         reference: for losses with ``needs_reference``; also gives the divergence where a loss needs none.
         seed: of the order of the sets.
         on_step: gets the metrics of each step in the first process.
+        skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
 
     Raises:
         DataError: nothing to train on.
@@ -92,6 +94,7 @@ def train(
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
             row, stopping = _step(engine, problem, batch, step, compare, stop)
             row["epoch"] = plan.epoch(step)
+            row |= {f"skipped/{reason}": count for reason, count in (skipped or {}).items()}
             if log is not None:
                 log.write(row)
                 on_step(row)

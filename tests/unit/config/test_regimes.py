@@ -8,11 +8,18 @@ import pytest
 
 from mpo.artifacts import Store
 from mpo.errors import ConfigError
-from mpo.losses import LOSSES, Loss
-from mpo.regimes import compose
+from mpo.losses import LOSSES, WMPO, Loss
+from mpo.regimes import TRUE_REWARD, compose
 from tests.unit.config.conftest import Load
 
 TOKENIZED = ("prepare", "train")
+OWN_SCORER = (
+    "model=small",
+    "data=response_sets",
+    "data.source=owner/name",
+    "score=function",
+    "score.function=theirs.score",
+)
 
 
 def fingerprints(load: Load, cache: Path, *overrides: str, loss: str = "wmpo") -> dict[str, str]:
@@ -81,6 +88,16 @@ def test_losses_that_read_scores_get_them_transformed(load: Load, tmp_path: Path
     stages = {stage.name: stage for stage in graph.stages(Store(tmp_path))}
     assert stages["data"].config["needs_scores"] is stages["partition"].config["needs_scores"] is needed
     assert stages["partition"].config["transform"]["scale"] == (0.5 if needed else 1.0)
+
+
+def test_the_testbeds_held_out_sets_are_judged_by_the_truth(load: Load, tmp_path: Path) -> None:
+    config = load("score=testbed_proxy", "score.options.noise_sigma=4")
+    stages = {stage.name: stage for stage in compose(config, WMPO()).stages(Store(tmp_path))}
+    assert stages["score"].config["scorer"]["options"]["noise_sigma"] == 4
+    assert stages["score"].config["heldout"] == TRUE_REWARD
+    elsewhere = load("regime=on_policy", *OWN_SCORER)
+    stages = {stage.name: stage for stage in compose(elsewhere, WMPO()).stages(Store(tmp_path))}
+    assert stages["score"].config["heldout"] == stages["score"].config["scorer"]
 
 
 def test_a_function_of_the_users_own_scores_in_a_process_of_its_own(load: Load, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""The scoring stage: held-out sets may be judged by another function than training sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpo.data.store import read_stored_sets, write_sets
+from mpo.stages import score
+from mpo.stages.context import StageContext
+from mpo.testbed.reward import true_reward
+from mpo.types import Message, Response, ResponseSet
+
+PROMPT, ANSWER = (
+    "write 2 sentences about garden ; use : rose ; no names",
+    "the bee sees the rose . the tree likes the fence .",
+)
+SCORER = "mpo.score.function.FunctionScorer"
+
+
+def test_the_proxy_scores_what_is_trained_on_and_the_truth_what_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "out").mkdir()
+    for split in ("train", "heldout"):
+        write_sets(
+            tmp_path / "sets" / f"{split}.parquet",
+            [ResponseSet("a", (Message("user", PROMPT),), (Response(ANSWER), Response("the bee .")))],
+        )
+    proxy = {
+        "_target_": SCORER, "function": "mpo.testbed.reward.proxy_reward", "options": {"length_bias": 1.0},
+    }  # fmt: skip
+    truth = {"_target_": SCORER, "function": "mpo.testbed.reward.true_reward"}
+    config = {"scorer": proxy, "heldout": truth, "allow_targets": []}
+    score.run(StageContext("score", config, {"sets": tmp_path / "sets"}, {}, tmp_path / "out"))
+    (trained,), (held,) = (
+        list(read_stored_sets(tmp_path / "out" / f"{split}.parquet")) for split in ("train", "heldout")
+    )
+    for longer, true, text in zip(trained.responses, held.responses, (ANSWER, "the bee ."), strict=True):
+        assert true.score == true_reward(PROMPT, text)
+        assert longer.score == true.score + len(text.split())
