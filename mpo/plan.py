@@ -6,10 +6,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from mpo.artifacts import Store
+from mpo.artifacts import Store, read_json
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
 from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
 from mpo.config.schema import Regime, RunConfig
+from mpo.data.estimate import sketch
+from mpo.data.sources import SourceSpec
+from mpo.data.tokens import SUMMARY
 from mpo.planning import disk, memory
 from mpo.planning.forecast import Forecast, forecast
 from mpo.planning.sizes import (
@@ -40,7 +43,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         ConfigError: the cache's disk has no room for what the run would write.
     """
     shape = _shape(config)
-    sets = data_size(config.data, responses_a_set(config), config.rounds)
+    sets = _sets(config, graph, store)
     if sets is not None and config.regime.name is Regime.sft:
         sets = imitated(sets, config.data, config.regime.responses)
     stages = list(graph.stages(store))
@@ -87,6 +90,34 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     console.summary("plan", facts)
     console.line("")
     return expected
+
+
+def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
+    """One round's training data: counted where the first round's are tokenised, else as the configuration expects,
+    else as the beginning of a local file lets expect."""
+    prepare = graph.rounds[0].prepare
+    if store.complete(prepare):
+        stats = read_json(store.path(prepare) / "train" / SUMMARY)["stats"]
+        if stats["responses"]:
+            return DataSize(
+                sets=stats["sets"],
+                responses=round(stats["responses"] / stats["sets"]),
+                prompt_tokens=round(stats["prompt_tokens"] / stats["sets"]),
+                response_tokens=round(stats["response_tokens"] / stats["responses"]),
+            )
+    data = config.data
+    if not samples(config) and is_local(data.source, DATA_SUFFIXES):
+        source = SourceSpec(data.source, data.layout, data.split, data.revision, data.score_field)
+        found = sketch(source, data.max_prompt_tokens, data.max_tokens)
+        if found is not None:
+            data = replace(
+                data,
+                expected_sets=data.expected_sets or found.sets,
+                expected_responses=data.expected_responses or found.responses,
+                expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
+                expected_response_tokens=data.expected_response_tokens or found.response_tokens,
+            )
+    return data_size(data, responses_a_set(config), config.rounds)
 
 
 def _shape(config: RunConfig) -> Architecture | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpo import launch, provenance
 from mpo.artifacts import Stage, Store
-from mpo.config.files import DATA_SUFFIXES, is_local
+from mpo.config.files import DATA_SUFFIXES, is_local, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
@@ -39,6 +39,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
     console.line(f"mpo  {title}")
+    config = with_own_shape(config)
     partition = check(config)
     if not config.dry_run:
         _check_function(config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from mpo.config.schema import RunConfig
@@ -12,6 +14,12 @@ from mpo.errors import ConfigError, DataError
 DATA_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")
 UNREAD_SUFFIXES = (".csv", ".tsv", ".txt", ".arrow", ".yaml", ".zip", ".zst", ".xlsx")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+SHAPE = (
+    *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings"),
+    "attention_bias",
+)
+"""Of a model's config.json what plans and rules read."""
 GIB = 2**30
 
 
@@ -37,6 +45,25 @@ def check_files(config: RunConfig) -> None:
             raise ConfigError(
                 f"'{tokenizer}' holds no tokenizer", "model.tokenizer", "name a folder with tokenizer.json"
             )
+
+
+def with_own_shape(config: RunConfig) -> RunConfig:
+    """``config`` with the shape of the model folder that it names, in place of the chosen model file's.
+
+    Raises:
+        ConfigError: the folder's config.json is not readable.
+    """
+    path = config.model.path
+    file = None if path is None or not is_local(path) else Path(path).expanduser() / "config.json"
+    if file is None or not file.is_file():
+        return config
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        found = found.get("text_config") or found
+        shape = {key: found[key] for key in SHAPE if found.get(key) is not None}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"its config.json is broken: {error}", "model.path", "save the model again") from error
+    return replace(config, model=replace(config.model, architecture=shape, parameters=None))
 
 
 def _check_data(source: str, key: str) -> None:

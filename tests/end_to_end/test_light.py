@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_help_names_every_group_and_says_what_to_try(mpo: CommandLine) -> None:
     for group in ("model", "data", "partition", "loss", "regime", "train", "evaluate", "logger", "launcher"):
         assert f"\n{group}:" in text, group
     assert "python -m mpo.run loss=wmpo model=llama3_8b dry_run=true" in text
+
+
+def test_a_file_is_planned_from_its_beginning(mpo: CommandLine, tmp_path: Path) -> None:
+    row = {"prompt": "x" * 40, "responses": ["y" * 80, "z" * 80], "scores": [1, 2]}
+    file = tmp_path / "sets.jsonl"
+    file.write_text("".join(json.dumps({**row, "id": str(i)}) + "\n" for i in range(100)))
+    outcome = mpo("model=small", "data=response_sets", f"data.source={file}", "dry_run=true")
+    assert "90 sets × 2 responses, about 4.5k tokens (prompt 10, response 20)" in outcome.err
+    assert "18 optimizer steps" in outcome.err and "a step and process" in outcome.err
 
 
 def test_the_papers_setting_composes_and_is_planned_without_weights(mpo: CommandLine) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from mpo.config.files import DATA_SUFFIXES, check_files, is_local
+from mpo.config.files import DATA_SUFFIXES, check_files, is_local, with_own_shape
 from mpo.config.schema import DataConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError, DataError
 
@@ -32,6 +33,24 @@ def test_a_format_that_is_not_read_though_the_file_is_there(tmp_path: Path) -> N
     (tmp_path / "sets.csv").write_text("prompt,chosen,rejected\n")
     with pytest.raises(DataError, match=r"sets\.csv.*no known format"):
         check_files(RunConfig(data=DataConfig(source=str(tmp_path / "sets.csv"))))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_folder_tells_its_own_shape(tmp_path: Path, nested: bool) -> None:
+    shape = {"model_type": "llama", "hidden_size": 64, "max_position_embeddings": 32, "head_dim": None, "other": 1}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "text_config": shape} if nested else shape))
+    chosen = ModelConfig(path=str(tmp_path), parameters=7, architecture={"hidden_size": 4096, "vocab_size": 9})
+    found = with_own_shape(RunConfig(data=DataConfig(source="testbed"), model=chosen)).model
+    assert found.architecture == {"model_type": "llama", "hidden_size": 64, "max_position_embeddings": 32}
+    assert found.parameters is None and found.path == str(tmp_path)
+    (tmp_path / "config.json").write_text("[1")
+    with pytest.raises(ConfigError, match=r"model\.path: its config\.json is broken"):
+        with_own_shape(RunConfig(data=DataConfig(source="testbed"), model=chosen))
+
+
+def test_a_model_on_the_hub_keeps_the_chosen_shape() -> None:
+    config = RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path="owner/name", parameters=7))
+    assert with_own_shape(config) is config
 
 
 def test_a_model_folder_that_is_not_there() -> None:
