@@ -3,4 +3,4 @@
 ``mpo.losses`` needs torch alone and serves any trainer; ``python -m mpo.run`` runs a whole experiment.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

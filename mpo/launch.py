@@ -64,6 +64,8 @@ def prepare_fork_server() -> None:
     # OpenMP's threads otherwise spin while they wait, and forward's spinning slows down backward's: the processes of a
     # machine that is shared with anything else ran several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A library that asks for CUDA while it is imported must not initialise it, or no forked process could.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 

@@ -161,7 +161,7 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     of_set = 1 if sets is None else sets.tokens // sets.sets
     at_once = max(1, min(share, train.micro_batch, train.micro_tokens // of_set))
     cut = " in pieces" if of_set > train.micro_tokens else ""
-    stage = memory.effective_stage(train, train.zero_stage)
+    stage = memory.effective_stage(train, train.zero_stage, group)
     rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
     text = (
         f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
@@ -212,7 +212,7 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
     text += f", activations {size(chosen.activations)}, head {size(chosen.logits)})"
-    text += "; " + ", ".join(f"ZeRO {m.stage} {size(m.device)}" for m in others)
+    text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
     return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
 
 

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from mpo.errors import ConfigError
 from mpo.logprobs.fused import HeadKernel, fused_head
 
-LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25}
+LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 27}
 """Largest number of logits (positions x vocabulary) that exist at a time, by type of device: what a CPU's cache holds
-(32 MiB in float32), what keeps a GPU busy (128 MiB)."""
+(32 MiB in float32); on CUDA (512 MiB) so many positions that adding a chunk's gradient of the weights to their sum
+takes no longer than the product that it comes from."""
 
 
 class ChunkedHead(nn.Module):

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.planning.sizes import Architecture, adapter_parameters
 
-LOGITS_AT_ONCE = 1 << 25
-"""Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it."""
+LOGITS_AT_ONCE = {Precision.fp32: 1 << 23, Precision.bf16: 1 << 27}
+"""Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
+CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
 LOGIT_BYTES = 3 * 4
 """The value, its log-softmax and its gradient, in float32."""
 
@@ -44,9 +45,17 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.gathered + self.activations + self.logits
 
 
-def effective_stage(train: TrainConfig, stage: int) -> int:
-    """The ZeRO stage that runs: in bf16 stages 0 and 1 run as 2, which alone (with 3) sums gradients in float32."""
-    return max(stage, 2) if train.precision is Precision.bf16 else stage
+def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
+    """The ZeRO stage that runs for ``stage``.
+
+    In bf16 stages 0 and 1 run as 2: DeepSpeed sums gradients in float32 only there and in 3. So does 3 in a process
+    alone, unless its weights are offloaded: there is nobody to share them with, and gathering them module by module
+    costs milliseconds a module. The arithmetic of an update is the same in all of them.
+    """
+    if train.precision is not Precision.bf16:
+        return stage
+    shared = processes > 1 or train.offload is Offload.parameters
+    return max(stage, 2) if shared else 2
 
 
 def training_memory(
@@ -59,7 +68,7 @@ def training_memory(
         tokens: forwarded at once by the process, see :func:`micro_batch_tokens`.
         stage: another ZeRO stage than the configured one.
     """
-    stage = effective_stage(train, train.zero_stage if stage is None else stage)
+    stage = effective_stage(train, train.zero_stage if stage is None else stage, processes)
     width = 2 if train.precision is Precision.bf16 else 4
     states = 12 if train.precision is Precision.bf16 or stage >= 1 else 8  # ZeRO keeps weights of its own
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
@@ -79,7 +88,10 @@ def training_memory(
     loading = (trained + frozen) * width
     host = 0
     if train.offload is not Offload.none and stage >= 1:
-        host, optimizer, gradients = optimizer + gradients, 0, 0
+        # Below stage 3 gradients are summed on the device and copied; there they are summed and copied on the host.
+        host, optimizer = optimizer + gradients, 0
+        if stage == 3:
+            host, gradients = host + gradients, 0
         if train.offload is Offload.parameters and stage == 3:
             host, weights = host + weights, 0
     return Memory(
@@ -89,7 +101,8 @@ def training_memory(
         optimizer=optimizer,
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
-        logits=_logit_bytes(shape, tokens) + (_head_gradient_bytes(shape, width) if train.lora is None else 0),
+        logits=_logit_bytes(shape, tokens, train.precision)
+        + (_head_gradient_bytes(shape, width) if train.lora is None else 0),
         host=host,
         loading=loading,
     )
@@ -97,14 +110,14 @@ def training_memory(
 
 def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int) -> list[Memory]:
     """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
-    running = sorted({effective_stage(train, stage) for stage in range(4)})
+    running = sorted({effective_stage(train, stage, processes) for stage in range(4)})
     return [training_memory(shape, train, processes, tokens, stage) for stage in running]
 
 
 def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
     """Bytes of the pass that computes reference log-probs: all weights, one layer's activations, some logits."""
     width = 2 if precision is Precision.bf16 else 4
-    return shape.parameters * width + _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens)
+    return shape.parameters * width + _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens, precision)
 
 
 def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
@@ -118,8 +131,8 @@ def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing
     return shape.layers * layer
 
 
-def _logit_bytes(shape: Architecture, tokens: int) -> int:
-    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE, shape.vocab)) * LOGIT_BYTES
+def _logit_bytes(shape: Architecture, tokens: int, precision: Precision) -> int:
+    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[precision], shape.vocab)) * LOGIT_BYTES
 
 
 def _head_gradient_bytes(shape: Architecture, width: int) -> int:

@@ -18,6 +18,7 @@ from torch import distributed as dist
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
+from mpo.planning.memory import effective_stage
 from mpo.train.optimizer import build_optimizer, build_scheduler
 
 if not torch.cuda.is_available():
@@ -30,7 +31,8 @@ with warnings.catch_warnings():
 
 deepspeed_logger.setLevel("ERROR")
 warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # collectives that DeepSpeed calls by old names
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else a CPU run compiles C++ first; gloo does it
+if not torch.cuda.is_available():
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ first; gloo does it
 
 BUCKET = 100_000_000
 """Most elements that DeepSpeed reduces at once."""
@@ -54,18 +56,8 @@ def init_process_group() -> None:
     deepspeed.init_distributed(verbose=False)
 
 
-def zero_stage(config: TrainConfig) -> int:
-    """The ZeRO stage that runs.
-
-    In bfloat16 the stages 0 and 1 run as 2: DeepSpeed accumulates gradients in float32 only there and in 3. The
-    arithmetic of an update is the same, only the optimizer's state is spread over the processes.
-    """
-    return max(config.zero_stage, 2) if config.precision is Precision.bf16 else config.zero_stage
-
-
-def deepspeed_config(config: TrainConfig, parameters: int, hidden: int) -> dict[str, Any]:
+def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: int) -> dict[str, Any]:
     """DeepSpeed's configuration. Accumulation is ours, so it is told of one micro-step a step."""
-    stage = zero_stage(config)
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(parameters, BUCKET)}
     if stage == 3:
         zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}
@@ -113,7 +105,7 @@ class Engine:
     def __init__(self, policy: PolicyModule, config: TrainConfig, total_steps: int) -> None:
         init_process_group()
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.config, self.stage = config, zero_stage(config)
+        self.config, self.stage = config, effective_stage(config, config.zero_stage, self.world_size)
         optimizer = build_optimizer(policy, config)
         hidden = int(policy.base.config.get_text_config().hidden_size)
         parameters = sum(parameter.numel() for parameter in policy.parameters())
@@ -121,7 +113,7 @@ class Engine:
             model=_Tensors(policy),
             optimizer=optimizer,
             lr_scheduler=build_scheduler(optimizer, config, total_steps),
-            config=deepspeed_config(config, parameters, hidden),
+            config=deepspeed_config(config, self.stage, parameters, hidden),
             dist_init_required=False,
         )
         self.device = torch.device(self.deepspeed.device)

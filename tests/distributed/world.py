@@ -166,7 +166,9 @@ def spawn_reference(out: Path, world_size: int) -> list[int | None]:
 
 
 def _run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
-    os.environ |= {"OMP_NUM_THREADS": "1"} | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | (
+        {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
+    )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     group = single_process_environment() | {"WORLD_SIZE": str(world_size)}

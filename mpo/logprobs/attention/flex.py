@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, compile
 from torch._dynamo import config as dynamo_config
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, create_block_mask, flex_attention
 
 from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
@@ -16,6 +16,10 @@ NO_WINDOW = 1 << 30
 """In place of None, which would be compiled for itself."""
 KINDS = 64
 """Most variants (windows, with or without gradient, rows of one block) that are compiled of a function."""
+
+KERNEL: FlexKernelOptions = {"BACKEND": "TRITON"}
+"""Never the kernel for decoding, which AUTO takes for rows below 128 tokens: torch 2.13 finds no block size for it that
+divides the mask's where several query heads share a key's, and gives up."""
 
 
 @cache
@@ -47,6 +51,7 @@ class FlexAttend:
             block_mask=self._mask(window, on_cuda),
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
+            kernel_options=KERNEL if on_cuda else None,
         )
         return out[0].transpose(0, 1)  # type: ignore[no-any-return]
 

@@ -106,7 +106,7 @@ def test_the_papers_off_policy_setting(load: Load) -> None:
     assert validate(config).loss == WMPO(beta=0.01, alpha=0.1, deviation=Deviation.absolute)
     assert config.model.path == "princeton-nlp/Llama-3-Base-8B-SFT" and config.data.source == "openbmb/UltraFeedback"
     train = config.train
-    assert (train.lr, train.epochs, train.global_batch, train.micro_batch) == (5e-7, 1, 128, 2)
+    assert (train.lr, train.epochs, train.global_batch, train.micro_batch) == (5e-7, 1, 128, 16)
     assert (train.schedule, train.warmup_ratio, train.zero_stage) == (Schedule.cosine, 0.1, 3)
     assert train.precision is Precision.bf16 and config.launcher.processes == 8
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,6 +15,7 @@ from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.memory import (
     LOGITS_AT_ONCE,
     activation_bytes,
+    effective_stage,
     micro_batch_tokens,
     reference_memory,
     stages,
@@ -72,8 +74,20 @@ def test_offloading_moves_and_loses_nothing() -> None:
     on = training_memory(LLAMA3_8B, PAPER, 8, 1000)
     optimizer = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.optimizer), 8, 1000)
     everything = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.parameters), 8, 1000)
-    assert optimizer.device + optimizer.host == on.device == everything.device + everything.host
+    copied = on.gradients  # what is summed on the host is copied there once more for the optimizer
+    assert optimizer.device + optimizer.host == on.device + copied == everything.device + everything.host
     assert everything.device < optimizer.device < on.device
+    two = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.optimizer), 8, 1000, stage=2)
+    assert (two.gradients, two.host) == (4 * P // 8, 16 * P // 8)
+
+
+def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
+    def running(processes: int, **changed: Any) -> list[int]:
+        return [effective_stage(replace(PAPER, **changed), stage, processes) for stage in range(4)]
+
+    assert running(2) == running(1, offload=Offload.parameters) == [2, 2, 2, 3]
+    assert running(1) == running(1, offload=Offload.optimizer) == [2, 2, 2, 2]
+    assert running(1, precision=Precision.fp32) == [0, 1, 2, 3]
 
 
 def test_adapters_need_states_for_themselves_alone() -> None:
@@ -117,10 +131,11 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
-    assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE
+    assert LOGITS_OF_THE_HEAD["cpu"] == LOGITS_AT_ONCE[Precision.fp32]
+    assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE[Precision.bf16]
     head = 128256 * 4096
     gradient = head * (4 + 2)  # summed in float32, handed on in bfloat16
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE * 12 + gradient
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE[Precision.bf16] * 12 + gradient
     assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * 128256 * 12 + gradient
     assert training_memory(LLAMA3_8B, TESTBED, 8, 10).logits == 10 * 128256 * 12 + head * 4
 

@@ -17,7 +17,7 @@ from mpo.logprobs.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import fingerprint
-from mpo.train.engine import deepspeed_config, zero_stage
+from mpo.train.engine import deepspeed_config
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
 from tests.distributed.world import TokenSets, tiny_policy
@@ -143,15 +143,12 @@ def test_fingerprint_sees_what_changes_a_run() -> None:
 
 def test_deepspeed_is_told_what_the_config_says() -> None:
     config = TrainConfig(zero_stage=3, precision=Precision.bf16, offload=Offload.parameters, clip=0.5)
-    told = deepspeed_config(config, 10**9, 4096)
+    told = deepspeed_config(config, 3, 10**9, 4096)
     assert told["zero_optimization"]["stage"] == 3
     assert told["zero_optimization"]["offload_param"]["device"] == "cpu"
     assert told["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert told["bf16"] == {"enabled": True} and told["data_types"] == {"grad_accum_dtype": "fp32"}
     assert told["gradient_clipping"] == 0.5
-    assert [zero_stage(replace(config, zero_stage=stage)) for stage in range(4)] == [2, 2, 2, 3]
-    full = replace(config, precision=Precision.fp32)
-    assert [zero_stage(replace(full, zero_stage=stage)) for stage in range(4)] == [0, 1, 2, 3]
 
 
 def test_random_numbers_are_free_of_training() -> None:
