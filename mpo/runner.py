@@ -38,9 +38,9 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
             raise ConfigError("takes one option", group, f"write {group}=OPTION, or {group}=ONE,OTHER -m to run each")
     console = Console()
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
-    console.line(f"mpo  {title}")
     config = with_own_shape(config)
     partition = check(config)
+    console.line(f"mpo  {title}")
     if not config.dry_run:
         _check_function(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch

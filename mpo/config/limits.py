@@ -39,6 +39,8 @@ SHARE = Range(0, 1)
 SHARE_USED = Range(0, 1, open_low=True)
 BELOW_ONE = Range(0, 1, open_high=True)
 
+SEED = Range(0, 10**9)
+
 TRAIN = {
     "lr": POSITIVE,
     "warmup_ratio": BELOW_ONE,
@@ -59,14 +61,14 @@ TRAIN = {
     "lora.alpha": POSITIVE,
 }
 RUN = {
-    "seed": NOT_NEGATIVE,
+    "seed": SEED,
     "rounds": COUNT,
     "round_lr": POSITIVE,
     "model.beta": POSITIVE,
     "model.parameters": COUNT,
     "model.stop_token_ids": NOT_NEGATIVE,
     "model.scratch.vocab_size": COUNT,
-    "model.scratch.seed": NOT_NEGATIVE,
+    "model.scratch.seed": SEED,
     "data.heldout": NOT_NEGATIVE,
     "data.fraction": SHARE_USED,
     "data.limit": COUNT,

@@ -25,7 +25,7 @@ from mpo.config.schema import RunConfig
 from mpo.config.wording import expected, hint
 from mpo.errors import ConfigError, UserError
 
-_NULL_NODE = ("Unexpected type for root", "'NoneType' object has no attribute")
+_NULL_NODE = ("Unexpected type for root", "Unexpected type: None", "'NoneType' object has no attribute")
 """How Hydra fails at a key below one that is null; neither message names the key."""
 
 
@@ -56,7 +56,8 @@ def explain_composition(error: BaseException) -> UserError | None:
     if told := explain(error):
         return told
     if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
-        return ConfigError("an override goes below a key that is null", "", "for train.lora add train/lora=adapters")
+        remedy = "leave it out, or fill it first: train/lora=adapters for train.lora, model=small for model.scratch"
+        return ConfigError("an override goes below a key that is null", "", remedy)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where = f"{error.problem_mark.name}:{error.problem_mark.line + 1}"
         return ConfigError(f"not readable as YAML: {error.problem}", where, "mend it")
@@ -64,6 +65,13 @@ def explain_composition(error: BaseException) -> UserError | None:
         return ConfigError("not UTF-8 text", _file_being_read(error), "save it as UTF-8")
     if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):  # submitit's
         return ConfigError("this machine has no Slurm", "launcher", "start where srun is, or choose another launcher")
+    if isinstance(error, OSError) and error.filename is not None:
+        what = f"the run's folder cannot be made ({error.strerror})"
+        return ConfigError(what, str(error.filename), "start in a folder of yours, or set hydra.run.dir=FOLDER")
+    if isinstance(error, ValueError) and str(error).startswith(
+        ("Invalid defaults list", "Unsupported type in defaults")
+    ):
+        return ConfigError(str(error).splitlines()[0], "", "write '- group: option' a line below 'defaults:'")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return ConfigError(
             "a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value"
@@ -113,7 +121,9 @@ def _of_composition(text: str) -> ConfigError:
     if "Could not override" in text:
         return ConfigError("no such key", name, hint(name, _root_names()))
     if repeated := re.search(r"Multiple values for (\S+?)\. ", text):
-        return ConfigError("already chosen", repeated.group(1), f"write {repeated.group(1)}=option without a plus sign")
+        group = repeated.group(1)
+        remedy = f"write {group}=option without a plus sign, in a file '- override /{group}: option'"
+        return ConfigError("already chosen", group, remedy)
     if "force-add of config groups" in text:
         return ConfigError("a group takes no plus signs", f"'{name}'", f"write {name.lstrip('+')}")
     return ConfigError(text.splitlines()[0], "", "see python -m mpo.run --help")
@@ -133,6 +143,8 @@ def _of_key(error: OmegaConfBaseException) -> ConfigError:
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         parent = error.parent_node
         siblings: Iterable[Any] = parent.keys() if isinstance(parent, DictConfig) else ()
+        if where.startswith("score.options."):  # which may hold whatever the function takes
+            return ConfigError("no such key", where, f"add it with a plus sign: +{where}=…")
         return ConfigError("no such key", where, hint(key, _root_names() if where == key else map(str, siblings)))
     return ConfigError(_first_line(error), where, "see python -m mpo.run --help")
 

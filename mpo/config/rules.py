@@ -9,8 +9,9 @@ from mpo.config.files import DATA_SUFFIXES, check_files, is_local
 from mpo.config.limits import check_limits, trainings
 from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import TARGET, build
-from mpo.errors import ConfigError
-from mpo.partition import Given, KBin, Partition, TopBottom
+from mpo.data.sources.layouts import check_layout
+from mpo.errors import ConfigError, UserError
+from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.score.function import FunctionScorer
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def check(config: RunConfig) -> Partition:
         _check_batch(key, train, config)
         _check_sharding(key, train)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
+    _check_partition(partition)
     _check_responses(config, partition)
+    check_layout(config.data.layout, config.data.score_field)
     check_files(config)
     _check_testbed(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
@@ -140,6 +143,9 @@ def _check_testbed(config: RunConfig) -> None:
 
 def _check_lengths(config: RunConfig) -> None:
     data = config.data
+    if data.heldout > 1 and data.heldout != int(data.heldout):
+        raise ConfigError(f"{data.heldout} is neither a share nor a number of sets", "data.heldout",
+                          "give a share below 1, or a whole number")  # fmt: skip
     if data.max_prompt_tokens >= data.max_tokens:
         what = f"{data.max_prompt_tokens} leaves no room for a response within data.max_tokens {data.max_tokens}"
         raise ConfigError(what, "data.max_prompt_tokens", "lower it, or raise data.max_tokens")
@@ -149,7 +155,9 @@ def _check_lengths(config: RunConfig) -> None:
     if data.max_tokens > limit:
         raise ConfigError(f"{data.max_tokens} is more than the model's {limit} positions", "data.max_tokens",
                           f"lower it to {limit} or less")  # fmt: skip
-    if samples(config) and data.max_prompt_tokens + config.sample.max_new_tokens > limit:
+    if (
+        samples(config) or config.evaluate.temperatures
+    ) and data.max_prompt_tokens + config.sample.max_new_tokens > limit:
         what = f"with prompts of {data.max_prompt_tokens} tokens it passes the model's {limit} positions"
         raise ConfigError(what, "sample.max_new_tokens", f"lower it to {limit - data.max_prompt_tokens} or less")
 
@@ -169,6 +177,13 @@ def _check_regime(config: RunConfig) -> None:
             "score",
             "give your own: score=function score.function=package.module.name",
         )
+    if (
+        samples(config)
+        and config.data.source != TESTBED
+        and str(config.score.get("function")).startswith("mpo.testbed.")
+    ):
+        raise ConfigError("the testbed's reward knows its own prompts alone", "score",
+                          "give your own: score=function score.function=package.module.name")  # fmt: skip
     if name is Regime.off_policy and scored and config.data.source != TESTBED:
         raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",
                           "add score=data, or regime=on_policy")  # fmt: skip
@@ -215,6 +230,19 @@ def _check_sharding(key: str, train: TrainConfig) -> None:
                           f"add {key}.zero_stage=1")  # fmt: skip
 
 
+def _check_partition(partition: Partition) -> None:
+    """Try a partition of the user's own on one set, before anything is built for it."""
+    name = type(partition).__name__
+    if not isinstance(getattr(partition, "shape", None), Shape):
+        raise ConfigError(f"{name} says no shape", "partition", "give it one: shape: ClassVar[Shape] = Shape.two")
+    try:
+        partition.keeps(4)
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "mend it") from error
+
+
 def _check_responses(config: RunConfig, partition: Partition) -> None:
     k = responses_a_set(config)
     source = "sample.n" if samples(config) else "data.expected_responses"
@@ -222,6 +250,8 @@ def _check_responses(config: RunConfig, partition: Partition) -> None:
         raise ConfigError("sampled responses carry no marks", "partition", "choose one that reads scores, e.g. mean")
     if k is None:
         return
+    if isinstance(partition, TopBottom) and k < 2:
+        raise ConfigError(f"{k} response a set ({source}) has no best and worst", source, "raise it to 2 or more")
     if isinstance(partition, TopBottom) and 2 * partition.k > k:
         raise ConfigError(f"{partition.k} best and {partition.k} worst of {k} responses ({source}) overlap",
                           "partition.k", f"lower it to {k // 2} or less")  # fmt: skip

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mpo.config.wording import expected, hint
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, UserError
 
 TARGET = "_target_"
 OWN = "mpo."
+FIELD_TYPES = "int, float, bool, str, an Enum, list and dict of them, or one of them and None"
 
 T = TypeVar("T")
 
@@ -44,7 +45,9 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
     converted = _converted(cls, values, key)
     try:
         return cls(**converted)
-    except (TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         if str(node[TARGET]).startswith(OWN):
             raise
         raise ConfigError(
@@ -93,8 +96,12 @@ def _required(field: Field[Any]) -> bool:
 
 def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """``values`` as the fields' types have them, by OmegaConf's conversions ("1" to 1, a name to an Enum's member)."""
-    types = get_type_hints(cls)
-    schema = cast(DictConfig, OmegaConf.structured(cls))
+    try:
+        types = get_type_hints(cls)
+        schema = cast(DictConfig, OmegaConf.structured(cls))
+    except Exception as error:  # a name that its module lacks, a type that no YAML holds
+        what = f"the fields of {cls.__name__} cannot be configured: {_told(error)}"
+        raise ConfigError(what, f"{key}.{TARGET}", f"give them types of these: {FIELD_TYPES}") from error
     result = {}
     for name, value in values.items():
         try:

@@ -135,11 +135,16 @@ def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
         before = _apply(tokenizer, [user], generation=True)
         plain = _rest(tokenizer, before, user, SENTINEL)
         padded = _rest(tokenizer, before, user, f"\n {SENTINEL} \n")
+        both = _apply(tokenizer, [user, Message("assistant", SENTINEL)], generation=False)
     except jinja2.TemplateError as error:
         remedy = "mend the template, or name another"
         raise ConfigError(
             f"the chat template cannot render a user and an assistant turn: {error}", "model.chat_template", remedy
         ) from None
+    for role, rendered, times in (("user", before, 1), ("assistant", both, 2)):
+        if rendered.lower().count(SENTINEL) < times:
+            what = f"the chat template leaves out what the {role} says"
+            raise ConfigError(what, "model.chat_template", "mend the template, or name another")
     lead, found, tail = plain.partition(SENTINEL) if plain is not None else ("", "", "")
     strips = None
     for left, right in ((False, False), (True, True), (True, False), (False, True)):
@@ -181,5 +186,9 @@ def _own_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-    return str(text)
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+    except jinja2.TemplateError:
+        raise
+    except Exception as error:  # an expression in the template: a division by zero, say
+        raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mpo.errors import EXIT_CODE, UserError
+from mpo.errors import EXIT_CODE, DataError, UserError
+from mpo.losses import LOSSES
 from mpo.losses.golden import GoldenCase, read_golden
 
 
@@ -50,8 +51,17 @@ def relative_error(actual: float, expected: float, tolerance: float, floor: floa
 
 
 def check_case(case: GoldenCase, tolerance: Tolerance) -> Deviation:
-    """Errors of one case in one precision."""
-    loss, grad = case.evaluate(tolerance.dtype)
+    """Errors of one case in one precision.
+
+    Raises:
+        DataError: a loss of the user's own fails.
+    """
+    try:
+        loss, grad = case.evaluate(tolerance.dtype)
+    except Exception as error:
+        if case.name in LOSSES:
+            raise
+        raise DataError(f"{case.name} raised {type(error).__name__}: {error}", case.where, "mend the loss") from error
     loss_error = relative_error(loss, case.expected_loss, tolerance.loss, tolerance.floor)
     grad_error = max(
         relative_error(actual, expected, tolerance.grad, tolerance.floor)

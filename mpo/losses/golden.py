@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
+import sys
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from enum import Enum
@@ -128,8 +128,8 @@ def _numbers(row: dict[str, Any], key: str, where: str, size: int | None = None)
     if not isinstance(values, list) or not values:
         raise DataError(f"{key} is missing or no list", where, "give one number a response")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{key} holds {value!r}", where, "give finite numbers")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise DataError(f"{key} holds {str(value)[:40]}", where, "give finite numbers")
     if size is not None and len(values) != size:
         raise DataError(f"{key} holds {len(values)} numbers, rewards {size}", where, "give one number a response")
     return [float(value) for value in values]
@@ -159,8 +159,10 @@ def _imported(name: str, allow_import: bool) -> type[Loss]:
     module_name, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"loss {name} cannot be imported ({error})", remedy="give package.module:Class") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise DataError(
+            f"loss {name} cannot be imported ({type(error).__name__}: {error})", remedy="give package.module:Class"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Loss)):
         raise DataError(f"{name} is no mpo.losses.Loss", remedy="give a subclass of mpo.losses.Loss")
     return found
@@ -173,7 +175,7 @@ def _build(
     params.pop("kl", None)
     rejected = params.pop("rejected_index", None)
     partition_name = params.pop("partition", loss_class.default_partition)
-    if partition_name not in PARTITIONS:
+    if not isinstance(partition_name, str) or partition_name not in PARTITIONS:
         raise DataError(f"unknown partition {partition_name!r}", remedy=f"give one of {', '.join(PARTITIONS)}")
     partition_class = PARTITIONS[partition_name]
     loss_fields = {field.name for field in fields(loss_class)}
@@ -182,13 +184,25 @@ def _build(
         if key not in loss_fields | partition_fields:
             near = get_close_matches(key, sorted(loss_fields | partition_fields), n=1)
             raise DataError(f"unknown parameter {key}", remedy=f"did you mean {near[0]}?" if near else "leave it out")
-    loss = loss_class(**_typed(loss_class, {key: value for key, value in params.items() if key in loss_fields}))
+    loss = _made(loss_class, {key: value for key, value in params.items() if key in loss_fields})
     chosen = {key: value for key, value in params.items() if key in partition_fields}
     partition = partition_class(**_typed(partition_class, chosen))
     loss.check_partition(partition)
     if rejected is None:
         return loss, partition(scores, accepted)
     return loss, _drawn(partition, scores, rejected)
+
+
+def _made(loss_class: type[Loss], values: dict[str, Any]) -> Loss:
+    try:
+        return loss_class(**_typed(loss_class, values))
+    except UserError:
+        raise
+    except Exception as error:
+        if loss_class in LOSSES.values():
+            raise
+        what = f"{loss_class.__name__} cannot be made ({type(error).__name__}: {error})"
+        raise DataError(what, remedy="give its parameters in params") from error
 
 
 def _drawn(partition: Partition, scores: list[float], rejected: Any) -> list[int]:

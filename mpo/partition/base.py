@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from numbers import Integral
+from typing import Any, ClassVar
 
-from mpo.errors import DataError
+from mpo.errors import ConfigError, DataError
 
 
 class Shape(Enum):
@@ -39,13 +40,19 @@ class Partition(ABC):
 
         Raises:
             DataError: no scores, a score that is not finite, or marks that do not fit.
+            ConfigError: the rule gives something else.
         """
         if not scores:
             raise DataError("a set without responses has no bins", remedy="leave it out before the partition")
         for index, score in enumerate(scores):
             if not math.isfinite(score):
                 raise DataError(f"score {score} of response {index} is not finite", remedy="mend or drop the row")
-        return self.assign(scores, accepted, draw)
+        bins = self.assign(scores, accepted, draw)
+        if not isinstance(bins, Sequence) or len(bins) != len(scores) or not all(map(_is_bin, bins)):
+            what = f"{type(self).__name__} gave {bins!r} for {len(scores)} scores"
+            remedy = "let assign return a list of a whole number each: 0 best, larger is worse, -1 dropped"
+            raise ConfigError(what, "partition", remedy)
+        return bins
 
     def keeps(self, responses: int) -> int:
         """How many of ``responses`` with distinct scores (and marks by turns) it puts into bins, to be forwarded."""
@@ -56,6 +63,10 @@ class Partition(ABC):
     @abstractmethod
     def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
         """The rule itself, on checked scores; see ``__call__``."""
+
+
+def _is_bin(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) >= -1
 
 
 def best_first(scores: Sequence[float]) -> list[int]:

@@ -135,10 +135,13 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
     if skipped and (not usable or skipped > config["max_skipped_share"] * (skipped + usable)):
         worst = findings.first[0]
+        remedy = "mend the data, or raise data.max_skipped_share" if usable else "mend the data"
+        if worst.reason_code is Reason.NO_SCORE:
+            remedy += "; data.score_field names another key of the scores, loss=sft needs none"
         raise DataError(
             f"{worst.reason_code}: {worst.message} ({skipped} of {skipped + usable} sets cannot be used: {reasons})",
             worst.where,
-            "mend the data, or raise data.max_skipped_share",
+            remedy,
         )
     first = findings.first_without_signal
     count = sum(findings.counts.warnings[reason] for reason in _NO_SIGNAL)

@@ -26,6 +26,8 @@ def field(row: Row, name: str) -> Any:
     """The row's value of ``name``; raises ``RowError`` (missing_field) where it is absent or null."""
     value = row.get(name)
     if value is None:
+        if name in row:
+            raise RowError(Reason.MISSING_FIELD, f"'{name}' is null")
         raise RowError(Reason.MISSING_FIELD, f"no '{name}'; the row has {', '.join(sorted(row)) or 'no fields'}")
     return value
 

@@ -40,6 +40,7 @@ SLIPS = {
     "seed=${nowhere}": ("seed", "'nowhere' not found", "name a key"),
     "seed=${oc.env:MPO_NOT_SET}": ("seed", "MPO_NOT_SET", "set the variable"),
     "train.lora.rank=8": ("", "below a key that is null", "train/lora=adapters"),
+    "score.options.limit=20": ("score.options.limit", "no such key", "+score.options.limit="),
     "hydra.run.dirr=x": ("hydra.run.dirr", "no such key", "did you mean 'dir'?"),
 }
 
@@ -84,5 +85,20 @@ def test_several_options_of_a_group_are_no_list(told: Told) -> None:
 def test_a_bug_of_ours_stays_one() -> None:
     assert explain(RuntimeError("index out of range")) is None
     assert explain_composition(AssertionError("impossible")) is None
+    assert explain_composition(OSError("impossible")) is None
+
+
+@pytest.mark.parametrize("overrides", [["model.scratch.sft.lr=1"], ["+model.scratch.sft.lr=1"]])
+def test_two_levels_below_null(told: Told, overrides: list[str]) -> None:
+    error = told("model=llama3_8b", *overrides)
+    assert "below a key that is null" in error.what and "model=small for model.scratch" in error.remedy
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "file" / "run").mkdir(parents=True)
+    error = explain_composition(caught.value)
+    assert error is not None and error.where.endswith("run") and "hydra.run.dir=FOLDER" in error.remedy
     ours = AttributeError("'NoneType' object has no attribute 'group'")
     assert explain(ours) is None  # a bug in a run; only while composing does it mean a key below null

@@ -90,6 +90,12 @@ def test_a_target_whose_own_import_fails_names_the_package(tmp_path: Any, monkey
             "@dataclass(frozen=True)\nclass Own(MPO):\n    def __post_init__(self):\n        int('no')",
             "cannot be made: ValueError",
         ),
+        ("@dataclass(frozen=True)\nclass Own(MPO):\n    def __post_init__(self):\n        {}['no']", "made: KeyError"),
+        (
+            "@dataclass(frozen=True)\nclass Own(MPO):\n    x: 'Nope' = 1",
+            "fields of Own cannot be configured: NameError",
+        ),
+        ("@dataclass(frozen=True)\nclass Own(MPO):\n    x: complex = 1j", "cannot be configured: "),
     ],
 )
 def test_a_class_of_the_users_that_breaks_is_one_line(
@@ -101,5 +107,5 @@ def test_a_class_of_the_users_that_breaks_is_one_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     with pytest.raises(ConfigError) as caught:
-        loss("broken.Own", allow=("broken",))
+        loss("broken.Own", allow=("broken",), **({"beta": 1.0} if "MPO)" in code else {}))
     assert part in str(caught.value) and "\n" not in str(caught.value)

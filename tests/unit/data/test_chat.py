@@ -134,7 +134,16 @@ def test_unusable_templates_are_config_errors(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer("chatml_qwen", "bytes")
     plain = tokenizer.chat_template
     try:
-        for template, message in [(None, "no chat template"), ("{{ raise_exception('never') }}", "never")]:
+        says_nothing = (
+            "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+        )
+        for template, message in [
+            (None, "no chat template"),
+            ("{{ raise_exception('never') }}", "never"),
+            ("{{ 1 / 0 }}", "ZeroDivisionError"),
+            ("", "leaves out what the user says"),
+            (says_nothing, "leaves out what the assistant says"),
+        ]:
             tokenizer.chat_template = template
             with pytest.raises(ConfigError, match=message):
                 render_prompt(tokenizer, [USER])

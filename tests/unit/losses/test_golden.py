@@ -297,6 +297,8 @@ def test_wrong_expectation_fails_and_says_where(tmp_path: Path, capsys: pytest.C
         ([{"loss": "grpo", "params": {}}], "token by token"),
         ([{"loss": "kto", "params": {}}], "params.kl is missing"),
         ([{"loss": "mpo.losses:MPO"}], "pass --allow-import"),
+        ([{"rewards": [10**400, 1]}], "rewards holds 1000"),
+        ([{"params": {"partition": ["mean"]}}], "unknown partition ['mean']"),
     ],
 )
 def test_broken_files_are_one_line_and_status_2(
@@ -320,6 +322,27 @@ def test_a_loss_may_be_imported_when_allowed(tmp_path: Path, capsys: pytest.Capt
     assert run_on([CASES[0] | {"loss": "mpo.losses:MPO"}], tmp_path, "--allow-import") == 0
     for wrong in ("mpo.losses:Mop", "mpo.nowhere:MPO", "mpo.errors:DataError"):
         assert run_on([CASES[0] | {"loss": wrong}], tmp_path, "--allow-import") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("def f(:", "cannot be imported (SyntaxError"),
+        ("1 / 0", "cannot be imported (ZeroDivisionError"),
+        ("class Own(MPO):\n    def per_set(self, inputs):\n        return {}['no']", "own:Own raised KeyError"),
+        ("class Own(Loss):\n    pass", "Own cannot be made (TypeError"),
+    ],
+)
+def test_a_loss_that_breaks_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: str, expected: str
+) -> None:
+    (tmp_path / "own.py").write_text(f"from mpo.losses import MPO, Loss\n\n{code}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    params = {} if "Loss)" in code else CASES[0]["params"]
+    assert run_on([CASES[0] | {"loss": "own:Own", "params": params}], tmp_path, "--allow-import") == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err and captured.err.count("\n") == 1
 
 
 if __name__ == "__main__":

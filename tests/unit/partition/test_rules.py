@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,16 @@ def test_wrong_fields_name_their_key(build: type[Partition], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build()
     assert caught.value.where == key
+
+
+@pytest.mark.parametrize("bins", [[0], [0, 0.5, 1.0], [0, 1, -2], None, "001"])
+def test_what_is_no_bins_is_told(bins: Any) -> None:
+    class Own(Mean):
+        def assign(self, scores: Any, accepted: Any, draw: int) -> Any:
+            return bins
+
+    with pytest.raises(ConfigError, match="partition: Own gave .* for 3 scores"):
+        Own()([1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("scores", [[], [1.0, float("nan")], [float("inf"), 1.0]])
