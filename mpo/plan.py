@@ -107,7 +107,9 @@ def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
             )
     data = config.data
     if not samples(config) and is_local(data.source, DATA_SUFFIXES):
-        source = SourceSpec(data.source, data.layout, data.split, data.revision, data.score_field)
+        source = SourceSpec(
+            str(Path(data.source).expanduser()), data.layout, data.split, data.revision, data.score_field
+        )
         found = sketch(source, data.max_prompt_tokens, data.max_tokens)
         if found is not None:
             data = replace(

@@ -13,7 +13,8 @@ from mpo.config.files import DATA_SUFFIXES, is_local, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
-from mpo.errors import ConfigError
+from mpo.data.sources.layouts import check_layout
+from mpo.errors import ConfigError, DataError
 from mpo.execute import Executor
 from mpo.regimes import Graph, compose
 from mpo.report.records import RunReport, StageRow
@@ -40,6 +41,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
     config = with_own_shape(config)
     partition = check(config)
+    _check_layout(config)
     console.line(f"mpo  {title}")
     if not config.dry_run:
         _check_function(config)
@@ -109,6 +111,14 @@ def _check_cards(config: RunConfig) -> None:
     if not config.dry_run and 0 < cards < processes:
         raise ConfigError(f"{processes} processes, but {cards} CUDA devices", "launcher.processes",
                           f"set launcher.processes={cards}, on several machines launcher.nodes too")  # fmt: skip
+
+
+def _check_layout(config: RunConfig) -> None:
+    """Raise ConfigError for a layout that there is not, or a score that it lacks."""
+    try:
+        check_layout(config.data.layout, config.data.score_field)
+    except DataError as error:
+        raise ConfigError(error.what, f"data.{error.where}", error.remedy) from None
 
 
 def _check_function(config: RunConfig) -> None:

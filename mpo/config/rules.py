@@ -9,7 +9,6 @@ from mpo.config.files import DATA_SUFFIXES, check_files, is_local
 from mpo.config.limits import check_limits, trainings
 from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import TARGET, build
-from mpo.data.sources.layouts import check_layout
 from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.score.function import FunctionScorer
@@ -55,7 +54,6 @@ def check(config: RunConfig) -> Partition:
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     _check_partition(partition)
     _check_responses(config, partition)
-    check_layout(config.data.layout, config.data.score_field)
     check_files(config)
     _check_testbed(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot

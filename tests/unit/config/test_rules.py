@@ -42,7 +42,6 @@ CONFLICTS = {
     f"{LLAMA} regime=on_policy score=testbed": ("score", "score=function"),
     "regime=on_policy sample.n=1": ("sample.n", "raise it to 2"),
     f"{LLAMA} data.heldout=1.5": ("data.heldout", "whole number"),
-    f"{LLAMA} data.layout=resp_sets": ("layout", "did you mean 'response_sets'?"),
     "seed=99999999999": ("seed", "in [0, 1e+09]"),
     f"{LLAMA} score=testbed": ("score", "score=data"),
     "score._target_=mpo.score.function.Nothing": ("score._target_", "choose one of"),

@@ -11,7 +11,7 @@ from mpo.config.schema import DataConfig, LauncherConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError
 from mpo.losses import WMPO
 from mpo.regimes import compose
-from mpo.runner import _check_cards, _logged
+from mpo.runner import _check_cards, _check_layout, _logged
 from tests.unit.config.conftest import Load
 
 
@@ -32,6 +32,18 @@ def test_more_processes_than_cards_are_refused(cards: int, refused: bool, monkey
             _check_cards(config)
     else:
         _check_cards(config)
+
+
+@pytest.mark.parametrize(
+    ("layout", "score_field", "where"), [("resp_sets", None, "layout"), ("pairs", "x", "score_field")]
+)
+def test_a_layout_that_there_is_not_is_told_before_anything_is_read(
+    layout: str, score_field: str | None, where: str
+) -> None:
+    data = DataConfig(source="owner/name", layout=layout, score_field=score_field)
+    with pytest.raises(ConfigError) as caught:
+        _check_layout(RunConfig(data=data))
+    assert caught.value.where == f"data.{where}"
 
 
 def test_what_an_earlier_run_has_written_needs_no_room(load: Load, tmp_path: Path) -> None:
