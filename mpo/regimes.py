@@ -37,11 +37,15 @@ BASELINE_SEED = 0
 
 @dataclass(frozen=True)
 class Policy:
-    """A model that a stage loads: what a stage of this run wrote, or a folder or hub name from outside."""
+    """A model that a stage loads: what a stage of this run wrote, or a folder or hub name from outside.
+
+    ``untrained``: the same with its tokenizer and weights of no use, where that is there earlier.
+    """
 
     stage: Stage | None = None
     path: str | None = None
     revision: str | None = None
+    untrained: Policy | None = None
 
     def attach(self, stage: Stage, role: str = "policy") -> Stage:
         """``stage`` with this policy as its input ``role``."""
@@ -171,7 +175,7 @@ def _starting_policy(config: RunConfig, data: Stage) -> Policy:
     partition = Stage("start/partition", "partition", all_in_one, inputs={"prepare": prepare}, inline=True)
     train = _train(config, "start/sft", SFT_LOSS, scratch.sft, scratch.seed)
     train = init.attach(replace(train, inputs={"prepare": prepare, "partition": partition}))
-    return Policy(stage=train)
+    return Policy(stage=train, untrained=init)
 
 
 def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: int, rounds: int) -> Stage:
@@ -237,6 +241,8 @@ def _prepare(config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatte
         "max_skipped_share": data.max_skipped_share,
         "flatten": flatten.name if flatten else None,
     }
+    # Tokenised and sorted into bins before the starting policy is trained, sets that cannot be used are told early.
+    policy = policy.untrained or policy
     return policy.attach(_with_tokenizer(config, Stage(f"{prefix}prepare", "prepare", slices, inputs={"sets": sets})))
 
 

@@ -90,6 +90,12 @@ def test_losses_that_read_scores_get_them_transformed(load: Load, tmp_path: Path
     assert stages["partition"].config["transform"]["scale"] == (0.5 if needed else 1.0)
 
 
+def test_sets_are_sorted_into_bins_before_a_starting_policy_is_trained(load: Load, tmp_path: Path) -> None:
+    config = load("model=small", "data=response_sets", "data.source=owner/name")
+    names = [stage.name for stage in compose(config, WMPO()).stages(Store(tmp_path))]
+    assert names.index("partition") < names.index("start/prepare") < names.index("start/sft") < names.index("train")
+
+
 def test_the_testbeds_held_out_sets_are_judged_by_the_truth(load: Load, tmp_path: Path) -> None:
     config = load("score=testbed_proxy", "score.options.noise_sigma=4")
     stages = {stage.name: stage for stage in compose(config, WMPO()).stages(Store(tmp_path))}
