@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpo.artifacts import Stage, Store
-from mpo.config.files import DATA_SUFFIXES, is_local
+from mpo.config.files import told_name
 from mpo.config.rules import NO_REFERENCE, TESTBED
 from mpo.config.schema import (
     DataConfig,
@@ -283,16 +283,12 @@ def _train(config: RunConfig, name: str, loss: Mapping[str, Any], train: TrainCo
 
 
 def _card(config: RunConfig) -> dict[str, Any]:
-    """What a model card says of where a policy comes from: of what lies on this machine only the name."""
-
-    def named(value: str | None) -> str | None:
-        return Path(value).name if value is not None and is_local(value, DATA_SUFFIXES) else value
-
+    """What a model card says of where a policy comes from."""
     model = config.model
     return {
-        "starting_policy": named(model.path) or "made from nothing",
-        "reference": named(model.reference) or "the starting policy",
-        "source": named(config.data.source),
+        "starting_policy": told_name(model.path) or "made from nothing",
+        "reference": told_name(model.reference) or "the starting policy",
+        "source": told_name(config.data.source),
         "regime": config.regime.name.name,
         "partition": dict(config.partition),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpo import launch, provenance
 from mpo.artifacts import Stage, Store
-from mpo.config.files import DATA_SUFFIXES, is_local, with_own_shape
+from mpo.config.files import told_name, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
@@ -85,9 +85,7 @@ def _logged(config: RunConfig) -> dict[str, Any]:
         ("data", ("source", "heldout_source")),
     ):
         for key in keys:
-            value = plain[group][key]
-            if value is not None and is_local(value, DATA_SUFFIXES):
-                plain[group][key] = Path(value).name
+            plain[group][key] = told_name(plain[group][key])
     return plain
 
 

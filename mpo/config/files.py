@@ -29,6 +29,11 @@ def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
     return shaped or Path(name).expanduser().exists()
 
 
+def told_name(name: str | None) -> str | None:
+    """``name`` as records and cards may tell it: of what lies on this machine only the last part of its path."""
+    return Path(name).name if name is not None and is_local(name, DATA_SUFFIXES) else name
+
+
 def check_files(config: RunConfig) -> None:
     """Raise DataError or ConfigError for a local file or folder that cannot be what its key says."""
     _check_data(config.data.source, "data.source")

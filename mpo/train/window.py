@@ -169,20 +169,12 @@ def check_gradient(norm: float, sets: TrainingSets, batch: Sequence[int], step: 
         )
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How far the first step may be from policy = reference: its loss, relative above 1, and the mean absolute
-    log-ratio of a token in nats."""
-
-    loss: float
-    log_ratio: float
-
-
-def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: Tolerance) -> None:
+def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: float) -> None:
     """Stop if the first loss is not the loss at policy = reference, or the log-probs differ.
 
     Args:
         totals: of the first window.
+        tolerance: of the loss, relative above 1, and of the mean absolute log-ratio of a token in nats.
 
     Raises:
         UserError: policy and reference are not the same model, tokens or layout.
@@ -190,7 +182,7 @@ def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: Toleran
     kept = totals["loss"][1]
     actual, expected = totals["loss"][0] / kept, totals["expected_loss"][0] / kept
     ratio = totals["abs_log_ratio"][0] / max(totals["abs_log_ratio"][1], 1.0)
-    if abs(actual - expected) > tolerance.loss * max(1.0, abs(expected)) or ratio > tolerance.log_ratio:
+    if abs(actual - expected) > tolerance * max(1.0, abs(expected)) or ratio > tolerance:
         raise UserError(
             f"the first loss is {actual:.6g} but {expected:.6g} at policy = reference, and their log-probs differ by "
             f"{ratio:.2g} nats a token",
