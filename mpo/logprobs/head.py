@@ -6,19 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mpo.errors import ConfigError
 from mpo.logprobs.fused import HeadKernel, fused_head
 
-LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 27}
-"""Largest number of logits (positions x vocabulary) that exist at a time, by type of device: what a CPU's cache holds
-(32 MiB in float32); on CUDA (512 MiB) so many positions that adding a chunk's gradient of the weights to their sum
-takes no longer than the product that it comes from."""
+LOGITS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Largest number of logits (positions x words of the vocabulary) that exist at a time, by type of device: what a CPU's
+cache holds (8 MiB in float32), 512 MiB on CUDA."""
+WORDS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 15}
+"""Most words of the vocabulary in a block of logits. A block is as square as products need to be fast: gradients are
+added up in float32 once a block, those of hidden states over its words, those of the weights over its positions."""
 
 
 class ChunkedHead(nn.Module):
-    """Hidden states and target ids to float32 log-probs, ``([N,D], [N]) -> [N]``.
+    """Hidden states and target ids to float32 log-probs and what normalised them, ``([N,D], [N]) -> [N], [W,N]``.
 
     Shares the head's own parameters, so that ZeRO-3 gathers them once for this module's forward and once for its
     backward. Calling the model's head once a chunk would gather once a chunk, and processes with different numbers of
@@ -35,16 +36,24 @@ class ChunkedHead(nn.Module):
         self.bias = head.bias
         self.scale, self.softcap = scale, softcap
 
-    def forward(self, hidden_ND: Tensor, targets_N: Tensor, known: bool = False) -> Tensor:
+    def forward(self, hidden_ND: Tensor, targets_N: Tensor, known_WN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each target under the softmax of its position, float32.
 
         Args:
-            known: the values are of no interest any more, only their gradient is; they may be 0.
+            known_WN: the second result of an earlier forward of the same. The values are of no interest any more, only
+                their gradient is; they may be 0.
+
+        Returns:
+            The log-probs, and the log-sum-exp of each of W blocks of the vocabulary (a library's kernel tells none:
+            W is 0), which spares a second forward its product.
         """
         kernel = self._kernel(hidden_ND.device)
-        if kernel is target_logps:
-            return target_logps(hidden_ND, self.weight, self.bias, targets_N, self.softcap, self.scale, known)
-        return kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
+        if kernel is not target_logps:
+            logps_N = kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
+            return logps_N, logps_N.new_empty(0, len(logps_N))
+        return _TargetLogps.apply(  # type: ignore[no-any-return,no-untyped-call]
+            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN
+        )
 
     @property
     def fused(self) -> bool:
@@ -63,23 +72,16 @@ def target_logps(
     bias_V: Tensor | None,
     targets_N: Tensor,
     softcap: float | None,
-    scale: float = 1.0,
-    known: bool = False,
 ) -> Tensor:
-    """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`.
-
-    Args:
-        scale: multiplies the logits.
-        known: see :meth:`ChunkedHead.forward`.
-    """
+    """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`."""
     logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, scale, softcap, known
-    )
+        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None
+    )[0]
     return logps_N
 
 
 class _TargetLogps(torch.autograd.Function):
-    """Log-softmax at the targets, a chunk of positions at a time; backward computes each chunk's logits anew.
+    """Log-softmax at the targets, a block of logits at a time; backward computes each block's logits anew.
 
     With q = softmax − target's one-hot, row by row, and g the gradient of the log-probs, hidden states get −g·(qW) and
     the weights −qᵀ(g·hidden): the factor g never needs a pass over a row of the vocabulary.
@@ -94,72 +96,129 @@ class _TargetLogps(torch.autograd.Function):
         targets_N: Tensor,
         scale: float,
         softcap: float | None,
-        known: bool,
-    ) -> Tensor:
+        known_WN: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         ctx.scale, ctx.softcap = scale, softcap
-        if known:
-            ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, None)
-            return torch.zeros(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
-        logps_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
-        lse_N = torch.empty_like(logps_N)
-        for rows in _chunks(hidden_ND, weight_VD):
-            logits_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
-            targets_n1 = targets_N[rows].unsqueeze(-1)
-            logits_n = logits_nV.gather(-1, targets_n1).squeeze(-1)
-            # In place, because memory is what this costs beside the product.
-            top_n = logits_nV.amax(-1)
-            rest_n = logits_nV.sub_(top_n.unsqueeze(-1)).exp_().sum(-1).log_()
-            logps_N[rows] = (logits_n - top_n) - rest_n
-            lse_N[rows] = top_n + rest_n
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_N)
-        return logps_N
+        logit_N = torch.zeros(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        if known_WN is not None:
+            ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, known_WN)
+            return logit_N, logit_N.new_empty(0)
+        words, positions, memory = _blocks(hidden_ND, weight_VD)
+        lse_WN = torch.empty(len(words), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        for block, columns in enumerate(words):
+            bias_v = None if bias_V is None else bias_V[columns]
+            for rows in positions:
+                logits_nv = memory.logits(hidden_ND[rows], weight_VD[columns], bias_v, scale, softcap)
+                column_n1, here_n1 = _targets_within(targets_N[rows], columns)
+                logit_N[rows] += logits_nv.gather(-1, column_n1).where(here_n1, 0.0).squeeze(-1)
+                top_n = logits_nv.amax(-1)
+                lse_WN[block, rows] = logits_nv.sub_(top_n.unsqueeze(-1)).exp_().sum(-1).log_().add_(top_n)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_WN)
+        ctx.mark_non_differentiable(lse_WN)
+        return logit_N - lse_WN.logsumexp(0), lse_WN
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, targets_N, lse_N = ctx.saved_tensors
-        scale, softcap = ctx.scale, ctx.softcap
-        grad_N1 = grads[0].unsqueeze(-1) * -scale
+        hidden_ND, weight_VD, bias_V, targets_N, lse_WN = ctx.saved_tensors
+        share_WN = (lse_WN - lse_WN.logsumexp(0)).exp_()  # of a block's words in the whole vocabulary's probability
+        grad_N1 = grads[0].unsqueeze(-1) * -ctx.scale
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
-        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
-        for rows in _chunks(hidden_ND, weight_VD):
-            q_nV = _logits(hidden_ND[rows], weight_VD, bias_V, scale, softcap)
-            slope_nV = None if softcap is None else 1.0 - (q_nV / softcap).square_()
-            q_nV = q_nV.softmax(-1) if lse_N is None else q_nV.sub_(lse_N[rows].unsqueeze(-1)).exp_()
-            q_nV[torch.arange(len(q_nV), device=q_nV.device), targets_N[rows]] -= 1.0
-            q_nV = (q_nV if slope_nV is None else q_nV.mul_(slope_nV)).to(weight_VD.dtype)
-            if grad_hidden_ND is not None:
-                grad_hidden_ND[rows] = ((q_nV @ weight_VD).float() * grad_N1[rows]).to(hidden_ND.dtype)
-            if grad_weight_VD is not None:
-                scaled_nD = (hidden_ND[rows].float() * grad_N1[rows]).to(weight_VD.dtype)
-                if grad_weight_VD.dtype == weight_VD.dtype:
-                    grad_weight_VD.addmm_(q_nV.t(), scaled_nD)
-                else:
-                    grad_weight_VD += q_nV.t() @ scaled_nD
-            if grad_bias_V is not None:
-                grad_bias_V += grad_N1[rows].squeeze(-1) @ q_nV.float()
-        return (
-            grad_hidden_ND,
-            None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
-            None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
+        grad_weight_VD = torch.empty_like(weight_VD) if wants_weight else None
+        grad_bias_V = torch.empty_like(bias_V) if wants_bias else None
+        words, positions, memory = _blocks(hidden_ND, weight_VD)
+        for block, columns in enumerate(words):
+            weight_vD = weight_VD[columns]
+            bias_v = None if bias_V is None else bias_V[columns]
+            of_weight_vD = torch.zeros_like(weight_vD, dtype=torch.float32) if wants_weight else None
+            of_bias_v = (
+                torch.zeros(len(weight_vD), dtype=torch.float32, device=weight_vD.device) if wants_bias else None
+            )
+            for rows in positions:
+                hidden_nD, grad_n1 = hidden_ND[rows], grad_N1[rows]
+                logits_nv = memory.logits(hidden_nD, weight_vD, bias_v, ctx.scale, ctx.softcap)
+                q_nv = memory.softmax(logits_nv).mul_(share_WN[block, rows].unsqueeze(-1))
+                column_n1, here_n1 = _targets_within(targets_N[rows], columns)
+                q_nv.scatter_add_(-1, column_n1, -here_n1.float())
+                if ctx.softcap is not None:
+                    q_nv.addcmul_(q_nv, logits_nv.div_(ctx.softcap).square_(), value=-1.0)
+                if of_bias_v is not None:
+                    of_bias_v += grad_n1.squeeze(-1) @ q_nv
+                q_nv = memory.narrow(q_nv)
+                if grad_hidden_ND is not None:
+                    grad_hidden_ND[rows].addcmul_((q_nv @ weight_vD).float(), grad_n1)
+                if of_weight_vD is not None:
+                    scaled_nD = (hidden_nD.float() * grad_n1).to(weight_vD.dtype)
+                    if of_weight_vD.dtype == weight_vD.dtype:
+                        of_weight_vD.addmm_(q_nv.t(), scaled_nD)
+                    else:
+                        of_weight_vD += q_nv.t() @ scaled_nD
+            if grad_weight_VD is not None and of_weight_vD is not None:
+                grad_weight_VD[columns] = of_weight_vD
+            if grad_bias_V is not None and of_bias_v is not None:
+                grad_bias_V[columns] = of_bias_v
+        grad_hidden_ND = None if grad_hidden_ND is None else grad_hidden_ND.to(hidden_ND.dtype)
+        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None, None
 
 
-def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> list[slice]:
-    size = max(1, LOGITS_AT_ONCE[hidden_ND.device.type] // weight_VD.shape[0])
-    return [slice(start, start + size) for start in range(0, len(hidden_ND), size)]
+class _Block:
+    """Memory for one block of logits at a time, taken once: fresh memory costs a CPU more than what is done in it."""
+
+    def __init__(self, size: int, like: Tensor) -> None:
+        self._product = like.new_empty(size)
+        wide = like.dtype == torch.float32
+        self._logits = self._product if wide else like.new_empty(size, dtype=torch.float32)
+        self._softmax = torch.empty_like(self._logits)
+
+    def logits(
+        self, hidden_nD: Tensor, weight_vD: Tensor, bias_v: Tensor | None, scale: float, softcap: float | None
+    ) -> Tensor:
+        """``[n,v]``, float32."""
+        product_nv = _shaped(self._product, len(hidden_nD), len(weight_vD))
+        if bias_v is None:
+            torch.mm(hidden_nD, weight_vD.t(), out=product_nv)
+        else:
+            torch.addmm(bias_v, hidden_nD, weight_vD.t(), out=product_nv)
+        logits_nv = product_nv
+        if product_nv.dtype != torch.float32:
+            logits_nv = _shaped(self._logits, *product_nv.shape).copy_(product_nv)
+        if scale != 1.0:
+            logits_nv *= scale
+        return logits_nv if softcap is None else logits_nv.div_(softcap).tanh_().mul_(softcap)
+
+    def softmax(self, logits_nv: Tensor) -> Tensor:
+        """Of each row, float32."""
+        return torch.softmax(logits_nv, -1, out=_shaped(self._softmax, *logits_nv.shape))
+
+    def narrow(self, values_nv: Tensor) -> Tensor:
+        """The float32 values in the weights' precision; the logits may be gone."""
+        if self._product.dtype == torch.float32:
+            return values_nv
+        return _shaped(self._product, *values_nv.shape).copy_(values_nv)
 
 
-def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    logits_NV = F.linear(hidden_ND, weight_VD, bias_V).float()
-    if scale != 1.0:
-        logits_NV = logits_NV * scale
-    return logits_NV if softcap is None else torch.tanh(logits_NV / softcap) * softcap
+def _shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
+    return memory[: rows * columns].view(rows, columns)
+
+
+def _blocks(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[list[slice], list[slice], _Block]:
+    """Words and positions of the blocks, and memory for one."""
+    device = hidden_ND.device.type
+    columns = min(len(weight_VD), WORDS_AT_ONCE[device])
+    rows = min(len(hidden_ND), max(1, LOGITS_AT_ONCE[device] // columns))
+    memory = _Block(rows * columns, weight_VD)
+    return _slices(len(weight_VD), columns), _slices(len(hidden_ND), rows), memory
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _targets_within(targets_n: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Each row's column of its target in the block of words ``columns``, and whether it is there (else 0)."""
+    here_n = (targets_n >= columns.start) & (targets_n < columns.stop)
+    column_n = (targets_n - columns.start).where(here_n, 0)  # no indices of some rows, which a GPU would be waited for
+    return column_n.unsqueeze(-1), here_n.unsqueeze(-1)
 
 
 def logit_extras(config: Any) -> tuple[float, float | None]:

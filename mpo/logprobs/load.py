@@ -108,7 +108,7 @@ def check_head(policy: PolicyModule) -> None:
     ids_RT = torch.arange(3, device=policy.device).unsqueeze(0) % base.config.get_text_config().vocab_size
     with torch.no_grad():
         hidden_RTD = getattr(base, base.base_model_prefix)(input_ids=ids_RT, use_cache=False).last_hidden_state
-        ours_N = policy.head(hidden_RTD[0, :-1], ids_RT[0, 1:])
+        ours_N, _ = policy.head(hidden_RTD[0, :-1], ids_RT[0, 1:])
         logits_RTV = base(input_ids=ids_RT, use_cache=False).logits.float()
     theirs_N = logits_RTV.log_softmax(-1)[0, :-1].gather(-1, ids_RT[0, 1:, None]).squeeze(-1)
     tolerance = 1e-3 if base.dtype == torch.float32 else 0.1

@@ -20,10 +20,12 @@ class ResponseLogps:
     Attributes:
         token_logps_BKT: float32, log π(token | prompt, tokens before it), in nats; 0 outside ``token_mask_BKT``.
         token_mask_BKT: bool, True at response tokens; T is the longest response's length.
+        normalisers_WM: what :meth:`PolicyModule.forward` takes to forward the same batch again; None: it can't be.
     """
 
     token_logps_BKT: Tensor
     token_mask_BKT: Tensor
+    normalisers_WM: Tensor | None = None
 
     @property
     def logps_BK(self) -> Tensor:
@@ -67,25 +69,25 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
-    def forward(self, batch: TokenBatch, known: bool = False) -> ResponseLogps:
+    def forward(self, batch: TokenBatch, known_WM: Tensor | None = None) -> ResponseLogps:
         """Log-probs of every forwarded response token of ``batch``, which is on this module's device.
 
         Args:
-            known: an earlier forward of the same batch has told the values; only their gradient is wanted, and they
-                may be 0 this time, which spares the head a product.
+            known_WM: the normalisers of an earlier forward of the same batch, which has told the values; only their
+                gradient is wanted, and they may be 0 this time, which spares the head a product.
         """
         lengths_R = batch.response_lengths_R
         steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
         response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
         target_M = batch.input_ids_N[batch.response_index_RT[response_M, step_M]]
         hidden = self._packed if self.shares_prefix else self._rows
-        logps_M = self.head(hidden(batch, response_M, step_M), target_M, known)
+        logps_M, normalisers_WM = self.head(hidden(batch, response_M, step_M), target_M, known_WM)
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
         token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)
         token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=logps_M.device)
         token_mask_BKT[where] = True
-        return ResponseLogps(token_logps_BKT, token_mask_BKT)
+        return ResponseLogps(token_logps_BKT, token_mask_BKT, normalisers_WM)
 
     def _packed(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""

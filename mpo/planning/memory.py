@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.planning.sizes import Architecture, adapter_parameters
 
-LOGITS_AT_ONCE = {Precision.fp32: 1 << 23, Precision.bf16: 1 << 27}
+LOGITS_AT_ONCE = {Precision.fp32: 1 << 21, Precision.bf16: 1 << 27}
 """Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
 LOGIT_BYTES = 3 * 4
-"""The value, its log-softmax and its gradient, in float32."""
+"""The value, its probability and what that is multiplied as, in float32."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def training_memory(
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
         logits=_logit_bytes(shape, tokens, train.precision)
-        + (_head_gradient_bytes(shape, width) if train.lora is None else 0),
+        + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
+        + (shape.embedding * width if train.lora is None else 0),
         host=host,
         loading=loading,
     )
@@ -133,11 +134,6 @@ def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing
 
 def _logit_bytes(shape: Architecture, tokens: int, precision: Precision) -> int:
     return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[precision], shape.vocab)) * LOGIT_BYTES
-
-
-def _head_gradient_bytes(shape: Architecture, width: int) -> int:
-    """The head sums its gradient in float32, and hands it on in the weights' precision."""
-    return shape.embedding * (4 + (width if width != 4 else 0))
 
 
 def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:

@@ -88,9 +88,10 @@ class _Tensors(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: TokenBatch, known: bool) -> tuple[Tensor, Tensor]:
-        logps = self.policy(batch, known)
-        return logps.token_logps_BKT, logps.token_mask_BKT
+    def forward(self, batch: TokenBatch, known_WM: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        logps: ResponseLogps = self.policy(batch, known_WM)
+        assert logps.normalisers_WM is not None
+        return logps.token_logps_BKT, logps.token_mask_BKT, logps.normalisers_WM
 
 
 class Engine:
@@ -119,9 +120,9 @@ class Engine:
         self.device = torch.device(self.deepspeed.device)
         self.deepspeed.train()
 
-    def __call__(self, batch: TokenBatch, known: bool = False) -> ResponseLogps:
-        """Log-probs of ``batch`` under the current policy; for ``known`` see :meth:`PolicyModule.forward`."""
-        return ResponseLogps(*self.deepspeed(batch.to(self.device), known))
+    def __call__(self, batch: TokenBatch, known_WM: Tensor | None = None) -> ResponseLogps:
+        """Log-probs of ``batch`` under the current policy; for ``known_WM`` see :meth:`PolicyModule.forward`."""
+        return ResponseLogps(*self.deepspeed(batch.to(self.device), known_WM))
 
     def accumulate(self, last: bool) -> None:
         """Announce a micro-step's forward and backward; ``last`` of its window."""

@@ -116,9 +116,11 @@ def _learn_in_pieces(
     last = len(pieces) - 1
     engine.accumulate(last=last == 0)
     seen: dict[int, ResponseLogps] = {}
+    normalisers = []
     for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True)):
         with torch.set_grad_enabled(number == last):
             logps = engine(batch)
+        normalisers.append(logps.normalisers_WM)
         if piece is not None:
             values = ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT)
             seen[piece[0]] = values if piece[0] not in seen else joined(seen[piece[0]], values)
@@ -132,7 +134,7 @@ def _learn_in_pieces(
     for number in (last, *range(last)):
         if number != last:
             engine.accumulate(last=number == last - 1)
-            logps = engine(batches[number], known=True)
+            logps = engine(batches[number], normalisers[number])
         piece, values_1KT = pieces[number], logps.token_logps_BKT
         gradient_1KT = 0.0 if piece is None else gradients[piece[0]][..., : values_1KT.shape[-1]]
         engine.backward((values_1KT * gradient_1KT).sum())

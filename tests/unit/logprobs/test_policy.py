@@ -112,7 +112,8 @@ def gradients(policy: PolicyModule, weigh: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", ["llama", "qwen2 tied", "gemma2"])
 def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = random_model(FAMILIES[family])
-    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 128 * 7})  # 7 positions at a time, the last chunk smaller
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 48 * 7})  # 7 positions and 48 words at a time, the last fewer
+    monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": 48})
     weigh = torch.linspace(-1, 1, 12).reshape(3, 4)
     chunked = gradients(make_policy(lm), weigh)
     lm.zero_grad()
@@ -132,12 +133,16 @@ def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch:
 def test_head_is_log_softmax(
     bias: bool, scale: float, softcap: float | None, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 50 * 4})
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 20 * 4})
+    monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": 20})
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 50, bias=bias)
     hidden_ND, targets_N, weigh_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,)), torch.randn(11)
     leaves = [hidden_ND, *linear.parameters()]
-    logps_N = head.ChunkedHead(linear, scale, softcap)(hidden_ND, targets_N, known)
+    chunked = head.ChunkedHead(linear, scale, softcap)
+    logps_N, normalisers_WN = chunked(hidden_ND, targets_N)
+    if known:
+        logps_N, _ = chunked(hidden_ND, targets_N, normalisers_WN)
     logits_NV = linear(hidden_ND) * scale
     logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
     expected_N = logits_NV.log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]

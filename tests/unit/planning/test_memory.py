@@ -133,11 +133,11 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
     assert LOGITS_OF_THE_HEAD["cpu"] == LOGITS_AT_ONCE[Precision.fp32]
     assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE[Precision.bf16]
-    head = 128256 * 4096
-    gradient = head * (4 + 2)  # summed in float32, handed on in bfloat16
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == LOGITS_AT_ONCE[Precision.bf16] * 12 + gradient
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * 128256 * 12 + gradient
-    assert training_memory(LLAMA3_8B, TESTBED, 8, 10).logits == 10 * 128256 * 12 + head * 4
+    head, hidden = 128256 * 4096, 4096 * 4  # gradients of the weights, in their precision, and of a token, in float32
+    logits = LOGITS_AT_ONCE[Precision.bf16] * 12
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == logits + 10**6 * hidden + head * 2
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * (128256 * 12 + hidden) + head * 2
+    assert training_memory(LLAMA3_8B, TESTBED, 8, 10).logits == 10 * (128256 * 12 + hidden) + head * 4
 
 
 def test_the_reference_pass_needs_no_states() -> None:
