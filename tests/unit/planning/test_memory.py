@@ -93,7 +93,7 @@ def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
 def test_adapters_need_states_for_themselves_alone() -> None:
     full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
-    assert full.logits - lora.logits == 6 * LLAMA3_8B.embedding  # a frozen head has no gradient
+    assert full.logits - lora.logits == 2 * LLAMA3_8B.embedding  # a frozen head has no gradient
 
 
 def test_checkpointing_keeps_a_layers_input() -> None:
