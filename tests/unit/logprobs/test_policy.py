@@ -153,6 +153,25 @@ def test_head_is_log_softmax(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_head_in_bfloat16_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are rounded once a product, not once a block: many small blocks lose no more than one large one."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(32, 512, bias=False).bfloat16()
+    hidden_ND, targets_N = torch.randn(300, 32).bfloat16().requires_grad_(), torch.randint(512, (300,))
+    exact = [hidden_ND.detach().double().requires_grad_(), linear.weight.detach().double().requires_grad_()]
+    logps_N = (exact[0] @ exact[1].t()).log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
+    expected = torch.autograd.grad(logps_N.sum(), exact)
+    for logits, words in ((1 << 20, 512), (32 * 16, 32)):
+        monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": logits})
+        monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": words})
+        values_N, _ = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N)
+        assert values_N.dtype == torch.float32
+        torch.testing.assert_close(values_N.double(), logps_N, rtol=0.0, atol=2e-2)
+        for one, other in zip(torch.autograd.grad(values_N.sum(), [hidden_ND, linear.weight]), expected, strict=True):
+            assert one.dtype == torch.bfloat16
+            assert float((one.double() - other).norm() / other.norm()) < 5e-3
+
+
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4.0)], ids=["whole", "adapters"])
 def test_activation_checkpointing_has_the_same_gradients(lora: LoraConfig | None) -> None:
     weigh = torch.linspace(-1, 1, 12).reshape(3, 4)
