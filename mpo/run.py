@@ -45,6 +45,9 @@ def experiment(cfg: DictConfig) -> None:
     try:
         run(typed(cfg), folder, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and cfg.dry_run:  # the plan's reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
         told = explain(error)
         if told is None:
             raise

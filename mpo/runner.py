@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     for group in ("loss", "model", "data", "regime"):
         if not isinstance(choices.get(group), str):
             raise ConfigError("takes one option", group, f"write {group}=OPTION, or {group}=ONE,OTHER -m to run each")
-    console = Console()
+    console = Console(sys.stdout if config.dry_run else None)  # there the plan is what was asked for
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
     config = with_own_shape(config)
     partition = check(config)

@@ -46,14 +46,14 @@ def test_a_file_is_planned_from_its_beginning(mpo: CommandLine, tmp_path: Path) 
     file = tmp_path / "sets.jsonl"
     file.write_text("".join(json.dumps({**row, "id": str(i)}) + "\n" for i in range(100)))
     outcome = mpo("model=small", "data=response_sets", f"data.source={file}", "dry_run=true")
-    assert "90 sets × 2 responses, about 4.5k tokens (prompt 10, response 20)" in outcome.err
-    assert "18 optimizer steps" in outcome.err and "a step and process" in outcome.err
+    assert "90 sets × 2 responses, about 4.5k tokens (prompt 10, response 20)" in outcome.out
+    assert "18 optimizer steps" in outcome.out and "a step and process" in outcome.out
 
 
 def test_the_papers_setting_composes_and_is_planned_without_weights(mpo: CommandLine) -> None:
     outcome = mpo("loss=wmpo", "model=llama3_8b", "dry_run=true")
     assert outcome.seconds < 60  # 5 s on idle cores; what is asserted is that nothing is downloaded or built
     for part in ("downloads", "optimizer steps", "parameters", "ZeRO 3", "disk", "sets ×"):
-        assert part in outcome.err, part
-    assert outcome.started == []
+        assert part in outcome.out, part
+    assert outcome.err == "" and outcome.started == []
     assert not mpo.cache.exists() or not list(mpo.cache.glob("train/*/model*"))

@@ -32,7 +32,7 @@ def test_members_beside_each_other(first_run: Outcome, mpo: CommandLine, tmp_pat
     members = mpo.smallest("loss=dpo,mpo", "launcher=joblib", "dry_run=true", f"hydra.sweep.dir={sweep}")
     outcome = mpo(*members)
     assert "Traceback" not in outcome.err
-    assert [f"mpo  {loss} · " in outcome.err for loss in ("dpo", "mpo")] == [True, True]
+    assert [f"mpo  {loss} · " in outcome.out for loss in ("dpo", "mpo")] == [True, True]
 
 
 def test_a_mistake_in_one_member_stops_no_other(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
