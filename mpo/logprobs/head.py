@@ -11,11 +11,11 @@ from mpo.errors import ConfigError
 from mpo.logprobs.fused import HeadKernel, fused_head
 
 LOGITS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Largest number of logits (positions x words of the vocabulary) that exist at a time, by type of device: what a CPU's
-cache holds (8 MiB in float32), 512 MiB on CUDA."""
-WORDS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 15}
-"""Most words of the vocabulary in a block of logits. A block is as square as products need to be fast: gradients are
-added up in float32 once a block, those of hidden states over its words, those of the weights over its positions."""
+"""Largest number of logits (positions x entries of the vocabulary) that exist at a time, by type of device: what a
+CPU's cache holds (8 MiB in float32), 512 MiB on CUDA."""
+VOCABULARY_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 15}
+"""Most entries of the vocabulary in a block of logits. A block is as square as products need to be fast: gradients are
+added up in float32 once a block, those of hidden states over its entries, those of the weights over its positions."""
 
 
 class ChunkedHead(nn.Module):
@@ -103,9 +103,9 @@ class _TargetLogps(torch.autograd.Function):
         if known_WN is not None:
             ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, known_WN)
             return logit_N, logit_N.new_empty(0)
-        words, positions, memory = _blocks(hidden_ND, weight_VD)
-        lse_WN = torch.empty(len(words), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
-        for block, columns in enumerate(words):
+        entries, positions, memory = _blocks(hidden_ND, weight_VD)
+        lse_WN = torch.empty(len(entries), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        for block, columns in enumerate(entries):
             bias_v = None if bias_V is None else bias_V[columns]
             for rows in positions:
                 logits_nv = memory.logits(hidden_ND[rows], weight_VD[columns], bias_v, scale, softcap)
@@ -120,14 +120,14 @@ class _TargetLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, bias_V, targets_N, lse_WN = ctx.saved_tensors
-        share_WN = (lse_WN - lse_WN.logsumexp(0)).exp_()  # of a block's words in the whole vocabulary's probability
+        share_WN = (lse_WN - lse_WN.logsumexp(0)).exp_()  # of a block's entries in the whole vocabulary's probability
         grad_N1 = grads[0].unsqueeze(-1) * -ctx.scale
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
         grad_weight_VD = torch.empty_like(weight_VD) if wants_weight else None
         grad_bias_V = torch.empty_like(bias_V) if wants_bias else None
-        words, positions, memory = _blocks(hidden_ND, weight_VD)
-        for block, columns in enumerate(words):
+        entries, positions, memory = _blocks(hidden_ND, weight_VD)
+        for block, columns in enumerate(entries):
             weight_vD = weight_VD[columns]
             bias_v = None if bias_V is None else bias_V[columns]
             of_weight_vD = torch.zeros_like(weight_vD, dtype=torch.float32) if wants_weight else None
@@ -202,9 +202,9 @@ def _shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _blocks(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[list[slice], list[slice], _Block]:
-    """Words and positions of the blocks, and memory for one."""
+    """Entries of the vocabulary and positions of the blocks, and memory for one."""
     device = hidden_ND.device.type
-    columns = min(len(weight_VD), WORDS_AT_ONCE[device])
+    columns = min(len(weight_VD), VOCABULARY_AT_ONCE[device])
     rows = min(len(hidden_ND), max(1, LOGITS_AT_ONCE[device] // columns))
     memory = _Block(rows * columns, weight_VD)
     return _slices(len(weight_VD), columns), _slices(len(hidden_ND), rows), memory
@@ -215,7 +215,7 @@ def _slices(length: int, size: int) -> list[slice]:
 
 
 def _targets_within(targets_n: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Each row's column of its target in the block of words ``columns``, and whether it is there (else 0)."""
+    """Each row's column of its target in the block ``columns`` of the vocabulary, and whether it is there (else 0)."""
     here_n = (targets_n >= columns.start) & (targets_n < columns.stop)
     column_n = (targets_n - columns.start).where(here_n, 0)  # no indices of some rows, which a GPU would be waited for
     return column_n.unsqueeze(-1), here_n.unsqueeze(-1)

@@ -17,8 +17,8 @@ from mpo.planning.sizes import Architecture, adapter_parameters
 LOGITS_AT_ONCE = {Precision.fp32: 1 << 21, Precision.bf16: 1 << 27}
 """Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
-WORDS_AT_ONCE = {Precision.fp32: 1 << 12, Precision.bf16: 1 << 15}
-"""Most words of the vocabulary whose gradient the head sums in float32 at once, the same way."""
+VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 12, Precision.bf16: 1 << 15}
+"""Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
 LOGIT_BYTES = 3 * 4
 """The value, its probability and what that is multiplied as, in float32."""
 
@@ -139,8 +139,8 @@ def _logit_bytes(shape: Architecture, tokens: int, precision: Precision) -> int:
 
 
 def _head_gradient_bytes(shape: Architecture, precision: Precision) -> int:
-    """The gradient in the weights' precision, and that of some words while it is summed in float32."""
-    summed = min(shape.vocab, WORDS_AT_ONCE[precision]) * shape.hidden * 4
+    """The gradient in the weights' precision, and that of some entries while it is summed in float32."""
+    summed = min(shape.vocab, VOCABULARY_AT_ONCE[precision]) * shape.hidden * 4
     return shape.embedding * (2 if precision is Precision.bf16 else 4) + summed
 
 

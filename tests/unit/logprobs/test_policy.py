@@ -113,7 +113,7 @@ def gradients(policy: PolicyModule, weigh: Tensor) -> dict[str, Tensor]:
 def test_chunked_head_has_the_gradients_of_full_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = random_model(FAMILIES[family])
     monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 48 * 7})  # 7 positions and 48 words at a time, the last fewer
-    monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": 48})
+    monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": 48})
     weigh = torch.linspace(-1, 1, 12).reshape(3, 4)
     chunked = gradients(make_policy(lm), weigh)
     lm.zero_grad()
@@ -134,7 +134,7 @@ def test_head_is_log_softmax(
     bias: bool, scale: float, softcap: float | None, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 20 * 4})
-    monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": 20})
+    monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": 20})
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 50, bias=bias)
     hidden_ND, targets_N, weigh_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,)), torch.randn(11)
@@ -163,7 +163,7 @@ def test_head_in_bfloat16_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> No
     expected = torch.autograd.grad(logps_N.sum(), exact)
     for logits, words in ((1 << 20, 512), (32 * 16, 32)):
         monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": logits})
-        monkeypatch.setattr(head, "WORDS_AT_ONCE", {"cpu": words})
+        monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": words})
         values_N, _ = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N)
         assert values_N.dtype == torch.float32
         torch.testing.assert_close(values_N.double(), logps_N, rtol=0.0, atol=2e-2)

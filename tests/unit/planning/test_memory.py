@@ -11,11 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mpo.config.schema import LoraConfig, Offload, Precision, TrainConfig
 from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
-from mpo.logprobs.head import WORDS_AT_ONCE as WORDS_OF_THE_HEAD
+from mpo.logprobs.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.memory import (
     LOGITS_AT_ONCE,
-    WORDS_AT_ONCE,
+    VOCABULARY_AT_ONCE,
     activation_bytes,
     effective_stage,
     micro_batch_tokens,
@@ -95,7 +95,7 @@ def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
 def test_adapters_need_states_for_themselves_alone() -> None:
     full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
-    summed = WORDS_AT_ONCE[Precision.bf16] * LLAMA3_8B.hidden * 4
+    summed = VOCABULARY_AT_ONCE[Precision.bf16] * LLAMA3_8B.hidden * 4
     assert full.logits - lora.logits == 2 * LLAMA3_8B.embedding + summed  # a frozen head has no gradient
 
 
@@ -136,8 +136,8 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
     assert LOGITS_OF_THE_HEAD["cpu"] == LOGITS_AT_ONCE[Precision.fp32]
     assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE[Precision.bf16]
-    assert WORDS_OF_THE_HEAD["cpu"] == WORDS_AT_ONCE[Precision.fp32]
-    assert WORDS_OF_THE_HEAD["cuda"] == WORDS_AT_ONCE[Precision.bf16]
+    assert VOCABULARY_OF_THE_HEAD["cpu"] == VOCABULARY_AT_ONCE[Precision.fp32]
+    assert VOCABULARY_OF_THE_HEAD["cuda"] == VOCABULARY_AT_ONCE[Precision.bf16]
     head, hidden = 128256 * 4096, 4096 * 4  # gradients of the weights, in their precision, and of a token, in float32
     logits = LOGITS_AT_ONCE[Precision.bf16] * 12
     narrow, wide = head * 2 + (1 << 15) * 4096 * 4, head * 4 + (1 << 12) * 4096 * 4
