@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mpo.errors import DataError
 
@@ -66,6 +67,23 @@ class TokenBatch:
     def tokens(self) -> int:
         """Tokens that are forwarded."""
         return len(self.input_ids_N)
+
+    def filled(self, step: int) -> TokenBatch:
+        """The same with one more prompt at the row's end, which nothing follows, to a multiple of ``step`` tokens."""
+        missing = -self.tokens % step
+        if missing == 0:
+            return self
+        steps = torch.arange(missing, device=self.input_ids_N.device)
+        wider = max(0, missing - self.prompt_index_SP.shape[1])
+        prompt_index_SP = functional.pad(self.prompt_index_SP, (0, wider, 0, 1))
+        prompt_index_SP[-1, :missing] = self.tokens + steps
+        return replace(
+            self,
+            input_ids_N=functional.pad(self.input_ids_N, (0, missing)),
+            position_ids_N=torch.cat([self.position_ids_N, steps]),
+            prompt_index_SP=prompt_index_SP,
+            prompt_lengths_S=functional.pad(self.prompt_lengths_S, (0, 1), value=missing),
+        )
 
 
 def collate(sets: Sequence[PromptResponses], keep_responses: Sequence[Sequence[int]] | None = None) -> TokenBatch:

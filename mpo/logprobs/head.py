@@ -204,7 +204,8 @@ def _shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
 def _blocks(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[list[slice], list[slice], _Block]:
     """Entries of the vocabulary and positions of the blocks, and memory for one."""
     device = hidden_ND.device.type
-    columns = min(len(weight_VD), VOCABULARY_AT_ONCE[device])
+    blocks = -(-len(weight_VD) // VOCABULARY_AT_ONCE[device])
+    columns = -(-len(weight_VD) // blocks)  # of one size where it can be: see mpo.logprobs.sizes
     rows = min(len(hidden_ND), max(1, LOGITS_AT_ONCE[device] // columns))
     memory = _Block(rows * columns, weight_VD)
     return _slices(len(weight_VD), columns), _slices(len(hidden_ND), rows), memory

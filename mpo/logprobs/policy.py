@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.head import ChunkedHead, logit_extras
+from mpo.logprobs.sizes import size_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +81,13 @@ class PolicyModule(nn.Module):
         lengths_R = batch.response_lengths_R
         steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
         response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
-        target_M = batch.input_ids_N[batch.response_index_RT[response_M, step_M]]
         hidden = self._packed if self.shares_prefix else self._rows
-        logps_M, normalisers_WM = self.head(hidden(batch, response_M, step_M), target_M, known_WM)
+        # The head gets the first token once more as often as its size asks for; nobody looks at these.
+        more = (0, -len(step_M) % size_step(self.head.weight))
+        at_M = functional.pad(response_M, more), functional.pad(step_M, more)
+        target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
+        logps_M, normalisers_WM = self.head(hidden(batch, *at_M), target_M, known_WM)
+        logps_M = logps_M[: len(step_M)]
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
         token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)
@@ -91,6 +97,7 @@ class PolicyModule(nn.Module):
 
     def _packed(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
+        batch = batch.filled(size_step(self.head.weight))
         hidden_1ND = self._backbone(
             input_ids=batch.input_ids_N.unsqueeze(0),
             position_ids=batch.position_ids_N.unsqueeze(0),

@@ -50,14 +50,16 @@ class Memory:
 def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
     """The ZeRO stage that runs for ``stage``.
 
-    In bf16 stages 0 and 1 run as 2: DeepSpeed sums gradients in float32 only there and in 3. So does 3 in a process
-    alone, unless its weights are offloaded: there is nobody to share them with, and gathering them module by module
-    costs milliseconds a module. The arithmetic of an update is the same in all of them.
+    In bf16 stage 0 runs as 1, because DeepSpeed sums gradients in float32 only from there on, and as 2 where something
+    is offloaded. A process alone runs the lowest of these, unless its weights are offloaded: there is nobody to share
+    with, gathering weights module by module costs milliseconds a module, and stage 2 makes its sums anew in every step.
+    The arithmetic of an update is the same in all of them.
     """
     if train.precision is not Precision.bf16:
         return stage
+    lowest = 1 if train.offload is Offload.none else 2
     shared = processes > 1 or train.offload is Offload.parameters
-    return max(stage, 2) if shared else 2
+    return max(stage, lowest) if shared else lowest
 
 
 def training_memory(

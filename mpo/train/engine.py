@@ -73,7 +73,8 @@ def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: i
         "gradient_clipping": config.clip if stage > 0 else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: DeepSpeed's own needs a compiler at run time
-        "bf16": {"enabled": bf16},
+        # In stage 1 a gradient is added to its float32 sum, and freed, as soon as it is there.
+        "bf16": {"enabled": bf16, "immediate_grad_update": bf16 and stage == 1},
         # Summed in float32 over micro-batches and over processes.
         "data_types": {"grad_accum_dtype": "fp32"} if bf16 else {},
         "communication_data_type": "fp32",

@@ -40,7 +40,8 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
         job(folder / "lora3", 3, 2, lora=True, config=short | {"activation_checkpointing": True}),
         job(folder / "plain3", 3, 2, config=short | {"activation_checkpointing": True}),
         job(folder / "plain0", 0, 2, config=short),
-        job(folder / "bf16", 3, 2, config=short | {"precision": "bf16"}),
+        *(job(folder / f"bf16-{stage}", stage, 2, config=short | {"precision": "bf16"}) for stage in (1, 2, 3)),
+        job(folder / "bf16-lora", 1, 2, lora=True, config=short | {"precision": "bf16"}),
         job(folder / "offload", 2, 2, config=short | {"offload": "optimizer"}),
     ]
 
@@ -93,14 +94,14 @@ def test_one_seed_gives_bitwise_the_same_weights(trained: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("name", ["kto", "grpo", "simpo", "lora", "lora3", "bf16", "offload"])
+@pytest.mark.parametrize("name", ["kto", "grpo", "simpo", "lora", "lora3", "bf16-1", "bf16-3", "bf16-lora", "offload"])
 def test_path_trains_two_steps(trained: Path, name: str) -> None:
     assert curve(trained / name, "step") == [1, 2]
     assert all(norm > 0 for norm in curve(trained / name, "grad_norm"))
     # The first loss is the loss at policy = reference; the first update changes the policy.
     if name != "simpo":
         first, second = curve(trained / name, "kl")
-        assert abs(first) < (1e-3 if name == "bf16" else 1e-9) and second > 1e-6
+        assert abs(first) < (1e-3 if "bf16" in name else 1e-9) and second > 1e-6
 
 
 def test_pieces_change_no_loss_of_mismatched_pairs(trained: Path) -> None:
@@ -108,9 +109,16 @@ def test_pieces_change_no_loss_of_mismatched_pairs(trained: Path) -> None:
 
 
 def test_rotary_frequencies_stay_float32_in_bf16(trained: Path) -> None:
-    buffers = json.loads((trained / "bf16" / "buffers.json").read_text())
+    buffers = json.loads((trained / "bf16-3" / "buffers.json").read_text())
     assert {dtype for name, dtype in buffers.items() if "inv_freq" in name} == {"torch.float32"}
-    assert weights(trained / "bf16")["lm_head.weight"].dtype == torch.bfloat16
+    assert weights(trained / "bf16-3")["lm_head.weight"].dtype == torch.bfloat16
+
+
+def test_gradients_of_bf16_are_summed_in_float32_in_every_stage(trained: Path) -> None:
+    """Two micro-batches in each of two processes; a sum in bfloat16 would be off by a thousandth."""
+    expected = curve(trained / "bf16-3", "grad_norm")[0]
+    for stage in (1, 2):
+        torch.testing.assert_close(curve(trained / f"bf16-{stage}", "grad_norm")[0], expected, rtol=1e-6, atol=0.0)
 
 
 def test_activation_checkpointing_and_zero_change_no_update(trained: Path) -> None:

@@ -50,9 +50,9 @@ def test_metrics_hold_every_step_once(runs: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_two_processes_share_out_is_resumed(tmp_path: Path, precision: str) -> None:
-    config = {"zero_stage": 3, "precision": precision}
+@pytest.mark.parametrize(("stage", "precision"), [(3, "fp32"), (3, "bf16"), (1, "bf16")])
+def test_what_two_processes_share_out_is_resumed(tmp_path: Path, stage: int, precision: str) -> None:
+    config = {"zero_stage": stage, "precision": precision}
     killed = spawn([job(tmp_path / "killed", kill_at=8, config=config)], 2)
     assert -signal.SIGKILL in killed and 0 not in killed
     assert spawn([job(tmp_path / name, config=config) for name in ("killed", "whole")], 2) == [0, 0]

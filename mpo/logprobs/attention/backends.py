@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mpo.logprobs.attention.blocks import BlockAttend
 from mpo.logprobs.attention.flex import FlexAttend
-from mpo.logprobs.attention.merged import MergedAttend
 from mpo.logprobs.batch import TokenBatch
 
 
@@ -22,5 +22,5 @@ class Attend(Protocol):
 
 
 Backend = Callable[[TokenBatch], Attend]
-DEFAULT: dict[str, Backend] = {"cpu": MergedAttend, "cuda": FlexAttend}
+DEFAULT: dict[str, Backend] = {"cpu": BlockAttend, "cuda": FlexAttend}
 """By the batch's type of device."""

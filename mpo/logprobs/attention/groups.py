@@ -1,66 +1,13 @@
-"""Spans of a packed row, padded to rectangles in groups of like size, so that little of a rectangle is padding."""
+"""Members of like size in groups, so that padding each to its group's largest wastes little."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 WORTH_A_GROUP = 16_384
 """Padded query-key cells above which another call of the kernel costs less than computing them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rectangle:
-    """G spans of the row, padded to the longest.
-
-    Attributes:
-        index_GT: long, where in the row; 0 at padding.
-        real_GT: bool, False at padding.
-        cell_M: long, where the M real cells are in the flattened rectangle.
-        row_M: long, where they are in the row.
-    """
-
-    index_GT: Tensor
-    real_GT: Tensor
-    cell_M: Tensor
-    row_M: Tensor
-
-    @classmethod
-    def of(cls, starts: np.ndarray, lengths: np.ndarray) -> Rectangle:
-        """The spans ``start .. start + length``."""
-        return cls.joined(starts, lengths, starts, np.zeros_like(lengths))
-
-    @classmethod
-    def joined(
-        cls, starts: np.ndarray, lengths: np.ndarray, more_starts: np.ndarray, more_lengths: np.ndarray
-    ) -> Rectangle:
-        """The spans ``start .. start + length``, each followed by another one."""
-        steps_T = np.arange(int((lengths + more_lengths).max()))
-        real_GT = steps_T < (lengths + more_lengths)[:, None]
-        second_GT = (more_starts - lengths)[:, None] + steps_T
-        index_GT = np.where(steps_T < lengths[:, None], starts[:, None] + steps_T, second_GT)
-        index_GT = np.where(real_GT, index_GT, 0)
-        cell_M = np.flatnonzero(real_GT)
-        parts = (index_GT, real_GT, cell_M, index_GT.flatten()[cell_M])
-        return cls(*(torch.from_numpy(part) for part in parts))
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing of it is padding."""
-        return len(self.cell_M) == self.real_GT.numel()
-
-    def pad(self, row: Tensor) -> Tensor:
-        """``[N,...]`` to ``[G,T,...]``; padding repeats the row's first element."""
-        return row.index_select(0, self.index_GT.flatten()).unflatten(0, tuple(self.index_GT.shape))
-
-    def real(self, padded: Tensor) -> Tensor:
-        """``[G,T,...]`` to its real cells ``[M,...]``."""
-        flat = padded.flatten(0, 1)
-        return flat if self.full else flat.index_select(0, self.cell_M)
 
 
 def group(queries: np.ndarray, keys: np.ndarray) -> Sequence[np.ndarray]:

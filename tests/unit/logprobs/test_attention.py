@@ -1,4 +1,4 @@
-"""The merged back end against the dense mask: outputs and gradients in float64, over sizes that make several groups."""
+"""The CPU back end against the dense mask: outputs and gradients in float64, over sizes that make several groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpo.logprobs.attention import Attend, DenseAttend, MergedAttend, groups
+from mpo.logprobs.attention import Attend, BlockAttend, DenseAttend, groups
 from mpo.logprobs.attention.groups import group
 from mpo.logprobs.batch import TokenBatch, collate
 
@@ -43,7 +43,7 @@ def run(attend: Attend, tensors: list[Tensor], weights_NHD: Tensor, window: int 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 @pytest.mark.parametrize("window", [None, 1, 7, 60])
-def test_merged_is_dense(seed: int, key_heads: int, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_dense(seed: int, key_heads: int, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "WORTH_A_GROUP", 50)
     tokens = batch(seed)
     draw = torch.Generator().manual_seed(seed)
@@ -53,9 +53,8 @@ def test_merged_is_dense(seed: int, key_heads: int, window: int | None, monkeypa
         for heads in (HEADS, key_heads, key_heads)
     ]
     weights_NHD = torch.randn(tokens.tokens, HEADS, WIDTH, generator=draw, dtype=torch.float64)
-    merged = MergedAttend(tokens)
-    assert len(merged.own) + len(merged.cross) > 4
-    actual = run(merged, tensors, weights_NHD, window)
+    blocks = BlockAttend(tokens)
+    actual = run(blocks, tensors, weights_NHD, window)
     expected = run(DenseAttend(tokens), tensors, weights_NHD, window)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

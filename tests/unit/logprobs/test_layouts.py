@@ -14,7 +14,7 @@ from mpo.logprobs.policy import PolicyModule
 from tests.families import FAMILIES, SMALL, logps_and_gradients, model, ragged_batch
 
 BACK_ENDS: dict[str, attention.Backend] = {
-    "merged": attention.MergedAttend,
+    "blocks": attention.BlockAttend,
     "dense": attention.DenseAttend,
 }
 

@@ -147,7 +147,8 @@ def test_deepspeed_is_told_what_the_config_says() -> None:
     assert told["zero_optimization"]["stage"] == 3
     assert told["zero_optimization"]["offload_param"]["device"] == "cpu"
     assert told["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
-    assert told["bf16"] == {"enabled": True} and told["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert told["bf16"] == {"enabled": True, "immediate_grad_update": False}
+    assert told["data_types"] == {"grad_accum_dtype": "fp32"}
     assert told["gradient_clipping"] == 0.5
 
 
