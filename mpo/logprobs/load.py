@@ -16,6 +16,7 @@ from mpo.config.schema import LoraConfig, Precision
 from mpo.errors import ConfigError, UserError
 from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch, collate
+from mpo.logprobs.layers import keep_inputs_alone
 from mpo.logprobs.policy import PolicyModule
 
 
@@ -93,6 +94,7 @@ def make_policy(
     Raises:
         ConfigError: adapters that don't fit the model.
     """
+    keep_inputs_alone(lm)
     if activation_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModule(lm if lora is None else _with_adapters(lm, lora))

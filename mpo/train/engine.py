@@ -27,9 +27,11 @@ if not torch.cuda.is_available():
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import deepspeed
+    from deepspeed.runtime import bf16_optimizer
     from deepspeed.utils import logger as deepspeed_logger
 
 deepspeed_logger.setLevel("ERROR")
+bf16_optimizer.see_memory_usage = lambda message, force=False: None  # else it prints, whatever the logger's level
 warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # collectives that DeepSpeed calls by old names
 if not torch.cuda.is_available():
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ first; gloo does it
@@ -118,6 +120,9 @@ class Engine:
             config=deepspeed_config(config, self.stage, parameters, hidden),
             dist_init_required=False,
         )
+        if self.world_size == 1 and (self.stage == 0 or (self.stage == 1 and config.precision is Precision.bf16)):
+            # Nothing to reduce. In the other cases this is also where gradients get into the optimizer's partition.
+            self.deepspeed.enable_backward_allreduce = False
         self.device = torch.device(self.deepspeed.device)
         self.deepspeed.train()
 

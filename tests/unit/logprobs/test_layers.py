@@ -1,0 +1,90 @@
+"""Norms and MLPs that keep their inputs alone say what the families' own say, and keep less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mpo.logprobs.layers import keep_inputs_alone
+from tests.families import FAMILIES, VOCABULARY, model
+
+PLAIN = {"gemma3_text", "gpt_neox"}
+"""Families whose norms and MLPs are of another kind."""
+
+
+def random_weights(family: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Norms' weights begin as 1, which would hide how they are multiplied."""
+    lm = model(family)
+    draw = torch.Generator().manual_seed(1)
+    for parameter in lm.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=draw)
+    return lm.to(dtype)
+
+
+def logits_and_gradients(lm: PreTrainedModel) -> tuple[Tensor, dict[str, Tensor], int]:
+    """Of some tokens; also the bytes that autograd keeps, each storage once."""
+    ids_RT = torch.arange(24).reshape(2, 12) * 7 % VOCABULARY
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logits_RTV = lm(input_ids=ids_RT, use_cache=False).logits
+    lm.zero_grad()
+    (logits_RTV.float() * torch.linspace(-1, 1, VOCABULARY)).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in lm.named_parameters() if p.grad is not None}
+    return logits_RTV.detach(), gradients, sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_says_the_same_bits(family: str, dtype: torch.dtype) -> None:
+    lm = random_weights(family, dtype)
+    logits_RTV, gradients, kept = logits_and_gradients(lm)
+    keep_inputs_alone(lm)
+    again_RTV, found, less = logits_and_gradients(lm)
+    assert torch.equal(again_RTV, logits_RTV)
+    assert found.keys() == gradients.keys()
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            found[name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()), msg=name
+        )
+    if family in PLAIN:
+        assert less == kept and not any("forward" in module.__dict__ for module in lm.modules())
+    elif family != "olmo2" or dtype == torch.float32:
+        assert less < kept
+
+
+def test_gradients_of_a_norm_are_those_of_its_definition() -> None:
+    lm = model("llama").double()
+    keep_inputs_alone(lm)
+    norm = next(module for module in lm.modules() if hasattr(module, "variance_epsilon"))
+    norm.weight.data = torch.linspace(0.5, 2.0, 32, dtype=torch.float64)
+    input_ND = torch.randn(5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weights_ND = torch.randn(5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    by_hand_ND = norm.weight * input_ND * (input_ND.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
+    expected = torch.autograd.grad((by_hand_ND * weights_ND).sum(), [input_ND, norm.weight])
+    actual = torch.autograd.grad((norm(input_ND) * weights_ND).sum(), [input_ND, norm.weight])
+    for one, other in zip(actual, expected, strict=True):  # the norm itself is float32
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_clamps_its_gate_keeps_its_forward() -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+            self.act_fn = nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=50.0)) * self.up_proj(x))
+
+    module = Clamped()
+    keep_inputs_alone(module)
+    assert "forward" not in module.__dict__
