@@ -60,9 +60,15 @@ def model(family: str, **more: int) -> PreTrainedModel:
     return lm.eval()
 
 
-def logps_and_gradients(policy: PolicyModule) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Token log-probs of :func:`ragged_batch` and the parameters' gradients of a weighted sum of them, on the CPU."""
-    logps_BKT = policy(ragged_batch().to(policy.device)).token_logps_BKT.cpu()
+def logps_and_gradients(
+    policy: PolicyModule, batch: TokenBatch | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Token log-probs of a batch and the parameters' gradients of a weighted sum of them, on the CPU.
+
+    Args:
+        batch: default :func:`ragged_batch`.
+    """
+    logps_BKT = policy((batch or ragged_batch()).to(policy.device)).token_logps_BKT.cpu()
     weights_BKT = torch.randn(logps_BKT.shape, generator=torch.Generator().manual_seed(1))
     policy.zero_grad()
     (logps_BKT * weights_BKT).sum().backward()

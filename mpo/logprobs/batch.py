@@ -68,9 +68,9 @@ class TokenBatch:
         """Tokens that are forwarded."""
         return len(self.input_ids_N)
 
-    def filled(self, step: int) -> TokenBatch:
-        """The same with one more prompt at the row's end, which nothing follows, to a multiple of ``step`` tokens."""
-        missing = -self.tokens % step
+    def filled(self, tokens: int) -> TokenBatch:
+        """The same with one more prompt at the row's end, which nothing follows, to so many tokens in all."""
+        missing = tokens - self.tokens
         if missing == 0:
             return self
         steps = torch.arange(missing, device=self.input_ids_N.device)

@@ -21,7 +21,7 @@ from mpo.logprobs.attention.groups import group
 from mpo.logprobs.attention.sequences import Scratch, Sequences
 from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
-from mpo.logprobs.sizes import size_step, up
+from mpo.logprobs.sizes import SPANS, few_sizes, power_of_two, stepped
 
 SCORES_AT_ONCE = 1 << 20
 """Scores (heads x queries x keys) that exist at a time: what a CPU's cache holds."""
@@ -82,39 +82,41 @@ class BlockAttend:
         heads, groups = len(query_HND), len(key_GND)
         kind = (heads, groups, window)
         if kind not in self._blocks:
-            step, wide = size_step(query_HND), _wide(query_HND.dtype)
             queries_M, keys_M = self._queries[..., 1].sum(1), self._keys[..., 1].sum(1)
             self._blocks[kind] = [
-                self._block(members, heads, groups, window, step, wide)
+                self._block(members, heads // groups, groups, window, query_HND)
                 for alike in group(queries_M, keys_M)
-                for members in _split(alike, heads * int(queries_M[alike].max()) * int(keys_M[alike].max()))
+                for members in _split(
+                    alike,
+                    heads
+                    * stepped(int(queries_M[alike].max()), query_HND, SPANS)
+                    * stepped(int(keys_M[alike].max()), query_HND, SPANS),
+                    few_sizes(query_HND),
+                )
             ]
         return self._blocks[kind]
 
-    def _block(
-        self, members: np.ndarray, heads: int, groups: int, window: int | None, step: int, wide: torch.dtype
-    ) -> Block:
-        queries = Sequences(self._queries[members], self._row, step)
-        keys = Sequences(self._keys[members], self._row, 2 * step if step > 1 else 1)
-        rows, times = queries.length, heads // groups
-        at_once = groups
+    def _block(self, members: np.ndarray, times: int, groups: int, window: int | None, like: Tensor) -> Block:
+        def sequences(spans_M22: np.ndarray) -> Sequences:
+            longest = int(spans_M22[..., 1].sum(1).max())
+            return Sequences(spans_M22, self._row, stepped(longest, like, SPANS))
+
+        queries, keys = sequences(self._queries[members]), sequences(self._keys[members])
+        rows, at_once = queries.length, groups
         if len(members) == 1:
             tiles = max(1, round(rows / QUERIES_AT_ONCE), -(-rows * keys.length * times // SCORES_AT_ONCE))
-            rows = up(-(-rows // tiles), step)
+            rows = stepped(-(-rows // tiles), like, SPANS)
             at_once = min(groups, max(1, SCORES_AT_ONCE // (rows * keys.length * times)))
             threads = torch.get_num_threads()
             if at_once > threads:  # as many for each
                 at_once -= at_once % threads
-        starts = range(0, groups, at_once)
-        passes = [slice(start, min(start + at_once, groups)) for start in starts]
+        passes = [slice(start, min(start + at_once, groups)) for start in range(0, groups, at_once)]
+        tiles_of = [slice(start, min(start + rows, queries.length)) for start in range(0, queries.length, rows)]
         return Block(
             queries,
             keys,
             [(slice(of_keys.start * times, of_keys.stop * times), of_keys) for of_keys in passes],
-            [
-                self._tile(queries, keys, slice(start, min(start + rows, queries.length)), window, wide)
-                for start in range(0, queries.length, rows)
-            ],
+            [self._tile(queries, keys, of_queries, window, _wide(like.dtype)) for of_queries in tiles_of],
         )
 
     def _tile(self, queries: Sequences, keys: Sequences, rows: slice, window: int | None, wide: torch.dtype) -> Tile:
@@ -172,11 +174,14 @@ def _runs(responses: Sequence[tuple[int, int]], most: int) -> Iterator[tuple[int
         yield start, length
 
 
-def _split(members: np.ndarray, scores: int) -> Iterator[np.ndarray]:
-    """As many at a time as their scores may be, at least one."""
+def _split(members: np.ndarray, scores: int, few_sizes: bool) -> Iterator[np.ndarray]:
+    """As many at a time as their scores may be, at least one; where sizes should be few, a power of two."""
     at_once = max(1, SCORES_AT_ONCE // scores)
-    for start in range(0, len(members), at_once):
-        yield members[start : start + at_once]
+    while len(members):
+        count = min(at_once, len(members))
+        count = power_of_two(count) if few_sizes else count
+        yield members[:count]
+        members = members[count:]
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

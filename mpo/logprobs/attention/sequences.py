@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpo.logprobs.sizes import up
-
 
 class Sequences:
     """M sequences of the row's tokens, each of two spans (the second may be empty), padded to L tokens.
@@ -18,7 +16,7 @@ class Sequences:
     Args:
         spans_M22: (start, length) of either span.
         row: tokens in the row. What is written back has room for one more, where padding ends up.
-        step: L is a multiple of it.
+        length: L, at least the longest's.
 
     Attributes:
         lengths_M: tokens of each.
@@ -26,11 +24,11 @@ class Sequences:
         real_ML: bool, False at padding.
     """
 
-    def __init__(self, spans_M22: np.ndarray, row: int, step: int) -> None:
+    def __init__(self, spans_M22: np.ndarray, row: int, length: int) -> None:
         starts_M2, lengths_M2 = spans_M22[..., 0], spans_M22[..., 1]
         self.lengths_M = lengths_M2.sum(1)
-        self.members, self.length = len(spans_M22), up(int(self.lengths_M.max()), step)
-        steps_L = np.arange(self.length)
+        self.members, self.length = len(spans_M22), length
+        steps_L = np.arange(length)
         second_ML = (starts_M2[:, 1] - lengths_M2[:, 0])[:, None] + steps_L
         index_ML = np.where(steps_L < lengths_M2[:, :1], starts_M2[:, :1] + steps_L, second_ML)
         real_ML = steps_L < self.lengths_M[:, None]

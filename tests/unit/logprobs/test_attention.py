@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpo.logprobs.attention import Attend, BlockAttend, DenseAttend, groups
+from mpo.logprobs.attention import Attend, BlockAttend, DenseAttend, blocks, groups
 from mpo.logprobs.attention.groups import group
 from mpo.logprobs.batch import TokenBatch, collate
+from mpo.logprobs.sizes import SPANS, stepped
 
 HEADS, WIDTH = 4, 8
 
@@ -40,24 +41,86 @@ def run(attend: Attend, tensors: list[Tensor], weights_NHD: Tensor, window: int 
     return [out_NHD.detach(), *torch.autograd.grad((out_NHD * weights_NHD).sum(), leaves)]
 
 
+def random_tensors(tokens: TokenBatch, key_heads: int, seed: int = 0) -> tuple[list[Tensor], Tensor]:
+    """Query, key and value with wide logits, so that either part of the keys may outweigh the other; weights."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = [
+        8 * torch.randn(tokens.tokens, heads, WIDTH, generator=draw, dtype=torch.float64)
+        for heads in (HEADS, key_heads, key_heads)
+    ]
+    return tensors, torch.randn(tokens.tokens, HEADS, WIDTH, generator=draw, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 @pytest.mark.parametrize("window", [None, 1, 7, 60])
 def test_blocks_are_dense(seed: int, key_heads: int, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "WORTH_A_GROUP", 50)
     tokens = batch(seed)
-    draw = torch.Generator().manual_seed(seed)
-    # Wide logits, so that either part of the softmax may outweigh the other.
-    tensors = [
-        8 * torch.randn(tokens.tokens, heads, WIDTH, generator=draw, dtype=torch.float64)
-        for heads in (HEADS, key_heads, key_heads)
-    ]
-    weights_NHD = torch.randn(tokens.tokens, HEADS, WIDTH, generator=draw, dtype=torch.float64)
-    blocks = BlockAttend(tokens)
-    actual = run(blocks, tensors, weights_NHD, window)
+    tensors, weights_NHD = random_tensors(tokens, key_heads, seed)
+    actual = run(BlockAttend(tokens), tensors, weights_NHD, window)
     expected = run(DenseAttend(tokens), tensors, weights_NHD, window)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def long_prompts() -> TokenBatch:
+    """Short answers to long prompts, which are taken several at a time, and one longer than a tile."""
+    draw = np.random.default_rng(0)
+
+    def ids(tokens: int) -> np.ndarray:
+        return np.ones(tokens, dtype=np.int32)
+
+    answers = [ids(int(length)) for length in draw.integers(1, 40, 9)]
+    return collate([Tokens("0", ids(200), answers), Tokens("1", ids(3), [ids(600), ids(20)])])
+
+
+@pytest.mark.parametrize("key_heads", [4, 1])
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("at_once", [1 << 20, 1 << 14])
+def test_runs_of_responses_and_tiles_are_dense(
+    key_heads: int, window: int | None, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "SCORES_AT_ONCE", at_once)
+    tokens = long_prompts()
+    tensors, weights_NHD = random_tensors(tokens, key_heads)
+    attend = BlockAttend(tokens)
+    actual = run(attend, tensors, weights_NHD, window)
+    for one, other in zip(actual, run(DenseAttend(tokens), tensors, weights_NHD, window), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    made = attend.blocks(tensors[0].transpose(0, 1), tensors[1].transpose(0, 1), window)
+    assert sum(block.queries.members for block in made) < len(tokens.response_lengths_R) + 2
+    assert any(len(block.tiles) > 1 for block in made)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize("window", [None, 60])
+def test_bfloat16_is_dense_to_its_digits(key_heads: int, window: int | None) -> None:
+    for tokens in (batch(0).filled(1024), long_prompts()):
+        tensors, weights_NHD = random_tensors(tokens, key_heads)
+        narrow = [tensor.bfloat16() for tensor in tensors]
+        actual = run(BlockAttend(tokens), narrow, weights_NHD.bfloat16(), window)
+        expected = run(DenseAttend(tokens), [t.double() for t in narrow], weights_NHD.bfloat16().double(), window)
+        for one, other in zip(actual, expected, strict=True):
+            assert one.dtype == torch.bfloat16
+            assert float((one.double() - other).abs().max()) < 1.5e-2 * float(other.abs().max())
+
+
+def test_sizes_of_bfloat16_products_are_few() -> None:
+    def sizes(dtype: torch.dtype) -> set[tuple[int, ...]]:
+        found = set()
+        for seed in range(100):
+            tokens = batch(seed)
+            query_HND = torch.zeros(HEADS, tokens.tokens, WIDTH, dtype=dtype)
+            for block in BlockAttend(tokens).blocks(query_HND, query_HND, None):
+                found.add((block.queries.members, block.queries.length, block.keys.length))
+        return found
+
+    assert 2 * len(sizes(torch.bfloat16)) < len(sizes(torch.float32))
+    like = torch.zeros(1, dtype=torch.bfloat16)
+    assert all(size <= stepped(size, like, SPANS) <= max(size + 15, 1.25 * size) for size in range(1, 5000))
+    assert len({stepped(size, like, SPANS) for size in range(1, 4097)}) < 32
+    assert [stepped(size, torch.zeros(1), SPANS) for size in (1, 17, 999)] == [1, 17, 999]
 
 
 def test_groups_hold_every_member_once_and_little_padding() -> None:

@@ -55,6 +55,21 @@ def test_with_activation_checkpointing_and_adapters(checkpointing: bool, lora: L
     assert_same_in_both_layouts(make_policy(lm.train(), checkpointing, lora).train())
 
 
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize("more", [1, 40])
+def test_a_row_that_is_filled_up_says_the_same(back_end: str, more: int) -> None:
+    lm = model("llama")
+    lm.set_attn_implementation(attention.NAME)
+    policy, batch = PolicyModule(lm, BACK_ENDS[back_end]), ragged_batch()
+    logps_BKT, gradients = logps_and_gradients(policy, batch)
+    filled = batch.filled(batch.tokens + more)
+    assert filled.tokens == batch.tokens + more and batch.filled(batch.tokens) is batch
+    filled_BKT, filled_gradients = logps_and_gradients(policy, filled)
+    torch.testing.assert_close(filled_BKT, logps_BKT, rtol=1e-6, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(filled_gradients[name], gradient, rtol=1e-5, atol=2e-6, msg=name)
+
+
 def test_a_prompt_is_forwarded_once() -> None:
     batch = ragged_batch()
     rows = int((batch.prompt_lengths_S[batch.prompt_of_R] + batch.response_lengths_R).sum())
