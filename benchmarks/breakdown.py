@@ -17,8 +17,8 @@ from benchmarks.measure import flags, report, run_side, tell
 PARTS = {
     "_TargetLogps": "head, forwards",
     "_TargetLogpsBackward": "head, backwards (logits again, two gradients)",
-    "_Merged": "attention, forwards",
-    "_MergedBackward": "attention, backwards",
+    "_Attention": "attention, forwards",
+    "_AttentionBackward": "attention, backwards",
     "Optimizer.step#AdamW.step": "optimizer",
 }
 """Operators that stand for a part of the step, with all that they call."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.head import ChunkedHead, logit_extras
-from mpo.logprobs.sizes import ROWS, stepped
+from mpo.logprobs.sizes import stepped_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class PolicyModule(nn.Module):
         response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
         hidden = self._packed if self.shares_prefix else self._rows
         # The head may get the first token some more times, which nobody looks at: its products come in few sizes.
-        more = (0, stepped(len(step_M), self.head.weight, ROWS) - len(step_M))
+        more = (0, stepped_row(len(step_M), self.head.weight) - len(step_M))
         at_M = functional.pad(response_M, more), functional.pad(step_M, more)
         target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
         logps_M, normalisers_WM = self.head(hidden(batch, *at_M), target_M, known_WM)
@@ -97,7 +97,7 @@ class PolicyModule(nn.Module):
 
     def _packed(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
-        batch = batch.filled(stepped(batch.tokens, self.head.weight, ROWS))
+        batch = batch.filled(stepped_row(batch.tokens, self.head.weight))
         hidden_1ND = self._backbone(
             input_ids=batch.input_ids_N.unsqueeze(0),
             position_ids=batch.position_ids_N.unsqueeze(0),

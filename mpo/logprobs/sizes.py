@@ -5,24 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROWS = (64, 32)
-"""Sizes of a row of tokens: at least this far apart, and at most this many from a power of two to the next."""
-SPANS = (16, 4)
-"""The same of what attention looks at together."""
+ROWS, QUERIES, KEYS = 64, 64, 128
+"""What tokens of a row, and what attention's queries and keys that are computed together, are multiples of."""
+SIZES = 32
+"""Most sizes of a row from a power of two to the next."""
 
 
-def stepped(size: int, like: Tensor, steps: tuple[int, int]) -> int:
+def stepped(size: int, like: Tensor, step: int) -> int:
     """What a ``size`` that changes from one micro-batch to the next is rounded up to, for products of ``like``.
 
     oneDNN, which computes a CPU's products in bfloat16, compiles code for every new size, a millisecond and a megabyte
     each, and never frees it: with every micro-batch of another size training would grow by gigabytes. Elsewhere a size
-    stays what it is.
+    stays what it is. Sizes up to ``step`` are multiples of a quarter of it.
     """
     if not few_sizes(like):
         return size
-    least, most = steps
-    step = max(least, power_of_two(size) // most)
+    step = step if size > step else step // 4
     return -(-size // step) * step
+
+
+def stepped_row(tokens: int, like: Tensor) -> int:
+    """The same for the tokens of a row, whose sizes spread the most."""
+    return stepped(tokens, like, max(ROWS, power_of_two(tokens) // SIZES))
 
 
 def few_sizes(like: Tensor) -> bool:

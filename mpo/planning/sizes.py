@@ -44,10 +44,10 @@ class Architecture:
 
     @property
     def activations(self) -> int:
-        """Numbers that one layer keeps of a token for its backward pass: inputs and outputs of two norms (4 D), q, k, v
-        before and after rotation, the attention's output, and of the MLP gate, its activation, up and their product."""
+        """Numbers that one layer keeps of a token for its backward pass: inputs and outputs of two norms (4 D), q, k
+        and v as attention takes them, its output, and of the MLP gate, up and their product (mpo.logprobs.layers)."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return 4 * self.hidden + 2 * (query + 2 * key_value) + query + 4 * self.intermediate
+        return 4 * self.hidden + 2 * query + 2 * key_value + 3 * self.intermediate
 
     @property
     def parameters(self) -> int:

@@ -21,7 +21,7 @@ from mpo.logprobs.attention.groups import group
 from mpo.logprobs.attention.sequences import Scratch, Sequences
 from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
-from mpo.logprobs.sizes import SPANS, few_sizes, power_of_two, stepped
+from mpo.logprobs.sizes import KEYS, QUERIES, few_sizes, power_of_two, stepped
 
 SCORES_AT_ONCE = 1 << 20
 """Scores (heads x queries x keys) that exist at a time: what a CPU's cache holds."""
@@ -89,23 +89,23 @@ class BlockAttend:
                 for members in _split(
                     alike,
                     heads
-                    * stepped(int(queries_M[alike].max()), query_HND, SPANS)
-                    * stepped(int(keys_M[alike].max()), query_HND, SPANS),
+                    * stepped(int(queries_M[alike].max()), query_HND, QUERIES)
+                    * stepped(int(keys_M[alike].max()), query_HND, KEYS),
                     few_sizes(query_HND),
                 )
             ]
         return self._blocks[kind]
 
     def _block(self, members: np.ndarray, times: int, groups: int, window: int | None, like: Tensor) -> Block:
-        def sequences(spans_M22: np.ndarray) -> Sequences:
+        def sequences(spans_M22: np.ndarray, step: int) -> Sequences:
             longest = int(spans_M22[..., 1].sum(1).max())
-            return Sequences(spans_M22, self._row, stepped(longest, like, SPANS))
+            return Sequences(spans_M22, self._row, stepped(longest, like, step))
 
-        queries, keys = sequences(self._queries[members]), sequences(self._keys[members])
+        queries, keys = sequences(self._queries[members], QUERIES), sequences(self._keys[members], KEYS)
         rows, at_once = queries.length, groups
         if len(members) == 1:
             tiles = max(1, round(rows / QUERIES_AT_ONCE), -(-rows * keys.length * times // SCORES_AT_ONCE))
-            rows = stepped(-(-rows // tiles), like, SPANS)
+            rows = stepped(-(-rows // tiles), like, QUERIES)
             at_once = min(groups, max(1, SCORES_AT_ONCE // (rows * keys.length * times)))
             threads = torch.get_num_threads()
             if at_once > threads:  # as many for each

@@ -12,7 +12,7 @@ from torch import Tensor
 from mpo.logprobs.attention import Attend, BlockAttend, DenseAttend, blocks, groups
 from mpo.logprobs.attention.groups import group
 from mpo.logprobs.batch import TokenBatch, collate
-from mpo.logprobs.sizes import SPANS, stepped
+from mpo.logprobs.sizes import QUERIES, stepped, stepped_row
 
 HEADS, WIDTH = 4, 8
 
@@ -118,9 +118,11 @@ def test_sizes_of_bfloat16_products_are_few() -> None:
 
     assert 2 * len(sizes(torch.bfloat16)) < len(sizes(torch.float32))
     like = torch.zeros(1, dtype=torch.bfloat16)
-    assert all(size <= stepped(size, like, SPANS) <= max(size + 15, 1.25 * size) for size in range(1, 5000))
-    assert len({stepped(size, like, SPANS) for size in range(1, 4097)}) < 32
-    assert [stepped(size, torch.zeros(1), SPANS) for size in (1, 17, 999)] == [1, 17, 999]
+    assert [stepped(size, like, QUERIES) for size in (1, 17, 64, 65, 280)] == [16, 32, 64, 128, 320]
+    assert [stepped(size, torch.zeros(1), QUERIES) for size in (1, 17, 999)] == [1, 17, 999]
+    rows = [stepped_row(size, like) for size in range(1, 16385)]
+    assert all(size <= row <= max(size + 63, 1.04 * size) for size, row in enumerate(rows, 1))
+    assert len(set(rows)) <= 4 + 31 + 3 * 32
 
 
 def test_groups_hold_every_member_once_and_little_padding() -> None:

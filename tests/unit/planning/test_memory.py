@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mpo.config.schema import LoraConfig, Offload, Precision, TrainConfig
 from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.logprobs.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
+from mpo.logprobs.load import make_policy, share_prefix
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.memory import (
     LOGITS_AT_ONCE,
@@ -24,6 +25,7 @@ from mpo.planning.memory import (
     training_memory,
 )
 from mpo.planning.sizes import DataSize, read_architecture
+from tests.families import ragged_batch
 
 LLAMA3_8B = read_architecture(
     {
@@ -115,12 +117,14 @@ def test_activations_are_about_what_autograd_keeps() -> None:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        vocab_size=50,
-        attn_implementation="sdpa",
+        vocab_size=100,
     )
-    model = LlamaForCausalLM(config).model
+    lm = LlamaForCausalLM(config)
+    assert share_prefix(lm)
+    policy = make_policy(lm)
+    batch = ragged_batch()
     kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -129,10 +133,10 @@ def test_activations_are_about_what_autograd_keeps() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(input_ids=torch.zeros(2, 100, dtype=torch.long), use_cache=False).last_hidden_state
-    estimate = activation_bytes(read_architecture(config.to_dict()), 200, 4, False)
-    assert out.requires_grad
-    assert 0.6 < estimate / sum(kept.values()) < 1.6
+        out = policy(batch)
+    estimate = activation_bytes(read_architecture(config.to_dict()), batch.tokens, 4, False)
+    assert out.logps_BK.requires_grad
+    assert 0.8 < estimate / sum(kept.values()) < 1.2
 
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
