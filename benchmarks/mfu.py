@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=4, help="sets an optimizer step")
     parser.add_argument("--steps", type=int, default=3, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets forwarded at once")
+    parser.add_argument("--compile", action="store_true", help="norms and gates fused by torch.compile")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
@@ -63,8 +64,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     own = measure(*sides, precision, arguments.threads)
     sets = RandomSets(arguments.sets * (arguments.steps + 1), arguments.responses, arguments.prompt, arguments.length)
     found = measured_steps(
-        lm, sets, arguments.responses, arguments.sets, micro_batch=arguments.micro_batch, precision=precision
-    )
+        lm, sets, arguments.responses, arguments.sets, micro_batch=arguments.micro_batch, precision=precision,
+        compile=arguments.compile,
+    )  # fmt: skip
     prompts = sum(len(sets[i].prompt_ids) for i in range(len(sets))) / len(sets)
     lengths = [len(ids) for i in range(len(sets)) for ids in sets[i].response_ids]
     size = DataSize(len(sets), arguments.responses, round(prompts), round(sum(lengths) / len(lengths)))

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=2, help="sets that we forward at once")
     parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens that we forward at once")
     parser.add_argument("--checkpointing", action="store_true", help="our layers' activations computed again")
+    parser.add_argument("--compile", action="store_true", help="our norms and gates fused by torch.compile")
     parser.add_argument("--pairs", type=int, default=2, help="pairs that TRL forwards at once")
     parser.add_argument("--ours", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--theirs", choices=["fp32", "bf16"], default="fp32")
@@ -76,7 +77,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     return measured_steps(
         llama(torch.bfloat16 if arguments.ours == "bf16" else torch.float32), sets, arguments.responses, arguments.sets,
         micro_batch=arguments.micro_batch, micro_tokens=arguments.micro_tokens, precision=Precision[arguments.ours],
-        activation_checkpointing=arguments.checkpointing,
+        activation_checkpointing=arguments.checkpointing, compile=arguments.compile,
     )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def measured_steps(
     cuda = torch.cuda.is_available()
     if not share_prefix(lm):
         raise RuntimeError("this model does not share prompts")
-    policy = make_policy(lm, bool(settings.get("activation_checkpointing", False)))
+    checkpointing, compile = (bool(settings.get(name, False)) for name in ("activation_checkpointing", "compile"))
+    policy = make_policy(lm, checkpointing, compile=compile)
     policy.to("cuda" if cuda else "cpu")
     loaded = torch.cuda.memory_allocated() if cuda else resident()
     fixed = {"lr": 1e-5, "zero_stage": 0, "activation_checkpointing": False, "checkpoint_every": 10**9}

@@ -311,6 +311,7 @@ def _round(
     if loss.needs_reference:
         how = {
             "precision": to_plain(config.train.precision),
+            "compile": config.train.compile,
             "mismatched": loss.needs_mismatched_kl,
             "trust_remote_code": config.model.trust_remote_code,
         }
@@ -343,6 +344,7 @@ def _evaluate(
         "loss": dict(config.loss),
         "before_is_reference": train.config["policy_is_reference"],
         "precision": to_plain(config.train.precision),
+        "compile": config.train.compile,
         "allow_targets": _allowed(config.loss, config),
         "trust_remote_code": config.model.trust_remote_code,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from shutil import which
 from typing import TYPE_CHECKING
 
 from mpo.config.files import DATA_SUFFIXES, check_files, is_local
@@ -51,6 +53,7 @@ def check(config: RunConfig) -> Partition:
     for key, train in trainings(config):
         _check_batch(key, train, config)
         _check_sharding(key, train)
+        _check_compiler(key, train)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     _check_partition(partition)
     _check_responses(config, partition)
@@ -226,6 +229,12 @@ def _check_sharding(key: str, train: TrainConfig) -> None:
     if train.offload is Offload.optimizer and train.zero_stage < 1:
         raise ConfigError("the optimizer is offloaded by ZeRO stage 1, 2 or 3, not 0", f"{key}.offload",
                           f"add {key}.zero_stage=1")  # fmt: skip
+
+
+def _check_compiler(key: str, train: TrainConfig) -> None:
+    if train.compile and not any(which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
+        raise ConfigError("torch.compile finds no C++ compiler here", f"{key}.compile",
+                          "install g++, name one in CXX, or leave it false")  # fmt: skip
 
 
 def _check_partition(partition: Partition) -> None:

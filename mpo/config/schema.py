@@ -85,6 +85,7 @@ class TrainConfig:
     zero_stage: int = 3
     offload: Offload = Offload.none
     activation_checkpointing: bool = True
+    compile: bool = False  # norms and gates fused by torch.compile
     lora: LoraConfig | None = None
     checkpoint_every: int = 50  # optimizer steps
     keep_checkpoints: int = 1

@@ -7,22 +7,28 @@ normed values and the gate's activation, and not that input: in bfloat16 four te
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Forward = Callable[[Any, Tensor], Tensor]
+from mpo.logprobs.compiled import Fuse, as_it_is, compiled
+
+Forward = Callable[[Any, Fuse[Any], Tensor], Tensor]
 SCALES = (1.0, 30.0, 1000.0)
 """Of the rows of random input on which a class of modules has to agree: a clamp shows in the large ones."""
 
 
-def keep_inputs_alone(lm: nn.Module) -> None:
+def keep_inputs_alone(lm: nn.Module, compile: bool = False) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
     A module counts as one if it has the parts and, for one of its class, the forward gives the same bits.
+
+    Args:
+        compile: make one pass of what they compute between products, with torch.compile. What was rounded to the
+            model's precision on the way no longer is, so the bits differ.
     """
     found: dict[type, Forward | None] = {}
     for module in lm.modules():
@@ -32,7 +38,12 @@ def keep_inputs_alone(lm: nn.Module) -> None:
             found[kind] = candidate if candidate is not None and _agrees(module, candidate) else None
         forward = found[kind]
         if forward is not None:
-            module.forward = MethodType(forward, module)
+            module.forward = partial(forward, module, compiled if compile else as_it_is)
+
+
+def keeps_inputs_alone(lm: nn.Module) -> bool:
+    """Whether it has such modules."""
+    return any(isinstance(vars(module).get("forward"), partial) for module in lm.modules())
 
 
 def _candidate(module: nn.Module) -> Forward | None:
@@ -58,17 +69,17 @@ def _agrees(module: nn.Module, forward: Forward) -> bool:
         if forward is _norm:
             weight.data = random(*weight.shape)
         with torch.no_grad():
-            return torch.equal(module(input_1ND), forward(module, input_1ND))
+            return torch.equal(module(input_1ND), forward(module, as_it_is, input_1ND))
     finally:
         weight.data = kept
 
 
-def _norm(self: Any, hidden_states: Tensor) -> Tensor:
-    return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore[no-any-return,no-untyped-call]
+def _norm(self: Any, fuse: Fuse[Any], hidden_states: Tensor) -> Tensor:
+    return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon, fuse)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _mlp(self: Any, x: Tensor) -> Tensor:
-    product = _Gated.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[no-untyped-call]
+def _mlp(self: Any, fuse: Fuse[Any], x: Tensor) -> Tensor:
+    product = _Gated.apply(self.gate_proj(x), self.up_proj(x), fuse)  # type: ignore[no-untyped-call]
     return self.down_proj(product)  # type: ignore[no-any-return]
 
 
@@ -76,34 +87,57 @@ class _RmsNorm(torch.autograd.Function):
     """Root-mean-square norm (arXiv 1910.07467) in float32, rounded before it is scaled, as Llama has it."""
 
     @staticmethod
-    def forward(ctx: Any, input_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        wide_ND = input_ND.to(torch.float32)
-        inverse_N1 = torch.rsqrt(wide_ND.pow(2).mean(-1, keepdim=True) + epsilon)
+    def forward(ctx: Any, input_ND: Tensor, weight_D: Tensor, epsilon: float, fuse: Fuse[Any]) -> Tensor:
+        output_ND, inverse_N1 = fuse(_normed)(input_ND, weight_D, epsilon)
         ctx.save_for_backward(input_ND, weight_D, inverse_N1)
-        return weight_D * (wide_ND * inverse_N1).to(input_ND.dtype)
+        ctx.fuse = fuse
+        return output_ND  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         input_ND, weight_D, inverse_N1 = ctx.saved_tensors
-        normed_ND = input_ND * inverse_N1
-        both_ND = grads[0] * normed_ND
-        wide_D = weight_D.to(both_ND.dtype)
-        of_weight_D = both_ND.flatten(0, -2).sum(0).to(weight_D.dtype) if ctx.needs_input_grad[1] else None
-        shared_N1 = (both_ND @ wide_D).div_(len(wide_D)).unsqueeze(-1)
-        of_input_ND = (grads[0] * wide_D).sub_(normed_ND.mul_(shared_N1)).mul_(inverse_N1)
-        return of_input_ND.to(input_ND.dtype), of_weight_D, None
+        of_input_ND, of_weight_D = ctx.fuse(_norm_gradients)(
+            grads[0], input_ND, weight_D, inverse_N1, ctx.needs_input_grad[1]
+        )
+        return of_input_ND, of_weight_D, None, None
+
+
+def _normed(input_ND: Tensor, weight_D: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    wide_ND = input_ND.to(torch.float32)
+    inverse_N1 = torch.rsqrt(wide_ND.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight_D * (wide_ND * inverse_N1).to(input_ND.dtype), inverse_N1
+
+
+def _norm_gradients(
+    of_output_ND: Tensor, input_ND: Tensor, weight_D: Tensor, inverse_N1: Tensor, wants_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    normed_ND = input_ND * inverse_N1
+    both_ND = of_output_ND * normed_ND
+    wide_D = weight_D.to(both_ND.dtype)
+    of_weight_D = both_ND.flatten(0, -2).sum(0).to(weight_D.dtype) if wants_weight else None
+    shared_N1 = (both_ND @ wide_D).div_(len(wide_D)).unsqueeze(-1)
+    of_input_ND = (of_output_ND * wide_D).sub_(normed_ND.mul_(shared_N1)).mul_(inverse_N1)
+    return of_input_ND.to(input_ND.dtype), of_weight_D
 
 
 class _Gated(torch.autograd.Function):
     """silu(gate) · up (arXiv 2002.05202)."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, fuse: Fuse[Any]) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+        ctx.fuse = fuse
+        return fuse(_gated)(gate, up)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up = ctx.saved_tensors
-        of_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
-        return of_gate, functional.silu(gate).mul_(grads[0])
+        return *ctx.fuse(_gated_gradients)(grads[0], *ctx.saved_tensors), None
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.silu(gate).mul_(up)
+
+
+def _gated_gradients(of_output: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    of_gate = torch.ops.aten.silu_backward(of_output * up, gate)
+    return of_gate, functional.silu(gate).mul_(of_output)

@@ -27,6 +27,7 @@ def load_policy(
     trust_remote_code: bool = False,
     activation_checkpointing: bool = False,
     lora: LoraConfig | None = None,
+    compile: bool = False,
 ) -> PolicyModule:
     """Load a causal language model as a policy, every dropout off, on the CPU.
 
@@ -36,6 +37,7 @@ def load_policy(
         precision: dtype of the weights.
         activation_checkpointing: recompute each layer in backward.
         lora: train adapters on a frozen model instead.
+        compile: norms and gates fused by torch.compile.
 
     Raises:
         UserError: nothing loadable at ``path``.
@@ -47,7 +49,7 @@ def load_policy(
     check_head(policy)
     if not _capped(lm.config):
         share_prefix(lm)
-    return make_policy(lm, activation_checkpointing, lora)
+    return make_policy(lm, activation_checkpointing, lora, compile)
 
 
 def load_model(path: str, revision: str | None, precision: Precision, trust_remote_code: bool) -> PreTrainedModel:
@@ -87,14 +89,17 @@ def _capped(config: Any) -> bool:
 
 
 def make_policy(
-    lm: PreTrainedModel, activation_checkpointing: bool = False, lora: LoraConfig | None = None
+    lm: PreTrainedModel,
+    activation_checkpointing: bool = False,
+    lora: LoraConfig | None = None,
+    compile: bool = False,
 ) -> PolicyModule:
     """A policy from a model in memory.
 
     Raises:
         ConfigError: adapters that don't fit the model.
     """
-    keep_inputs_alone(lm)
+    keep_inputs_alone(lm, compile)
     if activation_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModule(lm if lora is None else _with_adapters(lm, lora))

@@ -81,7 +81,9 @@ def _sampled(before: list[ResponseSet], after: list[ResponseSet], temperature: f
 def _policy(context: StageContext, role: str) -> PolicyModule:
     path, revision = model_source(context, role)
     config = context.config
-    policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
+    policy = load_policy(
+        path, revision, Precision[config["precision"]], config["trust_remote_code"], compile=config["compile"]
+    )
     return policy.to(join_group())
 
 

@@ -20,7 +20,9 @@ def run(context: StageContext) -> None:
     config = context.config
     device = join_group()
     path, revision = model_source(context)
-    policy = load_policy(path, revision, Precision[config["precision"]], config["trust_remote_code"])
+    policy = load_policy(
+        path, revision, Precision[config["precision"]], config["trust_remote_code"], compile=config["compile"]
+    )
     policy.to(device)
     facts, progress = {}, context.progress()
     for split in ("train", "heldout"):

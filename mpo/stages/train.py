@@ -11,6 +11,7 @@ from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
+from mpo.logprobs.layers import keeps_inputs_alone
 from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
@@ -46,6 +47,7 @@ def run(context: StageContext) -> None:
         config["trust_remote_code"],
         settings.activation_checkpointing,
         settings.lora,
+        settings.compile,
     )
     check_positions(policy, sets.max_tokens)
     progress = context.progress()
@@ -87,6 +89,8 @@ def run(context: StageContext) -> None:
         progress.close()
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
         layout += ", Liger's head" if policy.head.fused else ""
+        if settings.compile:
+            layout += ", norms and gates compiled" if keeps_inputs_alone(policy) else ", nothing that compiles"
         kept = {**facts, "layout": layout, "memory_before_bytes": memory_before, **asdict(summary)}
         write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)

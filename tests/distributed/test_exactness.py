@@ -43,6 +43,7 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
         *(job(folder / f"bf16-{stage}", stage, 2, config=short | {"precision": "bf16"}) for stage in (1, 2, 3)),
         job(folder / "bf16-lora", 1, 2, lora=True, config=short | {"precision": "bf16"}),
         job(folder / "offload", 2, 2, config=short | {"offload": "optimizer"}),
+        job(folder / "compiled3", 3, 2, config=short | {"compile": True, "activation_checkpointing": True}),
     ]
 
 
@@ -125,6 +126,10 @@ def test_activation_checkpointing_and_zero_change_no_update(trained: Path) -> No
     plain, checkpointed = weights(trained / "plain0"), weights(trained / "plain3")
     for name in plain:
         torch.testing.assert_close(checkpointed[name], plain[name], rtol=0.0, atol=2e-5)
+
+
+def test_compiled_norms_train_alike_under_zero_3(trained: Path) -> None:
+    torch.testing.assert_close(curve(trained / "compiled3"), curve(trained / "plain0"), rtol=1e-5, atol=0.0)
 
 
 def test_adapters_train_alike_under_zero_3(trained: Path) -> None:

@@ -82,7 +82,11 @@ class Marks:
 
 
 def tiny_policy(
-    lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32, rows: bool = False
+    lora: bool = False,
+    checkpointing: bool = False,
+    dtype: torch.dtype = torch.float32,
+    rows: bool = False,
+    compile: bool = False,
 ) -> PolicyModule:
     """A Llama of two layers, the same at every call; ``rows``: with a row for each response."""
     torch.manual_seed(0)
@@ -100,7 +104,7 @@ def tiny_policy(
     )
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
     assert rows or share_prefix(lm)
-    return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None)
+    return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None, compile)
 
 
 def run_job(job: dict[str, Any]) -> None:
@@ -118,7 +122,7 @@ def run_job(job: dict[str, Any]) -> None:
     loss = LOSSES[job.get("loss", "mpo")](**job.get("loss_fields", {}))
     sets = TokenSets(job.get("sets", 24))
     dtype = torch.bfloat16 if config.precision is Precision.bf16 else torch.float32
-    policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")))
+    policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")), config.compile)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     init_process_group()
     policy.to(join_group())

@@ -86,6 +86,15 @@ def test_other_losses_run_to_their_end(first_run: Outcome, mpo: CommandLine, los
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_the_policy_is_its_reference_still(mpo: CommandLine, precision: str) -> None:
+    # The run stops if its first loss says otherwise.
+    outcome = mpo.testbed("train.compile=true", f"train.precision={precision}")
+    assert [row["step"] for row in outcome.metrics] == [1, 2, 3, 4]
+    assert "norms and gates compiled" in outcome.result["data_facts"]["layout"]
+
+
+@pytest.mark.slow
 def test_on_policy_samples_from_the_starting_policy(first_run: Outcome, mpo: CommandLine) -> None:
     outcome = mpo.testbed("regime=on_policy")
     assert outcome.planned["sample"] == "cached"  # the testbed's own data are samples of that policy

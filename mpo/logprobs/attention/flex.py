@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
-from torch import Tensor, compile
-from torch._dynamo import config as dynamo_config
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, create_block_mask, flex_attention
 
 from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
+from mpo.logprobs.compiled import compiled
 
 NO_WINDOW = 1 << 30
 """In place of None, which would be compiled for itself."""
-KINDS = 64
-"""Most variants (windows, with or without gradient, rows of one block) that are compiled of a function."""
 
 KERNEL: FlexKernelOptions = {"BACKEND": "TRITON"}
 """Never the kernel for decoding, which AUTO takes for rows below 128 tokens: torch 2.13 finds no block size for it that
 divides the mask's where several query heads share a key's, and gives up."""
-
-
-@cache
-def _compiled(function: Any) -> Any:
-    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, KINDS)
-    # With static shapes every new length would be compiled anew. A whole graph or an error: uncompiled, FlexAttention
-    # would hold the scores of all pairs of tokens.
-    return compile(function, dynamic=True, fullgraph=True)
 
 
 class FlexAttend:
@@ -43,7 +30,7 @@ class FlexAttend:
         """See :class:`mpo.logprobs.attention.backends.Attend`."""
         on_cuda = query_NHD.is_cuda
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
-        attend = _compiled(flex_attention) if on_cuda else flex_attention
+        attend = compiled(flex_attention) if on_cuda else flex_attention
         out = attend(
             query,
             key,
@@ -64,6 +51,6 @@ class FlexAttend:
             def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
                 return visibility.sees(query, key, reach)
 
-            create = _compiled(create_block_mask) if on_cuda else create_block_mask
+            create = compiled(create_block_mask) if on_cuda else create_block_mask
             self._masks[window] = create(rule, None, None, tokens, tokens, device=visibility.position_N.device)
         return self._masks[window]

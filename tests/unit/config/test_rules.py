@@ -83,6 +83,15 @@ def test_a_conflict_names_key_and_remedy(changed: Load, overrides: str) -> None:
     assert remedy in error.remedy
 
 
+def test_compiling_needs_a_compiler(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert validate(changed("train.compile=true"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    error = refusal(changed("train.compile=true"))
+    assert error.where == "train.compile" and "g++" in error.remedy
+    assert validate(changed())
+
+
 def test_following_the_remedy_mends_the_batch(changed: Load) -> None:
     error = refusal(changed("train.micro_batch=3"))
     sizes = re.findall(r"\d+", error.remedy.split(", or")[0])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mpo.logprobs.layers import keep_inputs_alone
+from mpo.logprobs.layers import keep_inputs_alone, keeps_inputs_alone
 from tests.families import FAMILIES, VOCABULARY, model
 
 PLAIN = {"gemma3_text", "gpt_neox"}
@@ -59,6 +59,22 @@ def test_a_family_says_the_same_bits(family: str, dtype: torch.dtype) -> None:
         assert less == kept and not any("forward" in module.__dict__ for module in lm.modules())
     elif family != "olmo2" or dtype == torch.float32:
         assert less < kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
+    lm = random_weights("llama", dtype)
+    keep_inputs_alone(lm)
+    logits_RTV, gradients, _ = logits_and_gradients(lm)
+    keep_inputs_alone(plain := random_weights("llama", dtype), compile=True)
+    fused_RTV, found, _ = logits_and_gradients(plain)
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(fused_RTV, logits_RTV, rtol=tolerance, atol=tolerance * float(logits_RTV.abs().max()))
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            found[name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()), msg=name
+        )
+    assert keeps_inputs_alone(plain) and not keeps_inputs_alone(random_weights("gpt_neox", dtype))
 
 
 def test_gradients_of_a_norm_are_those_of_its_definition() -> None:
