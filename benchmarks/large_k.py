@@ -17,8 +17,8 @@ def main() -> None:
     """Each K in a process of its own, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--responses", type=int, nargs="+", default=[8, 32, 128], help="K; the first is compared with")
-    parser.add_argument("--prompt", type=int, default=180, help="mean tokens of a prompt")
-    parser.add_argument("--length", type=int, default=280, help="mean tokens of a response")
+    parser.add_argument("--prompt", type=int, default=180, help="tokens of every prompt")
+    parser.add_argument("--length", type=int, default=280, help="tokens of every response")
     parser.add_argument("--steps", type=int, default=2, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-tokens", type=int, default=2560, help="tokens forwarded at once")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -55,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from benchmarks.steps import measured_steps
 
     torch.set_num_threads(arguments.threads)
-    sets = RandomSets(arguments.steps + 1, arguments.side, arguments.prompt, arguments.length)
+    sets = RandomSets(arguments.steps + 1, arguments.side, arguments.prompt, arguments.length, spread=0.0)
     tell(measured_steps(llama(), sets, arguments.side, 1, micro_batch=1, micro_tokens=arguments.micro_tokens))
 
 

@@ -13,7 +13,7 @@ END = 2
 FIRST = 3
 """Ids below are special tokens."""
 SPREAD = 0.35
-"""Standard deviation of lengths over their mean; UltraFeedback's responses spread more."""
+"""That of lengths where nothing else is said; UltraFeedback's responses spread more."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,24 @@ class RandomSet:
 
 
 class RandomSets:
-    """``count`` sets whose prompts and responses have given mean lengths, the same for the same arguments."""
+    """``count`` sets whose prompts and responses have given mean lengths, the same for the same arguments.
 
-    def __init__(self, count: int, responses: int, prompt: int, response: int, seed: int = 0) -> None:
+    Args:
+        spread: standard deviation of lengths over their mean; 0: all are equal.
+    """
+
+    def __init__(
+        self, count: int, responses: int, prompt: int, response: int, seed: int = 0, spread: float = SPREAD
+    ) -> None:
         draw = np.random.default_rng([count, responses, prompt, response, seed])
 
         def ids(mean: int, end: bool) -> np.ndarray:
-            length = max(4, round(mean * float(np.clip(draw.normal(1.0, SPREAD), 0.2, 2.5))))
+            length = max(4, round(mean * float(np.clip(draw.normal(1.0, spread), 0.2, 2.5))))
             body = draw.integers(FIRST, VOCABULARY, length).astype(np.int32)
             body[-1] = END if end else body[-1]
             return body
 
-        self.fingerprint = f"random-{count}-{responses}-{prompt}-{response}-{seed}"
+        self.fingerprint = f"random-{count}-{responses}-{prompt}-{response}-{seed}-{spread}"
         self.max_tokens = round(2.5 * (prompt + response)) + 8
         self._sets = [
             RandomSet(str(i), ids(prompt, False), [ids(response, True) for _ in range(responses)], [False] * responses)
