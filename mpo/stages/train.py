@@ -19,7 +19,7 @@ from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.train.export import export_policy
 from mpo.train.loop import train
-from mpo.train.metrics import memory_now
+from mpo.train.metrics import memory_of_files, memory_taken
 
 SHOWN = ("loss", "accuracy", "margin")
 
@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
         if context.rank == 0:
             shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
         return
-    config, memory_before = context.config, memory_now()
+    config, taken_before = context.config, memory_taken()
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
     loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
@@ -91,6 +91,7 @@ def run(context: StageContext) -> None:
         layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
             layout += ", norms and gates compiled" if keeps_inputs_alone(policy) else ", nothing that compiles"
-        kept = {**facts, "layout": layout, "memory_before_bytes": memory_before, **asdict(summary)}
+        before = taken_before + memory_of_files()
+        kept = {**facts, "layout": layout, "memory_before_bytes": before, **asdict(summary)}
         write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
