@@ -20,7 +20,8 @@ Fuse = Callable[[F], F]
 def compiled(function: F) -> F:
     """The function compiled for every size at once: with static shapes every new length would be compiled anew.
 
-    A whole graph or an error: what dynamo breaks up is no faster.
+    A whole graph or an error: what dynamo breaks up is no faster, and FlexAttention uncompiled would hold the scores of
+    all pairs of tokens.
     """
     dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, KINDS)
     return compile(function, dynamic=True, fullgraph=True)  # type: ignore[return-value]
