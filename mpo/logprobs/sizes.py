@@ -1,4 +1,4 @@
-"""Sizes of products that a CPU's library compiles code for."""
+"""Sizes of products that a CPU's library makes kernels for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIZES = 32
 def stepped(size: int, like: Tensor, step: int) -> int:
     """What a ``size`` that changes from one micro-batch to the next is rounded up to, for products of ``like``.
 
-    oneDNN, which computes a CPU's products in bfloat16, compiles code for every new size, a millisecond and a megabyte
-    each, and never frees it: with every micro-batch of another size training would grow by gigabytes. Elsewhere a size
-    stays what it is. Sizes up to ``step`` are multiples of a quarter of it.
+    oneDNN, which computes a CPU's products in bfloat16, makes kernels for every new size, half a megabyte each,
+    and keeps them: with every micro-batch of another size training would grow by gigabytes. Elsewhere a size stays what
+    it is. Sizes up to ``step`` are multiples of a quarter of it.
     """
     if not few_sizes(like):
         return size
