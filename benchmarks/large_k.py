@@ -1,26 +1,31 @@
 """Sets of many responses in bounded memory: a step on one set of each K, time a response and peak memory.
 
-    python -m benchmarks.large_k [--responses 8 32 128] [--json]
+    python -m benchmarks.large_k [--responses 8 32 128] [--rounds 3] [--json]
 
 Sets above ``--micro-tokens`` are forwarded in pieces, all but one of them twice: for the loss, and for its gradient.
+All K are measured by turns, over as many responses each, and compared with the first of their round.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
+from typing import Any
 
 from benchmarks.measure import report, run_side, tell
 
 
 def main() -> None:
-    """Each K in a process of its own, one after the other."""
+    """Each K in a process of its own, one after the other, in several rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--responses", type=int, nargs="+", default=[8, 32, 128], help="K; the first is compared with")
     parser.add_argument("--prompt", type=int, default=180, help="tokens of every prompt")
     parser.add_argument("--length", type=int, default=280, help="tokens of every response")
-    parser.add_argument("--steps", type=int, default=2, help="measured steps, after one of warm-up")
+    parser.add_argument("--measured", type=int, default=128, help="responses of the measured steps")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro-tokens", type=int, default=2560, help="tokens forwarded at once")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
@@ -29,23 +34,38 @@ def main() -> None:
         _measure(arguments)
         return
     shared = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in
-              ("prompt", "length", "steps", "micro-tokens", "threads")]  # fmt: skip
-    rows = []
-    for k in arguments.responses:
-        side = run_side("benchmarks.large_k", [*shared, f"--side={k}"], arguments.threads)
-        rows.append({"responses": k, "seconds_a_response": side["seconds_a_step"] / k, **side})
-        rows[-1]["memory_above_model"] = side["peak_bytes"] - side["loaded_bytes"]
-        first = rows[0]
-        rows[-1]["memory_ratio"] = rows[-1]["peak_bytes"] / first["peak_bytes"]
-        rows[-1]["time_ratio"] = rows[-1]["seconds_a_response"] / first["seconds_a_response"]
-        if not arguments.json:
-            print(
-                f"K = {k:4}  {rows[-1]['seconds_a_response']:7.3f} s a response ({rows[-1]['time_ratio']:.2f} times), "
-                f"peak {side['peak_bytes'] / 2**20:6.0f} MiB ({rows[-1]['memory_ratio']:.2f} times), "
-                f"{rows[-1]['memory_above_model'] / 2**20:6.0f} MiB above the loaded model"
-            )
+              ("prompt", "length", "measured", "micro-tokens", "precision", "threads")]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for number in range(arguments.rounds):
+        first: dict[str, Any] | None = None
+        for k in arguments.responses:
+            side = run_side("benchmarks.large_k", [*shared, f"--side={k}"], arguments.threads)
+            row = {"round": number, "responses": k, "seconds_a_response": side["seconds_a_step"] / k, **side}
+            row["memory_above_model"] = side["peak_bytes"] - side["loaded_bytes"]
+            first = first or row
+            row["memory_ratio"] = row["peak_bytes"] / first["peak_bytes"]
+            row["time_ratio"] = row["seconds_a_response"] / first["seconds_a_response"]
+            rows.append(row)
+            if not arguments.json:
+                print(_line(row), flush=True)
     if arguments.json:
         report("large_k", arguments, rows)
+        return
+    print("medians of the rounds")
+    for k in arguments.responses:
+        mine = [row for row in rows if row["responses"] == k]
+        print(_line(mine[0] | {name: statistics.median(row[name] for row in mine) for name in _SHOWN}))
+
+
+_SHOWN = ("seconds_a_response", "time_ratio", "peak_bytes", "memory_ratio", "memory_above_model")
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"K = {row['responses']:4}  {row['seconds_a_response']:7.3f} s a response ({row['time_ratio']:.2f} times), "
+        f"peak {row['peak_bytes'] / 2**20:6.0f} MiB ({row['memory_ratio']:.2f} times), "
+        f"{row['memory_above_model'] / 2**20:6.0f} MiB above the loaded model"
+    )
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -53,10 +73,22 @@ def _measure(arguments: argparse.Namespace) -> None:
 
     from benchmarks.material import RandomSets, llama
     from benchmarks.steps import measured_steps
+    from mpo.config.schema import Precision
 
     torch.set_num_threads(arguments.threads)
-    sets = RandomSets(arguments.steps + 1, arguments.side, arguments.prompt, arguments.length, spread=0.0)
-    tell(measured_steps(llama(), sets, arguments.side, 1, micro_batch=1, micro_tokens=arguments.micro_tokens))
+    steps = max(1, arguments.measured // arguments.side)
+    sets = RandomSets(steps + 1, arguments.side, arguments.prompt, arguments.length, spread=0.0)
+    tell(
+        measured_steps(
+            llama(torch.bfloat16 if arguments.precision == "bf16" else torch.float32),
+            sets,
+            arguments.side,
+            1,
+            micro_batch=1,
+            micro_tokens=arguments.micro_tokens,
+            precision=Precision[arguments.precision],
+        )
+    )
 
 
 if __name__ == "__main__":

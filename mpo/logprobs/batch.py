@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ class TokenBatch:
     A response's tokens follow its prompt's in position, wherever they stand in the row. Index tensors say where in
     the row a prompt's or response's tokens are; past its end they hold 0.
 
+    Of a set that is forwarded in pieces all but the first know the prompt: see :meth:`after_prompt`.
+
     Attributes:
         input_ids_N: long.
         position_ids_N: long; a response's count on from its prompt's end.
@@ -44,6 +46,7 @@ class TokenBatch:
         response_index_R: long, its column of the K axis: its own index in its set.
         sets: B.
         responses: K.
+        known: tokens at the row's beginning that are not forwarded: a prompt, whose keys and values are kept.
     """
 
     input_ids_N: Tensor
@@ -57,16 +60,22 @@ class TokenBatch:
     response_index_R: Tensor
     sets: int
     responses: int
+    known: int = 0
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("sets", "responses")}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **values | {name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
     @property
     def tokens(self) -> int:
-        """Tokens that are forwarded."""
+        """N, those that are known included."""
         return len(self.input_ids_N)
+
+    def after_prompt(self) -> TokenBatch:
+        """The same without the first prompt's forward pass, the only one's."""
+        return replace(self, known=int(self.prompt_lengths_S[0]))
 
     def filled(self, tokens: int) -> TokenBatch:
         """The same with one more prompt at the row's end, which nothing follows, to so many tokens in all."""

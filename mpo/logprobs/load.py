@@ -17,6 +17,7 @@ from mpo.errors import ConfigError, UserError
 from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch, collate
 from mpo.logprobs.layers import keep_inputs_alone
+from mpo.logprobs.pieces import piece_batches
 from mpo.logprobs.policy import PolicyModule
 
 
@@ -130,9 +131,9 @@ def check_head(policy: PolicyModule) -> None:
 def share_prefix(lm: PreTrainedModel) -> bool:
     """Compute each prompt once for all its responses, if this family gives the same log-probs that way.
 
-    Compares both layouts on a small set, and looks whether one response can be seen from another. A family that hands
-    its attention no layout, or whose layers mix tokens in another way (state-space models, say), stays with a row for
-    each response.
+    Compares both layouts on a small set, whole and in pieces, and looks whether one response can be seen from another.
+    A family that hands its attention no layout, or whose layers mix tokens in another way (state-space models, say),
+    stays with a row for each response.
     """
     config = lm.config.get_text_config()
     rows, vocab = config._attn_implementation, config.vocab_size
@@ -151,22 +152,28 @@ def share_prefix(lm: PreTrainedModel) -> bool:
 
     policy = PolicyModule(lm, watched)
 
-    def logps(first: int) -> Tensor:
-        responses = [(np.arange(4) + first) % vocab, np.arange(1, 5) % vocab]
-        with torch.no_grad():
-            return policy(collate([_Probe("probe", np.arange(3) % vocab, responses)]).to(policy.device)).logps_BK[0]
+    def probe(first: int) -> _Probe:
+        return _Probe("probe", np.arange(3) % vocab, [(np.arange(4) + first) % vocab, np.arange(1, 5) % vocab])
 
-    expected_K = logps(0)
+    def logps(*batches: TokenBatch) -> Tensor:
+        prompt = attention.KeptPrompt()
+        with torch.no_grad():
+            logps_1K = [policy(batch.to(policy.device), prompt=prompt).logps_BK for batch in batches]
+        return torch.cat(logps_1K).sum(0)
+
+    expected_K = logps(collate([probe(0)]))
     tolerance = 1e-4 if lm.dtype == torch.float32 else 0.2
     try:
         lm.set_attn_implementation(attention.NAME)
-        found_K, changed_K = logps(0), logps(7)
+        found_K, changed_K = logps(collate([probe(0)])), logps(collate([probe(7)]))
+        apart_K = logps(*piece_batches([probe(0)], [(0, [0]), (0, [1])], shares_prefix=True))
         # Another first response must leave the second's log-prob alone, to the last bit: with the small weights of
         # an untrained model a leak would hide within any tolerance.
-        alike = torch.allclose(found_K, expected_K, rtol=1e-3, atol=tolerance) and bool(found_K[1] == changed_K[1])
+        alike = all(torch.allclose(one_K, expected_K, rtol=1e-3, atol=tolerance) for one_K in (found_K, apart_K))
+        alike = alike and bool(found_K[1] == changed_K[1])
         # A window that only the mask knows would be lost, and no small probe is longer than a real one.
         alike = alike and not (_has_window(config) and windows <= {None})
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError):
         alike = False
     if not alike:
         lm.set_attn_implementation(rows)

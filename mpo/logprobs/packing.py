@@ -1,7 +1,7 @@
 """Which process forwards which sets of a global batch, and in which micro-batches: balanced, within a token budget.
 
-A set above the budget is cut into pieces of its responses, each with the prompt before it: the loss sees the model only
-through its log-probs, so pieces can be forwarded one after the other (:mod:`mpo.train.window`).
+A set above the budget is cut into pieces of its responses, the first with the prompt before it: the loss sees the model
+only through its log-probs, so pieces can be forwarded one after the other (:mod:`mpo.train.window`).
 """
 
 from __future__ import annotations
@@ -44,16 +44,15 @@ class SetSize:
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of a global batch; all processes have as many micro-batches of each kind.
+    """One process's part of a global batch; all processes have as many micro-batches, whole ones and pieces.
 
     Attributes:
         whole: micro-batches of whole sets; empty ones at the end of a smaller share.
-        pieces: for every set above the budget its pieces, each (set, indices of responses); None fills up a smaller
-            share.
+        cut: for every set above the budget its pieces; None fills up a smaller share.
     """
 
     whole: list[list[int]]
-    pieces: list[Piece | None]
+    cut: list[list[Piece | None]]
 
 
 def shares(
@@ -74,22 +73,27 @@ def shares(
         of_rank[rank].append(i)
         load[rank] += sizes[i].tokens
     parts = [micro_batches(mine, sizes, micro_batch, micro_tokens) for mine in of_rank]
-    most_whole, most_pieces = (max(len(part[which]) for part in parts) for which in (0, 1))
+    most_whole, most_cut = (max(len(part[which]) for part in parts) for which in (0, 1))
+    lists = [cut + [[]] * (most_cut - len(cut)) for _, cut in parts]
+    longest = [max(map(len, alike)) for alike in zip(*lists, strict=True)]
     return [
-        Share(whole + [[]] * (most_whole - len(whole)), [*pieces, *[None] * (most_pieces - len(pieces))])
-        for whole, pieces in parts
+        Share(
+            whole + [[]] * (most_whole - len(whole)),
+            [[*pieces, *[None] * (most - len(pieces))] for pieces, most in zip(cut, longest, strict=True)],
+        )
+        for (whole, _), cut in zip(parts, lists, strict=True)
     ]
 
 
 def micro_batches(
     sets: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int
-) -> tuple[list[list[int]], list[Piece]]:
-    """Micro-batches of whole sets, like lengths beside each other, and the pieces of the sets above the budget."""
+) -> tuple[list[list[int]], list[list[Piece]]]:
+    """Micro-batches of whole sets, like lengths beside each other, and each set above the budget in its pieces."""
     order = _largest_first(sets, sizes)
     large = [i for i in order if sizes[i].tokens > micro_tokens]
-    pieces = [(i, part) for i in large for part in _pieces(sizes[i], micro_tokens)]
+    cut = [[(i, part) for part in _pieces(sizes[i], micro_tokens)] for i in large]
     others = sorted(order[len(large) :], key=lambda i: -sizes[i].row)  # stable: the largest first, or the longest rows
-    return _whole(others, sizes, micro_batch, micro_tokens), pieces
+    return _whole(others, sizes, micro_batch, micro_tokens), cut
 
 
 def _largest_first(sets: Sequence[int], sizes: Mapping[int, SetSize]) -> list[int]:
@@ -115,11 +119,11 @@ def _tokens(part: Sequence[int], sizes: Mapping[int, SetSize]) -> int:
 
 def _pieces(size: SetSize, micro_tokens: int) -> list[list[int]]:
     parts: list[list[int]] = []
-    tokens = 0
+    tokens = size.prompt
     for k in sorted(size.responses, key=lambda k: (-size.responses[k], k)):
         if not parts or tokens + size.responses[k] > micro_tokens:
+            tokens = 0 if parts else tokens
             parts.append([])
-            tokens = size.prompt
         parts[-1].append(k)
         tokens += size.responses[k]
     return parts

@@ -71,22 +71,26 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
-    def forward(self, batch: TokenBatch, known_WM: Tensor | None = None) -> ResponseLogps:
+    def forward(
+        self, batch: TokenBatch, known_WM: Tensor | None = None, prompt: attention.KeptPrompt | None = None
+    ) -> ResponseLogps:
         """Log-probs of every forwarded response token of ``batch``, which is on this module's device.
 
         Args:
             known_WM: the normalisers of an earlier forward of the same batch, which has told the values; only their
                 gradient is wanted, and they may be 0 this time, which spares the head a product.
+            prompt: of a set in pieces whose responses share it. The first piece fills it, the others (whose prompt is
+                :attr:`TokenBatch.known`) read it.
         """
         lengths_R = batch.response_lengths_R
         steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
         response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
-        hidden = self._packed if self.shares_prefix else self._rows
         # The head may get the first token some more times, which nobody looks at: its products come in few sizes.
         more = (0, stepped_row(len(step_M), self.head.weight) - len(step_M))
         at_M = functional.pad(response_M, more), functional.pad(step_M, more)
         target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
-        logps_M, normalisers_WM = self.head(hidden(batch, *at_M), target_M, known_WM)
+        hidden_MD = self._packed(batch, *at_M, prompt) if self.shares_prefix else self._rows(batch, *at_M)
+        logps_M, normalisers_WM = self.head(hidden_MD, target_M, known_WM)
         logps_M = logps_M[: len(step_M)]
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
@@ -95,20 +99,26 @@ class PolicyModule(nn.Module):
         token_mask_BKT[where] = True
         return ResponseLogps(token_logps_BKT, token_mask_BKT, normalisers_WM)
 
-    def _packed(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
+    def _packed(
+        self, batch: TokenBatch, response_M: Tensor, step_M: Tensor, prompt: attention.KeptPrompt | None
+    ) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
-        batch = batch.filled(stepped_row(batch.tokens, self.head.weight))
+        known = batch.known
+        batch = batch.filled(known + stepped_row(batch.tokens - known, self.head.weight))
+        whole = None if prompt is None else prompt.part(batch)
         hidden_1ND = self._backbone(
-            input_ids=batch.input_ids_N.unsqueeze(0),
-            position_ids=batch.position_ids_N.unsqueeze(0),
+            input_ids=batch.input_ids_N[known:].unsqueeze(0),
+            position_ids=batch.position_ids_N[known:].unsqueeze(0),
             use_cache=False,
             shared_prefix=self._attend(batch),
+            kept_prompt=whole,
         ).last_hidden_state
+        hidden_ND = hidden_1ND[0] if whole is None else whole("hidden states", hidden_1ND[0])
         prompts_S = batch.prompt_lengths_S
         last_S = batch.prompt_index_SP.gather(1, prompts_S[:, None] - 1).squeeze(1)
         previous_M = batch.response_index_RT[response_M, (step_M - 1).clamp(min=0)]
         before_M = torch.where(step_M == 0, last_S[batch.prompt_of_R[response_M]], previous_M)
-        return hidden_1ND[0].index_select(0, before_M)
+        return hidden_ND.index_select(0, before_M)
 
     def _rows(self, batch: TokenBatch, response_M: Tensor, step_M: Tensor) -> Tensor:
         """The same with a right-padded row for each response; attention is causal, so it never sees the padding."""

@@ -18,8 +18,9 @@ from mpo.logprobs.batch import PromptResponses
 from mpo.logprobs.devices import agreed
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
 from mpo.logprobs.partly import PartlyWritten, forget, join
+from mpo.logprobs.pieces import Indexed
 from mpo.logprobs.policy import PolicyModule
-from mpo.logprobs.scoring import Indexed, score_sets
+from mpo.logprobs.scoring import score_sets
 
 TOKENS, MISMATCHED, INDEX = "logps.npy", "mismatched.npy", "index.json"
 NOT_FINITE = "check the reference model's weights or use fp32"

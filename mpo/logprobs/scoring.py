@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Protocol
+from functools import reduce
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from mpo.logprobs.batch import PromptResponses, collate
+from mpo.logprobs.attention import KeptPrompt
+from mpo.logprobs.batch import collate
 from mpo.logprobs.packing import SetSize, micro_batches
+from mpo.logprobs.pieces import Indexed, joined, piece_batches
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
-
-
-class Indexed(Protocol):
-    """Tokenised sets by position."""
-
-    def __getitem__(self, i: int, /) -> PromptResponses: ...
 
 
 def score_sets(
@@ -38,28 +32,13 @@ def score_sets(
     """
     policy.eval()
     sizes = {i: SetSize.of(sets[i], policy.shares_prefix) for i in indices}
-    whole, pieces = micro_batches(indices, sizes, micro_batch, micro_tokens)
-    pieces = [(i, part) for i, part in pieces if i not in done]
+    whole, cut = micro_batches(indices, sizes, micro_batch, micro_tokens)
+    cut = [pieces for pieces in cut if pieces[0][0] not in done]
     whole = [of_sets for of_sets in whole if not all(i in done for i in of_sets)]
     with torch.no_grad():
-        seen: ResponseLogps | None = None
-        for number, (i, part) in enumerate(pieces):
-            logps = policy(collate([sets[i]], [part]).to(policy.device))
-            seen = logps if seen is None else joined(seen, logps)
-            if number + 1 == len(pieces) or pieces[number + 1][0] != i:
-                yield [i], seen
-                seen = None
+        for pieces in cut:
+            prompt = KeptPrompt()
+            batches = [batch.to(policy.device) for batch in piece_batches(sets, pieces, policy.shares_prefix)]
+            yield [pieces[0][0]], reduce(joined, (policy(batch, prompt=prompt) for batch in batches))
         for of_sets in whole:
             yield of_sets, policy(collate([sets[i] for i in of_sets]).to(policy.device))
-
-
-def joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:
-    """Log-probs of two pieces of one set, each response in one of them."""
-    steps = max(one.token_mask_BKT.shape[-1], other.token_mask_BKT.shape[-1])
-
-    def long(values_1KT: Tensor) -> Tensor:
-        return functional.pad(values_1KT, (0, steps - values_1KT.shape[-1]))
-
-    return ResponseLogps(
-        long(one.token_logps_BKT) + long(other.token_logps_BKT), long(one.token_mask_BKT) | long(other.token_mask_BKT)
-    )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
 from mpo.planning.memory import effective_stage
@@ -91,8 +92,10 @@ class _Tensors(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: TokenBatch, known_WM: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        logps: ResponseLogps = self.policy(batch, known_WM)
+    def forward(
+        self, batch: TokenBatch, known_WM: Tensor | None, prompt: KeptPrompt | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logps: ResponseLogps = self.policy(batch, known_WM, prompt)
         assert logps.normalisers_WM is not None
         return logps.token_logps_BKT, logps.token_mask_BKT, logps.normalisers_WM
 
@@ -126,9 +129,11 @@ class Engine:
         self.device = torch.device(self.deepspeed.device)
         self.deepspeed.train()
 
-    def __call__(self, batch: TokenBatch, known_WM: Tensor | None = None) -> ResponseLogps:
-        """Log-probs of ``batch`` under the current policy; for ``known_WM`` see :meth:`PolicyModule.forward`."""
-        return ResponseLogps(*self.deepspeed(batch.to(self.device), known_WM))
+    def __call__(
+        self, batch: TokenBatch, known_WM: Tensor | None = None, prompt: KeptPrompt | None = None
+    ) -> ResponseLogps:
+        """Log-probs of ``batch`` under the current policy; for the others see :meth:`PolicyModule.forward`."""
+        return ResponseLogps(*self.deepspeed(batch.to(self.device), known_WM, prompt))
 
     def accumulate(self, last: bool) -> None:
         """Announce a micro-step's forward and backward; ``last`` of its window."""

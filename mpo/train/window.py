@@ -6,17 +6,19 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from mpo.errors import DataError, UserError
-from mpo.logprobs.batch import TokenBatch, collate
+from mpo.logprobs.attention import KeptPrompt
+from mpo.logprobs.batch import collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
-from mpo.logprobs.packing import SetSize, shares
+from mpo.logprobs.packing import Piece, SetSize, shares
+from mpo.logprobs.pieces import joined, piece_batches
 from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
-from mpo.logprobs.scoring import joined
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
@@ -82,14 +84,15 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
 
     waited = 0.0
     for number, part in enumerate(share.whole):
-        engine.accumulate(last=number == len(share.whole) - 1 and not share.pieces)
+        engine.accumulate(last=number == len(share.whole) - 1 and not share.cut)
         began = time.perf_counter()
         tokens = token_batch(sets, assignments, part)
         waited += time.perf_counter() - began
         logps = engine(tokens)
         # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
         engine.backward(learn(part, logps) + 0.0 * logps.token_logps_BKT.sum())
-    waited += _learn_in_pieces(engine, problem, share.pieces, learn)
+    for number, pieces in enumerate(share.cut):
+        waited += _learn_in_pieces(engine, problem, pieces, learn, final=number == len(share.cut) - 1)
     sums.add("layout_seconds", waited)
     sums.add("broken", len(broken))
     return broken
@@ -98,51 +101,51 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
 def _learn_in_pieces(
     engine: Engine,
     problem: Problem,
-    pieces: Sequence[tuple[int, list[int]] | None],
+    pieces: Sequence[Piece | None],
     learn: Callable[[Sequence[int], ResponseLogps], Tensor],
+    final: bool,
 ) -> float:
-    """Forward and backward of sets that are too large to be forwarded at once, in memory for one piece.
+    """Forward and backward of a set that is too large to be forwarded at once, in memory for one piece.
 
     First every piece without gradient, but for the last; then the loss of the joined log-probs and its gradient with
     respect to them; then backward of the last piece, and every other one again, its backward fed with that gradient.
-    Exact, for one more forward of all pieces but one, the head left out. Returns the seconds that laying
-    out the pieces took.
+    Exact, for one more forward of all pieces but one, the head left out. The first piece, with the prompt, comes last:
+    the others have left their prompt's gradient then. Returns the seconds that laying out the pieces took.
+
+    Args:
+        pieces: of one set; None where another process has more of its own, all where it alone has a set.
+        final: whether the window ends with this set.
     """
-    if not pieces:
-        return 0.0
     began = time.perf_counter()
-    batches = [_piece_batch(problem, piece) for piece in pieces]
+    real = [piece for piece in pieces if piece is not None]
+    missing = len(pieces) - len(real)
+    batches = piece_batches(problem.sets, real, problem.shares_prefix) + [collate([])] * missing
     waited = time.perf_counter() - began
+    prompts = [KeptPrompt()] * len(real) + [None] * missing
     last = len(pieces) - 1
-    engine.accumulate(last=last == 0)
-    seen: dict[int, ResponseLogps] = {}
-    normalisers = []
-    for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True)):
+    engine.accumulate(last=final and last == 0)
+    seen = []
+    for number, (batch, prompt) in enumerate(zip(batches, prompts, strict=True)):
         with torch.set_grad_enabled(number == last):
-            logps = engine(batch)
-        normalisers.append(logps.normalisers_WM)
-        if piece is not None:
-            values = ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT)
-            seen[piece[0]] = values if piece[0] not in seen else joined(seen[piece[0]], values)
-    if not seen:  # every process adds up the same metrics, one without a piece nothing to them
+            logps = engine(batch, None, prompt)
+        seen.append(ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT, logps.normalisers_WM))
+    if real:
+        values = reduce(joined, seen[: len(real)])
+        leaf_1KT = values.token_logps_BKT.requires_grad_()
+        loss = learn([real[0][0]], ResponseLogps(leaf_1KT, values.token_mask_BKT))
+        (gradient_1KT,) = torch.autograd.grad(loss, leaf_1KT)
+    else:  # every process adds up the same metrics, one without a set nothing to them
+        gradient_1KT = torch.zeros_like(logps.token_logps_BKT)
         with torch.no_grad():
             learn([], logps)
-    gradients: dict[int, Tensor] = {}
-    for i, values in seen.items():
-        leaf = values.token_logps_BKT.requires_grad_()
-        (gradients[i],) = torch.autograd.grad(learn([i], ResponseLogps(leaf, values.token_mask_BKT)), leaf)
-    for number in (last, *range(last)):
+    for number in reversed(range(len(pieces))):
         if number != last:
-            engine.accumulate(last=number == last - 1)
-            logps = engine(batches[number], normalisers[number])
-        piece, values_1KT = pieces[number], logps.token_logps_BKT
-        gradient_1KT = 0.0 if piece is None else gradients[piece[0]][..., : values_1KT.shape[-1]]
-        engine.backward((values_1KT * gradient_1KT).sum())
+            engine.accumulate(last=final and number == 0)
+            logps = engine(batches[number], seen[number].normalisers_WM, prompts[number])
+        values_1KT = logps.token_logps_BKT
+        weights_1KT = 0.0 if pieces[number] is None else gradient_1KT[..., : values_1KT.shape[-1]]
+        engine.backward((values_1KT * weights_1KT).sum())
     return waited
-
-
-def _piece_batch(problem: Problem, piece: tuple[int, list[int]] | None) -> TokenBatch:
-    return collate([]) if piece is None else collate([problem.sets[piece[0]]], [piece[1]])
 
 
 def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], broken: list[str], step: int) -> None:

@@ -53,6 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     quick = [job(folder / f"1-{stage}-{micro}", stage, micro) for stage, micro in QUICK]
     quick += [job(folder / "1-rows", 0, 4, rows=True), job(folder / "1-pieces", 0, 4, config=IN_PIECES)]
+    quick += [job(folder / "1-rows-pieces", 0, 4, rows=True, config=IN_PIECES)]
     alone = {"global_batch": 1, "max_steps": 3, "micro_tokens": 8}  # all sets are larger: nothing but pieces
     assert spawn([*quick, job(folder / "again", 0, 4), job(folder / "alone-1", 0, 4, config=alone)]) == [0]
     both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]

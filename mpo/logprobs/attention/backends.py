@@ -18,7 +18,10 @@ class Attend(Protocol):
     def __call__(
         self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included."""
+        """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included.
+
+        Keys and values may be more than queries: those of the batch's known tokens come first.
+        """
 
 
 Backend = Callable[[TokenBatch], Attend]

@@ -66,7 +66,7 @@ class BlockAttend:
     def __init__(self, batch: TokenBatch) -> None:
         self._visibility = Visibility.of(batch)
         self._queries, self._keys = _members(batch)
-        self._row = batch.tokens
+        self._row, self._known = batch.tokens, batch.known
         self._blocks: dict[tuple[int, int, int | None], list[Block]] = {}
         self.scratch = Scratch()
 
@@ -97,11 +97,13 @@ class BlockAttend:
         return self._blocks[kind]
 
     def _block(self, members: np.ndarray, times: int, groups: int, window: int | None, like: Tensor) -> Block:
-        def sequences(spans_M22: np.ndarray, step: int) -> Sequences:
+        def sequences(spans_M22: np.ndarray, row: int, step: int) -> Sequences:
             longest = int(spans_M22[..., 1].sum(1).max())
-            return Sequences(spans_M22, self._row, stepped(longest, like, step))
+            return Sequences(spans_M22, row, stepped(longest, like, step))
 
-        queries, keys = sequences(self._queries[members], QUERIES), sequences(self._keys[members], KEYS)
+        forwarded = self._queries[members] - [self._known, 0]
+        queries = sequences(forwarded, self._row - self._known, QUERIES)
+        keys = sequences(self._keys[members], self._row, KEYS)
         rows, at_once = queries.length, groups
         if len(members) == 1:
             tiles = max(1, round(rows / QUERIES_AT_ONCE), -(-rows * keys.length * times // SCORES_AT_ONCE))
@@ -128,7 +130,9 @@ class BlockAttend:
             first = max(0, int(before_M.min()) + (rows.start if alone else 0) - window + 1)
             sure = first
         seen_MTS = (
-            self._visibility.sees(queries.index_ML[:, rows, None], keys.index_ML[:, None, sure:last], window)
+            self._visibility.sees(
+                self._known + queries.index_ML[:, rows, None], keys.index_ML[:, None, sure:last], window
+            )
             & keys.real_ML[:, None, sure:last]
         )
         unseen = None
@@ -140,7 +144,7 @@ class BlockAttend:
 def _members(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
     """Spans of queries and of their keys, [M,2,2] each: prompts, and runs of responses behind their prompt.
 
-    A prompt with one response shares nothing: the two are one sequence.
+    A prompt with one response shares nothing: the two are one sequence. One that is known has no queries.
     """
     prompts = list(zip(batch.prompt_index_SP[:, 0].tolist(), batch.prompt_lengths_S.tolist(), strict=True))
     responses = list(zip(batch.response_index_RT[:, 0].tolist(), batch.response_lengths_R.tolist(), strict=True))
@@ -150,12 +154,14 @@ def _members(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
     nothing = (0, 0)
     queries, keys = [], []
     for prompt, answers in zip(prompts, of_prompt, strict=True):
-        if len(answers) == 1:
+        known = prompt[0] < batch.known
+        if len(answers) == 1 and not known:
             queries.append((prompt, answers[0]))
             keys.append((prompt, answers[0]))
             continue
-        queries.append((prompt, nothing))
-        keys.append((prompt, nothing))
+        if not known:
+            queries.append((prompt, nothing))
+            keys.append((prompt, nothing))
         for run in _runs(answers, prompt[1] // RUN):
             queries.append((run, nothing))
             keys.append((prompt, run))
@@ -267,7 +273,7 @@ class _Gathered:
 
 
 class _Attention(torch.autograd.Function):
-    """``[N,H,D]`` from query ``[H,N,D]``, key and value ``[G,N,D]``.
+    """``[N,H,D]`` from query ``[H,N,D]``, key and value ``[G,N,D]``, whose N counts known tokens as well.
 
     In bfloat16 scores, softmax and their gradients are float32; weights and scores' gradients are rounded for the
     products with values, keys and queries. Keys' and values' gradients are added up in float32.
@@ -296,10 +302,10 @@ class _Attention(torch.autograd.Function):
         query, key, value = ctx.saved_tensors
         layout: BlockAttend = ctx.layout
         grad_out = grads[0].transpose(0, 1)
-        tokens, wide = query.shape[1], _wide(query.dtype)
-        grad_query = query.new_empty(tokens + 1, len(query), query.shape[-1])
-        grad_key = key.new_zeros(tokens + 1, len(key), key.shape[-1], dtype=wide)
-        grad_value = value.new_zeros(tokens + 1, len(value), value.shape[-1], dtype=wide)
+        wide = _wide(query.dtype)
+        grad_query = query.new_empty(query.shape[1] + 1, len(query), query.shape[-1])
+        grad_key = key.new_zeros(key.shape[1] + 1, len(key), key.shape[-1], dtype=wide)
+        grad_value = value.new_zeros(value.shape[1] + 1, len(value), value.shape[-1], dtype=wide)
         with _products_of(query.dtype):
             for block in layout.blocks(query, key, ctx.window):
                 for heads, groups in block.heads:

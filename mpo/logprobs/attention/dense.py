@@ -20,13 +20,14 @@ class DenseAttend:
         self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """See :class:`mpo.logprobs.attention.backends.Attend`."""
-        at_N = torch.arange(len(query_NHD), device=query_NHD.device)
+        at_N = torch.arange(len(key_NGD), device=query_NHD.device)
+        queries_N = at_N[len(key_NGD) - len(query_NHD) :]
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
         out = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=self._visibility.sees(at_N[:, None], at_N, window),
+            attn_mask=self._visibility.sees(queries_N[:, None], at_N, window),
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, create_block_mask, flex_attention
 
@@ -22,6 +23,7 @@ class FlexAttend:
 
     def __init__(self, batch: TokenBatch) -> None:
         self._visibility = Visibility.of(batch)
+        self._queries_N = torch.arange(batch.known, batch.tokens, device=batch.input_ids_N.device)
         self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(
@@ -44,13 +46,13 @@ class FlexAttend:
 
     def _mask(self, window: int | None, on_cuda: bool) -> BlockMask:
         if window not in self._masks:
-            visibility = self._visibility
+            visibility, queries_N = self._visibility, self._queries_N
             tokens = len(visibility.position_N)
             reach = NO_WINDOW if window is None else window
 
             def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return visibility.sees(query, key, reach)
+                return visibility.sees(queries_N[query], key, reach)
 
             create = compiled(create_block_mask) if on_cuda else create_block_mask
-            self._masks[window] = create(rule, None, None, tokens, tokens, device=visibility.position_N.device)
+            self._masks[window] = create(rule, None, None, len(queries_N), tokens, device=queries_N.device)
         return self._masks[window]

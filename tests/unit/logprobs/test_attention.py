@@ -64,6 +64,22 @@ def test_blocks_are_dense(seed: int, key_heads: int, window: int | None, monkeyp
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("lengths", [[6], [6, 150, 3], [40] * 12])
+@pytest.mark.parametrize("window", [None, 7, 60])
+@pytest.mark.parametrize("prompt", [1, 90, 400])
+def test_blocks_after_a_known_prompt_are_dense(lengths: list[int], window: int | None, prompt: int) -> None:
+    responses = [np.ones(length, dtype=np.int32) for length in lengths]
+    tokens = collate([Tokens("0", np.ones(prompt, dtype=np.int32), responses)])
+    tensors, weights_NHD = random_tensors(tokens, 2)
+    whole = run(DenseAttend(tokens), tensors, weights_NHD.index_fill(0, torch.arange(prompt), 0.0), window)
+    expected = [whole[0][prompt:], whole[1][prompt:], *whole[2:]]  # of responses, but all of keys and values
+    after, apart = tokens.after_prompt(), [tensors[0][prompt:], *tensors[1:]]
+    for back_end in (BlockAttend, DenseAttend):
+        actual = run(back_end(after), apart, weights_NHD[prompt:], window)
+        for one, other in zip(actual, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
 def long_prompts() -> TokenBatch:
     """Short answers to long prompts, which are taken several at a time, and one longer than a tile."""
     draw = np.random.default_rng(0)

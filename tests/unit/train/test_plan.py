@@ -57,8 +57,8 @@ def test_separate_rows_have_the_prompt_each_and_padding() -> None:
 def test_rows_of_a_micro_batch_are_all_as_long_as_its_longest() -> None:
     one_long = SetSize(0, {0: 71}, 71)
     many_short = SetSize(0, dict.fromkeys(range(10), 8), 8)
-    whole, pieces = micro_batches([0, 1, 2], {0: many_short, 1: one_long, 2: many_short}, 4, 170)
-    assert whole == [[1], [0, 2]] and not pieces  # together 781 tokens would be computed
+    whole, cut = micro_batches([0, 1, 2], {0: many_short, 1: one_long, 2: many_short}, 4, 170)
+    assert whole == [[1], [0, 2]] and not cut  # together 781 tokens would be computed
 
 
 @given(SIZES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))
@@ -67,21 +67,24 @@ def test_shares_hold_every_response_once_within_the_budget(
 ) -> None:
     sizes = {i: SetSize(prompt, dict(enumerate(responses))) for i, (prompt, responses) in enumerate(drawn)}
     of_ranks = shares(list(sizes), sizes, micro, budget, world_size)
-    assert len({(len(share.whole), len(share.pieces)) for share in of_ranks}) == 1
+    assert len({(len(share.whole), *map(len, share.cut)) for share in of_ranks}) == 1
     seen: Counter[tuple[int, int]] = Counter()
     for share in of_ranks:
         for part in share.whole:
             assert len(part) <= micro and sum(sizes[i].tokens for i in part) <= budget
             seen.update((i, k) for i in part for k in sizes[i].responses)
-        for i, responses in filter(None, share.pieces):
-            assert sizes[i].tokens > budget
-            tokens = sizes[i].prompt + sum(sizes[i].responses[k] for k in responses)
-            assert tokens <= budget or len(responses) == 1
-            seen.update((i, k) for k in responses)
+        for pieces in share.cut:
+            assert len({piece[0] for piece in pieces if piece}) <= 1
+            for number, (i, responses) in enumerate(filter(None, pieces)):
+                assert sizes[i].tokens > budget
+                prompt = 0 if number else sizes[i].prompt  # the first piece has it
+                tokens = prompt + sum(sizes[i].responses[k] for k in responses)
+                assert tokens <= budget or len(responses) == 1
+                seen.update((i, k) for k in responses)
     assert seen == Counter({(i, k): 1 for i, size in sizes.items() for k in size.responses})
     load = [
         sum(sizes[i].tokens for part in share.whole for i in part)
-        + sum(sizes[i].tokens for i in {piece[0] for piece in share.pieces if piece})
+        + sum(sizes[i].tokens for i in {piece[0] for pieces in share.cut for piece in pieces if piece})
         for share in of_ranks
     ]
     assert max(load) - min(load) <= max(size.tokens for size in sizes.values())
