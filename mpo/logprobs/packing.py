@@ -118,12 +118,15 @@ def _tokens(part: Sequence[int], sizes: Mapping[int, SetSize]) -> int:
 
 
 def _pieces(size: SetSize, micro_tokens: int) -> list[list[int]]:
+    """Responses of each piece, as few pieces as fit. The last is full: training forwards it once alone."""
     parts: list[list[int]] = []
-    tokens = size.prompt
+    tokens = 0
     for k in sorted(size.responses, key=lambda k: (-size.responses[k], k)):
         if not parts or tokens + size.responses[k] > micro_tokens:
-            tokens = 0 if parts else tokens
             parts.append([])
+            tokens = 0
         parts[-1].append(k)
         tokens += size.responses[k]
-    return parts
+    if parts and len(parts[-1]) > 1 and size.prompt + tokens > micro_tokens:  # what is left over gets the prompt
+        parts.append([parts[-1].pop()])
+    return parts[::-1]
