@@ -32,7 +32,7 @@ class TokenBatch:
     A response's tokens follow its prompt's in position, wherever they stand in the row. Index tensors say where in
     the row a prompt's or response's tokens are; past its end they hold 0.
 
-    Of a set that is forwarded in pieces all but the first know the prompt: see :meth:`after_prompt`.
+    Of a set that is forwarded in pieces all but the first skip the prompt: see :meth:`after_prompt`.
 
     Attributes:
         input_ids_N: long.
@@ -46,7 +46,7 @@ class TokenBatch:
         response_index_R: long, its column of the K axis: its own index in its set.
         sets: B.
         responses: K.
-        known: tokens at the row's beginning that are not forwarded: a prompt, whose keys and values are kept.
+        skipped: tokens at the row's beginning that are not forwarded: a prompt, kept from another forward pass.
     """
 
     input_ids_N: Tensor
@@ -60,7 +60,7 @@ class TokenBatch:
     response_index_R: Tensor
     sets: int
     responses: int
-    known: int = 0
+    skipped: int = 0
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on ``device``."""
@@ -70,12 +70,12 @@ class TokenBatch:
 
     @property
     def tokens(self) -> int:
-        """N, those that are known included."""
+        """N, those that are skipped included."""
         return len(self.input_ids_N)
 
     def after_prompt(self) -> TokenBatch:
-        """The same without the first prompt's forward pass, the only one's."""
-        return replace(self, known=int(self.prompt_lengths_S[0]))
+        """The same row without the forward pass of its prompt, which is its only one."""
+        return replace(self, skipped=int(self.prompt_lengths_S.item()))
 
     def filled(self, tokens: int) -> TokenBatch:
         """The same with one more prompt at the row's end, which nothing follows, to so many tokens in all."""

@@ -91,7 +91,7 @@ def micro_batches(
     """Micro-batches of whole sets, like lengths beside each other, and each set above the budget in its pieces."""
     order = _largest_first(sets, sizes)
     large = [i for i in order if sizes[i].tokens > micro_tokens]
-    cut = [[(i, part) for part in _pieces(sizes[i], micro_tokens)] for i in large]
+    cut = [[(i, part) for part in _pieces(sizes[i], micro_tokens)] for i in large if sizes[i].responses]
     others = sorted(order[len(large) :], key=lambda i: -sizes[i].row)  # stable: the largest first, or the longest rows
     return _whole(others, sizes, micro_batch, micro_tokens), cut
 
@@ -118,7 +118,10 @@ def _tokens(part: Sequence[int], sizes: Mapping[int, SetSize]) -> int:
 
 
 def _pieces(size: SetSize, micro_tokens: int) -> list[list[int]]:
-    """Responses of each piece, as few pieces as fit. The last is full: training forwards it once alone."""
+    """Responses of each piece, filled up one by one with the longest first; what is left over goes with the prompt.
+
+    That piece is the first. Training forwards the last one, a full one, only once.
+    """
     parts: list[list[int]] = []
     tokens = 0
     for k in sorted(size.responses, key=lambda k: (-size.responses[k], k)):
@@ -127,6 +130,6 @@ def _pieces(size: SetSize, micro_tokens: int) -> list[list[int]]:
             tokens = 0
         parts[-1].append(k)
         tokens += size.responses[k]
-    if parts and len(parts[-1]) > 1 and size.prompt + tokens > micro_tokens:  # what is left over gets the prompt
+    if len(parts[-1]) > 1 and size.prompt + tokens > micro_tokens:
         parts.append([parts[-1].pop()])
     return parts[::-1]

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional
 
+from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import PromptResponses, TokenBatch, collate
 from mpo.logprobs.packing import Piece
 from mpo.logprobs.policy import ResponseLogps
@@ -19,10 +20,17 @@ class Indexed(Protocol):
     def __getitem__(self, i: int, /) -> PromptResponses: ...
 
 
-def piece_batches(sets: Indexed, pieces: Sequence[Piece], shares_prefix: bool) -> list[TokenBatch]:
-    """The layout of each piece of one set; where responses share their prompt the first alone has it."""
+def laid_out(sets: Indexed, pieces: Sequence[Piece], shares_prefix: bool) -> list[tuple[TokenBatch, KeptPrompt | None]]:
+    """The layout of each piece of one set; where responses share their prompt the first alone has it.
+
+    Returns:
+        For each piece what :class:`mpo.logprobs.policy.PolicyModule` forwards, and the prompt that all have in common.
+    """
     batches = [collate([sets[i]], [part]) for i, part in pieces]
-    return [batch.after_prompt() if number > 0 and shares_prefix else batch for number, batch in enumerate(batches)]
+    if not shares_prefix or len(batches) < 2:
+        return [(batch, None) for batch in batches]
+    prompt = KeptPrompt(len(sets[pieces[0][0]].prompt_ids))
+    return [(batch.after_prompt() if number > 0 else batch, prompt) for number, batch in enumerate(batches)]
 
 
 def joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:

@@ -79,8 +79,11 @@ class PolicyModule(nn.Module):
         Args:
             known_WM: the normalisers of an earlier forward of the same batch, which has told the values; only their
                 gradient is wanted, and they may be 0 this time, which spares the head a product.
-            prompt: of a set in pieces whose responses share it. The first piece fills it, the others (whose prompt is
-                :attr:`TokenBatch.known`) read it.
+            prompt: where ``batch`` is a piece of a set and the prompt is shared. The first piece fills it, the others,
+                which skip the prompt, read it.
+
+        Raises:
+            ValueError: the batch skips its prompt, and none is given or another one.
         """
         lengths_R = batch.response_lengths_R
         steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
@@ -103,17 +106,19 @@ class PolicyModule(nn.Module):
         self, batch: TokenBatch, response_M: Tensor, step_M: Tensor, prompt: attention.KeptPrompt | None
     ) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
-        known = batch.known
-        batch = batch.filled(known + stepped_row(batch.tokens - known, self.head.weight))
-        whole = None if prompt is None else prompt.part(batch)
+        skipped = batch.skipped
+        if skipped and prompt is None:
+            raise ValueError("the batch skips its prompt, and no other piece's is given")
+        batch = batch.filled(skipped + stepped_row(batch.tokens - skipped, self.head.weight))
+        across = None if prompt is None else prompt.across(batch)
         hidden_1ND = self._backbone(
-            input_ids=batch.input_ids_N[known:].unsqueeze(0),
-            position_ids=batch.position_ids_N[known:].unsqueeze(0),
+            input_ids=batch.input_ids_N[skipped:].unsqueeze(0),
+            position_ids=batch.position_ids_N[skipped:].unsqueeze(0),
             use_cache=False,
             shared_prefix=self._attend(batch),
-            kept_prompt=whole,
+            kept_prompt=across,
         ).last_hidden_state
-        hidden_ND = hidden_1ND[0] if whole is None else whole("hidden states", hidden_1ND[0])
+        hidden_ND = hidden_1ND[0] if across is None else across("hidden states", hidden_1ND[0])
         prompts_S = batch.prompt_lengths_S
         last_S = batch.prompt_index_SP.gather(1, prompts_S[:, None] - 1).squeeze(1)
         previous_M = batch.response_index_RT[response_M, (step_M - 1).clamp(min=0)]

@@ -7,10 +7,9 @@ from functools import reduce
 
 import torch
 
-from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import collate
-from mpo.logprobs.packing import SetSize, micro_batches
-from mpo.logprobs.pieces import Indexed, joined, piece_batches
+from mpo.logprobs.packing import Piece, SetSize, micro_batches
+from mpo.logprobs.pieces import Indexed, joined, laid_out
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
 
 
@@ -37,8 +36,11 @@ def score_sets(
     whole = [of_sets for of_sets in whole if not all(i in done for i in of_sets)]
     with torch.no_grad():
         for pieces in cut:
-            prompt = KeptPrompt()
-            batches = [batch.to(policy.device) for batch in piece_batches(sets, pieces, policy.shares_prefix)]
-            yield [pieces[0][0]], reduce(joined, (policy(batch, prompt=prompt) for batch in batches))
+            yield [pieces[0][0]], _in_pieces(policy, sets, pieces)
         for of_sets in whole:
             yield of_sets, policy(collate([sets[i] for i in of_sets]).to(policy.device))
+
+
+def _in_pieces(policy: PolicyModule, sets: Indexed, pieces: Sequence[Piece]) -> ResponseLogps:
+    forwards = laid_out(sets, pieces, policy.shares_prefix)
+    return reduce(joined, (policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards))

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from mpo.errors import DataError, UserError
-from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
 from mpo.logprobs.packing import Piece, SetSize, shares
-from mpo.logprobs.pieces import joined, piece_batches
+from mpo.logprobs.pieces import joined, laid_out
 from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
@@ -109,8 +108,8 @@ def _learn_in_pieces(
 
     First every piece without gradient, but for the last; then the loss of the joined log-probs and its gradient with
     respect to them; then backward of the last piece, and every other one again, its backward fed with that gradient.
-    Exact, for one more forward of all pieces but one, the head left out. The first piece, with the prompt, comes last:
-    the others have left their prompt's gradient then. Returns the seconds that laying out the pieces took.
+    Exact, for one more forward of all pieces but one, the head left out. The first piece, with the prompt, goes
+    backwards last: the others have left the prompt's gradient by then. Returns the seconds that laying out took.
 
     Args:
         pieces: of one set; None where another process has more of its own, all where it alone has a set.
@@ -119,13 +118,12 @@ def _learn_in_pieces(
     began = time.perf_counter()
     real = [piece for piece in pieces if piece is not None]
     missing = len(pieces) - len(real)
-    batches = piece_batches(problem.sets, real, problem.shares_prefix) + [collate([])] * missing
+    forwards = laid_out(problem.sets, real, problem.shares_prefix) + [(collate([]), None)] * missing
     waited = time.perf_counter() - began
-    prompts = [KeptPrompt()] * len(real) + [None] * missing
     last = len(pieces) - 1
     engine.accumulate(last=final and last == 0)
     seen = []
-    for number, (batch, prompt) in enumerate(zip(batches, prompts, strict=True)):
+    for number, (batch, prompt) in enumerate(forwards):
         with torch.set_grad_enabled(number == last):
             logps = engine(batch, None, prompt)
         seen.append(ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT, logps.normalisers_WM))
@@ -135,13 +133,13 @@ def _learn_in_pieces(
         loss = learn([real[0][0]], ResponseLogps(leaf_1KT, values.token_mask_BKT))
         (gradient_1KT,) = torch.autograd.grad(loss, leaf_1KT)
     else:  # every process adds up the same metrics, one without a set nothing to them
-        gradient_1KT = torch.zeros_like(logps.token_logps_BKT)
         with torch.no_grad():
             learn([], logps)
     for number in reversed(range(len(pieces))):
         if number != last:
             engine.accumulate(last=final and number == 0)
-            logps = engine(batches[number], seen[number].normalisers_WM, prompts[number])
+            batch, prompt = forwards[number]
+            logps = engine(batch, seen[number].normalisers_WM, prompt)
         values_1KT = logps.token_logps_BKT
         weights_1KT = 0.0 if pieces[number] is None else gradient_1KT[..., : values_1KT.shape[-1]]
         engine.backward((values_1KT * weights_1KT).sum())

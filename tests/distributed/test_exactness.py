@@ -17,6 +17,7 @@ from tests.distributed.world import TokenSets, curve, spawn, weights
 
 GRID = list(itertools.product((0, 1, 2, 3), (1, 4)))
 QUICK = [(0, 4), (2, 1), (3, 4)]
+BF16 = {"precision": "bf16"}
 IN_PIECES = {"micro_tokens": 18}
 """Most sets hold more tokens, up to 53: they are forwarded in pieces, the others whole."""
 
@@ -40,9 +41,12 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
         job(folder / "lora3", 3, 2, lora=True, config=short | {"activation_checkpointing": True}),
         job(folder / "plain3", 3, 2, config=short | {"activation_checkpointing": True}),
         job(folder / "plain0", 0, 2, config=short),
-        *(job(folder / f"bf16-{stage}", stage, 2, config=short | {"precision": "bf16"}) for stage in (1, 2, 3)),
-        job(folder / "bf16-lora", 1, 2, lora=True, config=short | {"precision": "bf16"}),
+        *(job(folder / f"bf16-{stage}", stage, 2, config=short | BF16) for stage in (1, 2, 3)),
+        job(folder / "bf16-lora", 1, 2, lora=True, config=short | BF16),
         job(folder / "offload", 2, 2, config=short | {"offload": "optimizer"}),
+        job(folder / "lora3-pieces", 3, 2, lora=True, config=short | {"activation_checkpointing": True} | IN_PIECES),
+        job(folder / "plain3-pieces", 3, 2, config=short | {"activation_checkpointing": True} | IN_PIECES),
+        *(job(folder / f"bf16-{stage}-pieces", stage, 2, config=short | BF16 | IN_PIECES) for stage in (1, 2, 3)),
         job(folder / "compiled3", 3, 2, config=short | {"compile": True, "activation_checkpointing": True}),
     ]
 
@@ -118,24 +122,31 @@ def test_rotary_frequencies_stay_float32_in_bf16(trained: Path) -> None:
 
 def test_gradients_of_bf16_are_summed_in_float32_in_every_stage(trained: Path) -> None:
     """Two micro-batches in each of two processes; a sum in bfloat16 would be off by a thousandth."""
-    expected = curve(trained / "bf16-3", "grad_norm")[0]
-    for stage in (1, 2):
-        torch.testing.assert_close(curve(trained / f"bf16-{stage}", "grad_norm")[0], expected, rtol=1e-6, atol=0.0)
+    for pieces in ("", "-pieces"):
+        expected = curve(trained / f"bf16-3{pieces}", "grad_norm")[0]
+        for stage in (1, 2):
+            found = curve(trained / f"bf16-{stage}{pieces}", "grad_norm")[0]
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
+    whole = curve(trained / "bf16-3", "grad_norm")[0]
+    assert expected != whole
+    torch.testing.assert_close(expected, whole, rtol=5e-3, atol=0.0)
 
 
-def test_activation_checkpointing_and_zero_change_no_update(trained: Path) -> None:
-    plain, checkpointed = weights(trained / "plain0"), weights(trained / "plain3")
-    for name in plain:
-        torch.testing.assert_close(checkpointed[name], plain[name], rtol=0.0, atol=2e-5)
+@pytest.mark.parametrize("name", ["plain3", "plain3-pieces"])
+def test_activation_checkpointing_and_zero_change_no_update(trained: Path, name: str) -> None:
+    plain, checkpointed = weights(trained / "plain0"), weights(trained / name)
+    for parameter in plain:
+        torch.testing.assert_close(checkpointed[parameter], plain[parameter], rtol=0.0, atol=2e-5)
 
 
 def test_compiled_norms_train_alike_under_zero_3(trained: Path) -> None:
     torch.testing.assert_close(curve(trained / "compiled3"), curve(trained / "plain0"), rtol=1e-5, atol=0.0)
 
 
-def test_adapters_train_alike_under_zero_3(trained: Path) -> None:
-    torch.testing.assert_close(curve(trained / "lora3"), curve(trained / "lora"), rtol=1e-6, atol=0.0)
-    plain, spread = weights(trained / "lora"), weights(trained / "lora3")
+@pytest.mark.parametrize("name", ["lora3", "lora3-pieces"])
+def test_adapters_train_alike_under_zero_3(trained: Path, name: str) -> None:
+    torch.testing.assert_close(curve(trained / name), curve(trained / "lora"), rtol=1e-6, atol=0.0)
+    plain, spread = weights(trained / "lora"), weights(trained / name)
     assert plain.keys() == weights(trained / "plain0").keys()
     for name in plain:
         torch.testing.assert_close(spread[name], plain[name], rtol=0.0, atol=2e-5)

@@ -20,7 +20,7 @@ class Attend(Protocol):
     ) -> Tensor:
         """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included.
 
-        Keys and values may be more than queries: those of the batch's known tokens come first.
+        Keys and values may be more than queries: those of the batch's skipped tokens come first.
         """
 
 

@@ -66,7 +66,7 @@ class BlockAttend:
     def __init__(self, batch: TokenBatch) -> None:
         self._visibility = Visibility.of(batch)
         self._queries, self._keys = _members(batch)
-        self._row, self._known = batch.tokens, batch.known
+        self._row, self._skipped = batch.tokens, batch.skipped
         self._blocks: dict[tuple[int, int, int | None], list[Block]] = {}
         self.scratch = Scratch()
 
@@ -101,8 +101,8 @@ class BlockAttend:
             longest = int(spans_M22[..., 1].sum(1).max())
             return Sequences(spans_M22, row, stepped(longest, like, step))
 
-        forwarded = self._queries[members] - [self._known, 0]
-        queries = sequences(forwarded, self._row - self._known, QUERIES)
+        forwarded = self._queries[members] - [self._skipped, 0]
+        queries = sequences(forwarded, self._row - self._skipped, QUERIES)
         keys = sequences(self._keys[members], self._row, KEYS)
         rows, at_once = queries.length, groups
         if len(members) == 1:
@@ -131,7 +131,7 @@ class BlockAttend:
             sure = first
         seen_MTS = (
             self._visibility.sees(
-                self._known + queries.index_ML[:, rows, None], keys.index_ML[:, None, sure:last], window
+                self._skipped + queries.index_ML[:, rows, None], keys.index_ML[:, None, sure:last], window
             )
             & keys.real_ML[:, None, sure:last]
         )
@@ -144,7 +144,7 @@ class BlockAttend:
 def _members(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
     """Spans of queries and of their keys, [M,2,2] each: prompts, and runs of responses behind their prompt.
 
-    A prompt with one response shares nothing: the two are one sequence. One that is known has no queries.
+    A prompt with one response shares nothing: the two are one sequence. One that is skipped has no queries.
     """
     prompts = list(zip(batch.prompt_index_SP[:, 0].tolist(), batch.prompt_lengths_S.tolist(), strict=True))
     responses = list(zip(batch.response_index_RT[:, 0].tolist(), batch.response_lengths_R.tolist(), strict=True))
@@ -154,12 +154,12 @@ def _members(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
     nothing = (0, 0)
     queries, keys = [], []
     for prompt, answers in zip(prompts, of_prompt, strict=True):
-        known = prompt[0] < batch.known
-        if len(answers) == 1 and not known:
+        skipped = prompt[0] < batch.skipped
+        if len(answers) == 1 and not skipped:
             queries.append((prompt, answers[0]))
             keys.append((prompt, answers[0]))
             continue
-        if not known:
+        if not skipped:
             queries.append((prompt, nothing))
             keys.append((prompt, nothing))
         for run in _runs(answers, prompt[1] // RUN):
@@ -273,7 +273,7 @@ class _Gathered:
 
 
 class _Attention(torch.autograd.Function):
-    """``[N,H,D]`` from query ``[H,N,D]``, key and value ``[G,N,D]``, whose N counts known tokens as well.
+    """``[N,H,D]`` from query ``[H,N,D]``, key and value ``[G,N,D]``, whose N counts skipped tokens as well.
 
     In bfloat16 scores, softmax and their gradients are float32; weights and scores' gradients are rounded for the
     products with values, keys and queries. Keys' and values' gradients are added up in float32.

@@ -23,7 +23,7 @@ class FlexAttend:
 
     def __init__(self, batch: TokenBatch) -> None:
         self._visibility = Visibility.of(batch)
-        self._queries_N = torch.arange(batch.known, batch.tokens, device=batch.input_ids_N.device)
+        self._queries_N = torch.arange(batch.skipped, batch.tokens, device=batch.input_ids_N.device)
         self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(

@@ -9,7 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mpo.logprobs.attention.backends import Attend
-from mpo.logprobs.attention.prompt import Whole
+from mpo.logprobs.attention.prompt import Across
 
 NAME = "mpo_shared_prefix"
 UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
@@ -24,13 +24,13 @@ def shared_prefix_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     shared_prefix: Attend | None = None,
-    kept_prompt: Whole | None = None,
+    kept_prompt: Across | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query ``[1,H,N,D]``, key and value ``[1,G,N,D]`` to ``[1,N,H,D]``.
 
     Without ``shared_prefix`` it is transformers' own scaled-dot-product attention. With ``kept_prompt`` the row's first
-    keys and values are the prompt's that it keeps.
+    keys and values are those of a prompt that was forwarded before.
 
     Raises:
         ValueError: the family changes its attention's logits in a way that no back end knows.
@@ -43,8 +43,7 @@ def shared_prefix_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query_NHD, key_NGD, value_NGD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if kept_prompt is not None:
-        key_NGD = kept_prompt(f"keys of layer {module.layer_idx}", key_NGD)
-        value_NGD = kept_prompt(f"values of layer {module.layer_idx}", value_NGD)
+        key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
     return shared_prefix(query_NHD, key_NGD, value_NGD, scale, kwargs.get("sliding_window")).unsqueeze(0), None
 
 

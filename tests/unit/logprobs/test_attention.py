@@ -67,7 +67,7 @@ def test_blocks_are_dense(seed: int, key_heads: int, window: int | None, monkeyp
 @pytest.mark.parametrize("lengths", [[6], [6, 150, 3], [40] * 12])
 @pytest.mark.parametrize("window", [None, 7, 60])
 @pytest.mark.parametrize("prompt", [1, 90, 400])
-def test_blocks_after_a_known_prompt_are_dense(lengths: list[int], window: int | None, prompt: int) -> None:
+def test_blocks_after_a_prompt_that_is_skipped_are_dense(lengths: list[int], window: int | None, prompt: int) -> None:
     responses = [np.ones(length, dtype=np.int32) for length in lengths]
     tokens = collate([Tokens("0", np.ones(prompt, dtype=np.int32), responses)])
     tensors, weights_NHD = random_tensors(tokens, 2)

@@ -15,7 +15,7 @@ from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import collate
 from mpo.logprobs.load import make_policy
 from mpo.logprobs.packing import Piece
-from mpo.logprobs.pieces import joined, piece_batches
+from mpo.logprobs.pieces import joined, laid_out
 from mpo.logprobs.policy import PolicyModule, ResponseLogps
 from tests.families import FAMILIES, VOCABULARY, Tokens, logps_and_gradients, model
 
@@ -29,25 +29,26 @@ def large_set(prompt: int = 9) -> Tokens:
     return Tokens("0", prompt_ids, responses)
 
 
-def in_pieces(policy: PolicyModule, tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
+def in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
     """As :func:`tests.families.logps_and_gradients` has them: forwards by piece, then backwards, the first last."""
-    batches, prompt = piece_batches([tokens], PIECES, policy.shares_prefix), KeptPrompt()
+    forwards = laid_out([tokens], pieces, policy.shares_prefix)
     with torch.no_grad():
-        seen = [policy(batch, prompt=prompt) for batch in batches]
+        seen = [policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards]
     logps_1KT = reduce(joined, seen).token_logps_BKT
-    weights_1KT = torch.randn(logps_1KT.shape, generator=torch.Generator().manual_seed(1))
+    weights_1KT = torch.randn(logps_1KT.shape, generator=torch.Generator().manual_seed(1)).to(policy.device)
     policy.zero_grad()
-    for batch, known in reversed(list(zip(batches, seen, strict=True))):
-        again: ResponseLogps = policy(batch, known.normalisers_WM, prompt)
+    for (batch, prompt), known in reversed(list(zip(forwards, seen, strict=True))):
+        again: ResponseLogps = policy(batch.to(policy.device), known.normalisers_WM, prompt)
         values_1KT = again.token_logps_BKT
         (values_1KT * weights_1KT[..., : values_1KT.shape[-1]]).sum().backward()
-    return logps_1KT, {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.cpu().clone() for name, p in policy.named_parameters() if p.grad is not None}
+    return logps_1KT.cpu(), gradients
 
 
-def assert_same_in_pieces(policy: PolicyModule, tokens: Tokens) -> None:
-    assert policy.shares_prefix
-    expected_1KT, expected = logps_and_gradients(policy, collate([tokens]))
-    actual_1KT, actual = in_pieces(policy, tokens)
+def assert_same_in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece] = PIECES) -> None:
+    kept = sorted(k for _, part in pieces for k in part)
+    expected_1KT, expected = logps_and_gradients(policy, collate([tokens], [kept]))
+    actual_1KT, actual = in_pieces(policy, tokens, pieces)
     torch.testing.assert_close(actual_1KT, expected_1KT, rtol=1e-5, atol=1e-5)
     assert actual.keys() == expected.keys() and expected
     for name, gradient in expected.items():
@@ -82,33 +83,68 @@ def test_logps_of_flex_attention(family: str) -> None:
     """Forward only: on a CPU FlexAttention has no backward."""
     lm = model(family)
     lm.set_attn_implementation(attention.NAME)
-    policy, prompt = PolicyModule(lm, attention.FlexAttend), KeptPrompt()
+    policy = PolicyModule(lm, attention.FlexAttend)
     with torch.no_grad():
         expected_1KT = policy(collate([large_set()])).token_logps_BKT
-        batches = piece_batches([large_set()], PIECES, policy.shares_prefix)
-        actual = reduce(joined, [policy(batch, prompt=prompt) for batch in batches])
+        forwards = laid_out([large_set()], PIECES, policy.shares_prefix)
+        actual = reduce(joined, [policy(batch, prompt=prompt) for batch, prompt in forwards])
     torch.testing.assert_close(actual.token_logps_BKT, expected_1KT, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_their_own_have_their_prompt_in_every_piece() -> None:
     policy = PolicyModule(model("llama"))
-    assert [batch.known for batch in piece_batches([large_set()], PIECES, policy.shares_prefix)] == [0, 0, 0]
-    expected_1KT, _ = logps_and_gradients(policy, collate([large_set()]))
-    torch.testing.assert_close(in_pieces(policy, large_set())[0], expected_1KT, rtol=1e-5, atol=1e-5)
+    forwards = laid_out([large_set()], PIECES, policy.shares_prefix)
+    assert [(batch.skipped, prompt) for batch, prompt in forwards] == [(0, None)] * 3
+    assert_same_in_pieces(policy, large_set())
+
+
+@pytest.mark.parametrize("pieces", [[(0, [1])], [(0, [1]), (0, [3])], [(0, [3, 5]), (0, [1])]])
+def test_single_and_dropped_responses(pieces: list[Piece]) -> None:
+    lm = model("llama")
+    lm.set_attn_implementation(attention.NAME)
+    assert_same_in_pieces(PolicyModule(lm), large_set(), pieces)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_bfloat16_stays_as_near_to_float32_as_the_set_at_once(family: str) -> None:
+    lm = model(family)
+    lm.set_attn_implementation(attention.NAME)
+    exact_1KT, exact = logps_and_gradients(PolicyModule(lm), collate([large_set()]))
+    policy = PolicyModule(lm.bfloat16())
+    once_1KT, once = logps_and_gradients(policy, collate([large_set()]))
+    apart_1KT, apart = in_pieces(policy, large_set(), PIECES)
+
+    def error(actual: Tensor, expected: Tensor) -> float:
+        return float((actual.float() - expected).norm() / expected.norm())
+
+    assert error(apart_1KT, exact_1KT) < 1.5 * error(once_1KT, exact_1KT) + 1e-4
+    for name, gradient in exact.items():
+        assert error(apart[name], gradient) < 1.5 * error(once[name], gradient) + 1e-3, name
+
+
+def test_a_prompt_of_another_set_is_refused() -> None:
+    lm = model("llama")
+    lm.set_attn_implementation(attention.NAME)
+    policy, after = PolicyModule(lm), collate([large_set()]).after_prompt()
+    with pytest.raises(ValueError, match="no other piece's is given"):
+        policy(after)
+    with pytest.raises(ValueError, match="a prompt of 8 tokens is kept, the batch goes on after 9"):
+        policy(after, prompt=KeptPrompt(8))
 
 
 def test_a_prompt_in_bfloat16_gets_its_gradient_summed_in_float32() -> None:
     """A thousand pieces add 1/256 each to a first gradient of 1, in which bfloat16 would lose them."""
-    batch, prompt = collate([large_set()]), KeptPrompt()
+    batch, prompt = collate([large_set()]), KeptPrompt(9)
     row_N = torch.ones(batch.tokens, dtype=torch.bfloat16)
     with torch.no_grad():
-        prompt.part(batch)("keys", row_N)
+        prompt.across(batch)("keys", row_N)
+    own_n = row_N[:3].clone().requires_grad_()
     for weight in (1.0, *[1 / 256] * 1000):
-        whole_N = prompt.part(batch.after_prompt())("keys", row_N[:3])
+        whole_N = prompt.across(batch.after_prompt())("keys", own_n)
         assert whole_N.dtype == torch.bfloat16 and len(whole_N) == 9 + 3
         (whole_N * weight).sum().backward()
     leaf_N = row_N.clone().requires_grad_()
-    prompt.part(batch)("keys", leaf_N).sum().backward()
+    prompt.across(batch)("keys", leaf_N).sum().backward()
     assert leaf_N.grad is not None
     expected = torch.tensor(1 + 1 + 1000 / 256).bfloat16()
     assert leaf_N.grad[:9].eq(expected).all() and leaf_N.grad[9:].eq(1).all()

@@ -61,6 +61,10 @@ def test_rows_of_a_micro_batch_are_all_as_long_as_its_longest() -> None:
     assert whole == [[1], [0, 2]] and not cut  # together 781 tokens would be computed
 
 
+def test_a_prompt_above_the_budget_without_responses_has_no_pieces() -> None:
+    assert micro_batches([0, 1], {0: SetSize(50, {}), 1: SetSize(50, {3: 7})}, 4, 20) == ([], [[(1, [3])]])
+
+
 @given(SIZES, st.integers(1, 5), st.integers(1, 60), st.integers(1, 4))
 def test_shares_hold_every_response_once_within_the_budget(
     drawn: list[tuple[int, list[int]]], micro: int, budget: int, world_size: int
@@ -74,7 +78,7 @@ def test_shares_hold_every_response_once_within_the_budget(
             assert len(part) <= micro and sum(sizes[i].tokens for i in part) <= budget
             seen.update((i, k) for i in part for k in sizes[i].responses)
         for pieces in share.cut:
-            assert len({piece[0] for piece in pieces if piece}) <= 1
+            assert pieces and len({piece[0] for piece in pieces if piece}) <= 1
             for number, (i, responses) in enumerate(filter(None, pieces)):
                 assert sizes[i].tokens > budget
                 prompt = 0 if number else sizes[i].prompt  # the first piece has it
