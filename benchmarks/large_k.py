@@ -3,7 +3,7 @@
     python -m benchmarks.large_k [--responses 8 32 128] [--rounds 3] [--json]
 
 Sets above ``--micro-tokens`` are forwarded in pieces, all but one of them twice: for the loss, and for its gradient.
-All K are measured by turns, over as many responses each, and compared with the first of their round.
+All K are measured by turns, over ``--measured`` responses each (a step at least), and compared with a round's first.
 """
 
 from __future__ import annotations

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mpo.logprobs.batch import TokenBatch, collate
-from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.packing import Piece
+from mpo.logprobs.pieces import joined, laid_out
+from mpo.logprobs.policy import PolicyModule, ResponseLogps
 
 VOCABULARY = 99
 SMALL = {
@@ -33,6 +37,10 @@ FAMILIES: dict[str, dict[str, int]] = {
         "moe_intermediate_size": 16,
     },
 }
+
+LENGTHS = (12, 1, 7, 7, 3, 14, 2, 5)
+PIECES: list[Piece] = [(0, [0, 2]), (0, [5]), (0, [1, 3, 4, 6, 7])]
+"""Of :func:`large_set`."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +82,25 @@ def logps_and_gradients(
     (logps_BKT * weights_BKT).sum().backward()
     gradients = {name: p.grad.cpu().clone() for name, p in policy.named_parameters() if p.grad is not None}
     return logps_BKT.detach(), gradients
+
+
+def large_set(prompt: int = 9) -> Tokens:
+    draw = np.random.default_rng(3)
+    prompt_ids, *responses = (draw.integers(0, VOCABULARY, n).astype(np.int32) for n in (prompt, *LENGTHS))
+    return Tokens("0", prompt_ids, responses)
+
+
+def in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
+    """As :func:`logps_and_gradients` has them: forwards by piece, then backwards, the first last."""
+    forwards = laid_out([tokens], pieces, policy.shares_prefix)
+    with torch.no_grad():
+        seen = [policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards]
+    logps_1KT = reduce(joined, seen).token_logps_BKT
+    weights_1KT = torch.randn(logps_1KT.shape, generator=torch.Generator().manual_seed(1)).to(policy.device)
+    policy.zero_grad()
+    for (batch, prompt), known in reversed(list(zip(forwards, seen, strict=True))):
+        again: ResponseLogps = policy(batch.to(policy.device), known.normalisers_WM, prompt)
+        values_1KT = again.token_logps_BKT
+        (values_1KT * weights_1KT[..., : values_1KT.shape[-1]]).sum().backward()
+    gradients = {name: p.grad.cpu().clone() for name, p in policy.named_parameters() if p.grad is not None}
+    return logps_1KT.cpu(), gradients

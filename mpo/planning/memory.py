@@ -63,13 +63,14 @@ def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
 
 
 def training_memory(
-    shape: Architecture, train: TrainConfig, processes: int, tokens: int, stage: int | None = None
+    shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0, stage: int | None = None
 ) -> Memory:
     """Estimated peak of one process while it trains.
 
     Args:
         processes: of the whole group, all nodes.
         tokens: forwarded at once by the process, see :func:`micro_batch_tokens`.
+        prompt: tokens that pieces of a set share, see :func:`shared_prompt_tokens`.
         stage: another ZeRO stage than the configured one.
     """
     stage = effective_stage(train, train.zero_stage if stage is None else stage, processes)
@@ -104,7 +105,8 @@ def training_memory(
         gradients=gradients,
         optimizer=optimizer,
         gathered=gathered,
-        activations=activation_bytes(shape, tokens, width, train.activation_checkpointing),
+        activations=activation_bytes(shape, tokens, width, train.activation_checkpointing)
+        + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing),
         logits=_logit_bytes(shape, tokens, train.precision)
         + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
         + (_head_gradient_bytes(shape, train.precision) if train.lora is None else 0),
@@ -113,10 +115,10 @@ def training_memory(
     )
 
 
-def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int) -> list[Memory]:
+def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0) -> list[Memory]:
     """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
     running = sorted({effective_stage(train, stage, processes) for stage in range(4)})
-    return [training_memory(shape, train, processes, tokens, stage) for stage in running]
+    return [training_memory(shape, train, processes, tokens, prompt, stage) for stage in running]
 
 
 def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
@@ -134,6 +136,15 @@ def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing
     if checkpointing:
         return shape.layers * tokens * shape.hidden * width + layer
     return shape.layers * layer
+
+
+def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
+    """A prompt's keys and values, kept for all pieces of a set, with their gradient in float32.
+
+    Without checkpointing the piece at work has a copy of them beside its own.
+    """
+    numbers = tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim
+    return numbers * (width + 4 + (0 if checkpointing else width))
 
 
 def _logit_bytes(shape: Architecture, tokens: int, precision: Precision) -> int:
@@ -154,3 +165,8 @@ def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: 
     """Tokens that a process forwards at once: sets with their prompt once, within the budget; at least one response."""
     wanted = train.micro_batch * (prompt_tokens + responses * response_tokens)
     return max(min(wanted, train.micro_tokens), prompt_tokens + response_tokens)
+
+
+def shared_prompt_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
+    """Tokens of a prompt that is kept for the pieces of its set; 0 where sets are within the budget."""
+    return prompt_tokens if prompt_tokens + responses * response_tokens > train.micro_tokens else 0

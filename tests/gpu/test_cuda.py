@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from mpo.logprobs import attention
+from mpo.logprobs.batch import collate
 from mpo.logprobs.fused import agrees, fused_head, liger
 from mpo.logprobs.head import target_logps
 from mpo.logprobs.load import make_policy
 from mpo.logprobs.policy import PolicyModule
 from tests.distributed.world import curve, spawn
 from tests.end_to_end.conftest import CommandLine
-from tests.families import FAMILIES, logps_and_gradients, model
+from tests.families import FAMILIES, PIECES, in_pieces, large_set, logps_and_gradients, model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")]
 
@@ -37,6 +38,21 @@ def test_a_family_gives_the_log_probs_and_gradients_of_rows_on_a_cpu(
     policy = PolicyModule(policy.lm, BACK_ENDS[back_end]).cuda().train()
     logps_BKT, gradients = logps_and_gradients(policy)
     torch.testing.assert_close(logps_BKT, expected_BKT, rtol=1e-5, atol=1e-5)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text"])
+def test_a_set_in_pieces_gives_the_log_probs_and_gradients_of_rows_on_a_cpu(family: str) -> None:
+    """FlexAttention with more keys than queries, backwards too, which no CPU can run."""
+    expected_1KT, expected = logps_and_gradients(
+        PolicyModule(model(family, **HEADS_OF_SIXTEEN)), collate([large_set()])
+    )
+    lm = model(family, **HEADS_OF_SIXTEEN)
+    lm.set_attn_implementation(attention.NAME)
+    logps_1KT, gradients = in_pieces(PolicyModule(lm, attention.FlexAttend).cuda(), large_set(), PIECES)
+    torch.testing.assert_close(logps_1KT, expected_1KT, rtol=1e-5, atol=1e-5)
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=5e-5, msg=name)

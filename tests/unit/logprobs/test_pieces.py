@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import reduce
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,33 +15,8 @@ from mpo.logprobs.batch import collate
 from mpo.logprobs.load import make_policy
 from mpo.logprobs.packing import Piece
 from mpo.logprobs.pieces import joined, laid_out
-from mpo.logprobs.policy import PolicyModule, ResponseLogps
-from tests.families import FAMILIES, VOCABULARY, Tokens, logps_and_gradients, model
-
-LENGTHS = (12, 1, 7, 7, 3, 14, 2, 5)
-PIECES: list[Piece] = [(0, [0, 2]), (0, [5]), (0, [1, 3, 4, 6, 7])]
-
-
-def large_set(prompt: int = 9) -> Tokens:
-    draw = np.random.default_rng(3)
-    prompt_ids, *responses = (draw.integers(0, VOCABULARY, n).astype(np.int32) for n in (prompt, *LENGTHS))
-    return Tokens("0", prompt_ids, responses)
-
-
-def in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
-    """As :func:`tests.families.logps_and_gradients` has them: forwards by piece, then backwards, the first last."""
-    forwards = laid_out([tokens], pieces, policy.shares_prefix)
-    with torch.no_grad():
-        seen = [policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards]
-    logps_1KT = reduce(joined, seen).token_logps_BKT
-    weights_1KT = torch.randn(logps_1KT.shape, generator=torch.Generator().manual_seed(1)).to(policy.device)
-    policy.zero_grad()
-    for (batch, prompt), known in reversed(list(zip(forwards, seen, strict=True))):
-        again: ResponseLogps = policy(batch.to(policy.device), known.normalisers_WM, prompt)
-        values_1KT = again.token_logps_BKT
-        (values_1KT * weights_1KT[..., : values_1KT.shape[-1]]).sum().backward()
-    gradients = {name: p.grad.cpu().clone() for name, p in policy.named_parameters() if p.grad is not None}
-    return logps_1KT.cpu(), gradients
+from mpo.logprobs.policy import PolicyModule
+from tests.families import FAMILIES, PIECES, Tokens, in_pieces, large_set, logps_and_gradients, model
 
 
 def assert_same_in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece] = PIECES) -> None:

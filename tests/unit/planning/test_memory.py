@@ -21,6 +21,7 @@ from mpo.planning.memory import (
     effective_stage,
     micro_batch_tokens,
     reference_memory,
+    shared_prompt_tokens,
     stages,
     training_memory,
 )
@@ -108,6 +109,15 @@ def test_checkpointing_keeps_a_layers_input() -> None:
     assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 10
     more = activation_bytes(LLAMA3_8B, 2000, 2, True)
     assert more == 2 * kept
+
+
+def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
+    numbers = 1000 * 32 * 2 * 8 * 128  # tokens, layers, keys and values, heads of 128
+    whole, pieces = (training_memory(LLAMA3_8B, PAPER, 8, 4000, prompt) for prompt in (0, 1000))
+    per_number = 2 + 4 if PAPER.activation_checkpointing else 2 + 4 + 2
+    assert pieces.activations - whole.activations == numbers * per_number
+    budget = replace(PAPER, micro_tokens=3000)
+    assert [shared_prompt_tokens(budget, 1000, 500, responses) for responses in (4, 5)] == [0, 1000]
 
 
 def test_activations_are_about_what_autograd_keeps() -> None:
