@@ -64,9 +64,9 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on ``device``."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **values | {name: t.to(device, non_blocking=True) for name, t in tensors.items()})
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: v.to(device, non_blocking=True) for name, v in values if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     @property
     def tokens(self) -> int:

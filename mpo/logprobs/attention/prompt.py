@@ -52,11 +52,11 @@ class KeptPrompt:
         return row_N
 
     def read(self, name: Hashable) -> Tensor:
-        """The prompt's values."""
+        """The prompt's values, ``[P,...]``, in the model's precision."""
         return self._values[name]
 
     def add(self, name: Hashable, gradient_P: Tensor) -> None:
-        """Add one piece's gradient of them."""
+        """Add one piece's gradient of them, ``[P,...]``."""
         if name not in self._gradients:
             wide = torch.promote_types(gradient_P.dtype, torch.float32)
             self._gradients[name] = torch.zeros_like(gradient_P, dtype=wide)
