@@ -90,16 +90,21 @@ def large_set(prompt: int = 9) -> Tokens:
     return Tokens("0", prompt_ids, responses)
 
 
-def in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
-    """As :func:`logps_and_gradients` has them: forwards by piece, then backwards, the first last."""
-    forwards = laid_out([tokens], pieces, policy.shares_prefix)
+def in_pieces(
+    policy: PolicyModule, tokens: Tokens, pieces: list[Piece], keep: int = 30
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As :func:`logps_and_gradients` has them: forwards by piece, then backwards, the first last.
+
+    Attention's outputs are kept for the pieces that are there within ``keep`` tokens; of :data:`PIECES` for two.
+    """
+    forwards = laid_out([tokens], pieces, policy.shares_prefix, keep)
     with torch.no_grad():
-        seen = [policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards]
+        seen = [policy(one.batch.to(policy.device), one.prompt, one.first) for one in forwards]
     logps_1KT = reduce(joined, seen).token_logps_BKT
     weights_1KT = torch.randn(logps_1KT.shape, generator=torch.Generator().manual_seed(1)).to(policy.device)
     policy.zero_grad()
-    for (batch, prompt), known in reversed(list(zip(forwards, seen, strict=True))):
-        again: ResponseLogps = policy(batch.to(policy.device), known.normalisers_WM, prompt)
+    for one in reversed(forwards):
+        again: ResponseLogps = policy(one.batch.to(policy.device), one.prompt, one.first)
         values_1KT = again.token_logps_BKT
         (values_1KT * weights_1KT[..., : values_1KT.shape[-1]]).sum().backward()
     gradients = {name: p.grad.cpu().clone() for name, p in policy.named_parameters() if p.grad is not None}

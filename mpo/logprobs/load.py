@@ -143,10 +143,15 @@ def share_prefix(lm: PreTrainedModel) -> bool:
         attend = attention.DEFAULT[batch.input_ids_N.device.type](batch)
 
         def with_window(
-            query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+            query_NHD: Tensor,
+            key_NGD: Tensor,
+            value_NGD: Tensor,
+            scale: float,
+            window: int | None,
+            known_NHD: Tensor | None = None,
         ) -> Tensor:
             windows.add(window)
-            return attend(query_NHD, key_NGD, value_NGD, scale, window)
+            return attend(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
 
         return with_window
 
@@ -158,7 +163,7 @@ def share_prefix(lm: PreTrainedModel) -> bool:
     def logps(*pieces: list[int], first: int = 0) -> Tensor:
         forwards = laid_out([probe(first)], [(0, piece) for piece in pieces], policy.shares_prefix)
         with torch.no_grad():
-            logps_1K = [policy(batch.to(policy.device), prompt=prompt).logps_BK for batch, prompt in forwards]
+            logps_1K = [policy(one.batch.to(policy.device), one.prompt).logps_BK for one in forwards]
         return torch.cat(logps_1K).sum(0)
 
     expected_K = logps([0, 1])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 from torch.nn import functional
 
-from mpo.logprobs.attention import KeptPrompt
+from mpo.logprobs.attention import KeptOutputs, KeptPrompt
 from mpo.logprobs.batch import PromptResponses, TokenBatch, collate
 from mpo.logprobs.packing import Piece
-from mpo.logprobs.policy import ResponseLogps
+from mpo.logprobs.policy import FirstPass, ResponseLogps
 
 
 class Indexed(Protocol):
@@ -20,17 +20,31 @@ class Indexed(Protocol):
     def __getitem__(self, i: int, /) -> PromptResponses: ...
 
 
-def laid_out(sets: Indexed, pieces: Sequence[Piece], shares_prefix: bool) -> list[tuple[TokenBatch, KeptPrompt | None]]:
-    """The layout of each piece of one set; where responses share their prompt the first alone has it.
+class Forward(NamedTuple):
+    """What :class:`mpo.logprobs.policy.PolicyModule` takes of a piece: its layout, the prompt that all have in common,
+    and what its first pass leaves for a second."""
 
-    Returns:
-        For each piece what :class:`mpo.logprobs.policy.PolicyModule` forwards, and the prompt that all have in common.
+    batch: TokenBatch
+    prompt: KeptPrompt | None
+    first: FirstPass
+
+
+def laid_out(sets: Indexed, pieces: Sequence[Piece], shares_prefix: bool, keep: int = 0) -> list[Forward]:
+    """The forward passes of the pieces of one set; where responses share their prompt the first alone has it.
+
+    Args:
+        keep: of so many tokens at most the pieces keep what attention computes, for their second pass.
     """
     batches = [collate([sets[i]], [part]) for i, part in pieces]
-    if not shares_prefix or len(batches) < 2:
-        return [(batch, None) for batch in batches]
-    prompt = KeptPrompt(len(sets[pieces[0][0]].prompt_ids))
-    return [(batch.after_prompt() if number > 0 else batch, prompt) for number, batch in enumerate(batches)]
+    prompt = None
+    if shares_prefix and len(batches) > 1:
+        prompt = KeptPrompt(len(sets[pieces[0][0]].prompt_ids))
+        batches[1:] = [batch.after_prompt() for batch in batches[1:]]
+    forwards = []
+    for batch in batches:
+        keep -= batch.tokens - batch.skipped
+        forwards.append(Forward(batch, prompt, FirstPass(KeptOutputs() if keep >= 0 else None)))
+    return forwards
 
 
 def joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:

@@ -22,12 +22,10 @@ class ResponseLogps:
     Attributes:
         token_logps_BKT: float32, log π(token | prompt, tokens before it), in nats; 0 outside ``token_mask_BKT``.
         token_mask_BKT: bool, True at response tokens; T is the longest response's length.
-        normalisers_WM: what :meth:`PolicyModule.forward` takes to forward the same batch again; None: it can't be.
     """
 
     token_logps_BKT: Tensor
     token_mask_BKT: Tensor
-    normalisers_WM: Tensor | None = None
 
     @property
     def logps_BK(self) -> Tensor:
@@ -38,6 +36,19 @@ class ResponseLogps:
     def lengths_BK(self) -> Tensor:
         """Response tokens, long; 0 where a response was not forwarded."""
         return self.token_mask_BKT.sum(-1)
+
+
+@dataclass(eq=False)
+class FirstPass:
+    """What the first forward pass of a batch leaves for the second, of which the gradient alone is wanted.
+
+    Attributes:
+        outputs: of every attention layer, where they are kept.
+        normalisers_WM: of the head, see :class:`mpo.logprobs.head.ChunkedHead`; None before the first pass.
+    """
+
+    outputs: attention.KeptOutputs | None = None
+    normalisers_WM: Tensor | None = None
 
 
 class PolicyModule(nn.Module):
@@ -72,15 +83,15 @@ class PolicyModule(nn.Module):
         return next(self.parameters()).device
 
     def forward(
-        self, batch: TokenBatch, known_WM: Tensor | None = None, prompt: attention.KeptPrompt | None = None
+        self, batch: TokenBatch, prompt: attention.KeptPrompt | None = None, first: FirstPass | None = None
     ) -> ResponseLogps:
         """Log-probs of every forwarded response token of ``batch``, which is on this module's device.
 
         Args:
-            known_WM: the normalisers of an earlier forward of the same batch, which has told the values; only their
-                gradient is wanted, and they may be 0 this time, which spares the head a product.
             prompt: where ``batch`` is a piece of a set and the prompt is shared. The first piece fills it, the others,
                 which skip the prompt, read it.
+            first: of a batch that is forwarded twice. The first pass fills it; the values of the second, which reads
+                it, may be 0: only their gradient is wanted.
 
         Raises:
             ValueError: the batch skips its prompt, and none is given or another one.
@@ -92,18 +103,25 @@ class PolicyModule(nn.Module):
         more = (0, stepped_row(len(step_M), self.head.weight) - len(step_M))
         at_M = functional.pad(response_M, more), functional.pad(step_M, more)
         target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
-        hidden_MD = self._packed(batch, *at_M, prompt) if self.shares_prefix else self._rows(batch, *at_M)
-        logps_M, normalisers_WM = self.head(hidden_MD, target_M, known_WM)
+        hidden_MD = self._packed(batch, *at_M, prompt, first) if self.shares_prefix else self._rows(batch, *at_M)
+        logps_M, normalisers_WM = self.head(hidden_MD, target_M, None if first is None else first.normalisers_WM)
+        if first is not None and first.normalisers_WM is None:
+            first.normalisers_WM = normalisers_WM
         logps_M = logps_M[: len(step_M)]
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
         token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)
         token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=logps_M.device)
         token_mask_BKT[where] = True
-        return ResponseLogps(token_logps_BKT, token_mask_BKT, normalisers_WM)
+        return ResponseLogps(token_logps_BKT, token_mask_BKT)
 
     def _packed(
-        self, batch: TokenBatch, response_M: Tensor, step_M: Tensor, prompt: attention.KeptPrompt | None
+        self,
+        batch: TokenBatch,
+        response_M: Tensor,
+        step_M: Tensor,
+        prompt: attention.KeptPrompt | None,
+        first: FirstPass | None,
     ) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
         skipped = batch.skipped
@@ -117,6 +135,7 @@ class PolicyModule(nn.Module):
             use_cache=False,
             shared_prefix=self._attend(batch),
             kept_prompt=across,
+            kept_outputs=None if first is None else first.outputs,
         ).last_hidden_state
         hidden_ND = hidden_1ND[0] if across is None else across("hidden states", hidden_1ND[0])
         prompts_S = batch.prompt_lengths_S

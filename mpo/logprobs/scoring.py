@@ -43,4 +43,4 @@ def score_sets(
 
 def _in_pieces(policy: PolicyModule, sets: Indexed, pieces: Sequence[Piece]) -> ResponseLogps:
     forwards = laid_out(sets, pieces, policy.shares_prefix)
-    return reduce(joined, (policy(batch.to(policy.device), prompt=prompt) for batch, prompt in forwards))
+    return reduce(joined, (policy(one.batch.to(policy.device), one.prompt) for one in forwards))

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import TokenBatch
-from mpo.logprobs.policy import PolicyModule, ResponseLogps
+from mpo.logprobs.policy import FirstPass, PolicyModule, ResponseLogps
 from mpo.planning.memory import effective_stage
 from mpo.train.optimizer import build_optimizer, build_scheduler
 
@@ -92,12 +92,9 @@ class _Tensors(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(
-        self, batch: TokenBatch, known_WM: Tensor | None, prompt: KeptPrompt | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        logps: ResponseLogps = self.policy(batch, known_WM, prompt)
-        assert logps.normalisers_WM is not None
-        return logps.token_logps_BKT, logps.token_mask_BKT, logps.normalisers_WM
+    def forward(self, batch: TokenBatch, prompt: KeptPrompt | None, first: FirstPass | None) -> tuple[Tensor, Tensor]:
+        logps: ResponseLogps = self.policy(batch, prompt, first)
+        return logps.token_logps_BKT, logps.token_mask_BKT
 
 
 class Engine:
@@ -130,10 +127,10 @@ class Engine:
         self.deepspeed.train()
 
     def __call__(
-        self, batch: TokenBatch, known_WM: Tensor | None = None, prompt: KeptPrompt | None = None
+        self, batch: TokenBatch, prompt: KeptPrompt | None = None, first: FirstPass | None = None
     ) -> ResponseLogps:
         """Log-probs of ``batch`` under the current policy; for the others see :meth:`PolicyModule.forward`."""
-        return ResponseLogps(*self.deepspeed(batch.to(self.device), known_WM, prompt))
+        return ResponseLogps(*self.deepspeed(batch.to(self.device), prompt, first))
 
     def accumulate(self, last: bool) -> None:
         """Announce a micro-step's forward and backward; ``last`` of its window."""

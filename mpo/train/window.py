@@ -15,8 +15,8 @@ from mpo.errors import DataError, UserError
 from mpo.logprobs.batch import collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
 from mpo.logprobs.packing import Piece, SetSize, shares
-from mpo.logprobs.pieces import joined, laid_out
-from mpo.logprobs.policy import ResponseLogps
+from mpo.logprobs.pieces import Forward, joined, laid_out
+from mpo.logprobs.policy import FirstPass, ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.engine import Engine
@@ -24,6 +24,9 @@ from mpo.train.metrics import Sums, add_metrics
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
+OUTPUTS_KEPT = 16
+"""Of a set in pieces, attention's outputs are kept on a CPU for up to so many times the token budget: in a layer they
+are about a sixteenth of what a piece keeps for its backward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,10 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
         waited += time.perf_counter() - began
         logps = engine(tokens)
         # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
-        engine.backward(learn(part, logps) + 0.0 * logps.token_logps_BKT.sum())
+        part_loss = learn(part, logps) + 0.0 * logps.token_logps_BKT.sum()
+        del logps  # else its graph would be there until the next one is
+        engine.backward(part_loss)
+        del part_loss
     for number, pieces in enumerate(share.cut):
         waited += _learn_in_pieces(engine, problem, pieces, learn, final=number == len(share.cut) - 1)
     sums.add("layout_seconds", waited)
@@ -108,8 +114,9 @@ def _learn_in_pieces(
 
     First every piece without gradient, but for the last; then the loss of the joined log-probs and its gradient with
     respect to them; then backward of the last piece, and every other one again, its backward fed with that gradient.
-    Exact, for one more forward of all pieces but one, the head left out. The first piece, with the prompt, goes
-    backwards last: the others have left the prompt's gradient by then. Returns the seconds that laying out took.
+    Exact, for one more forward of all pieces but one, the head left out, and attention where its outputs are kept. The
+    first piece, with the prompt, goes backwards last: the others have left the prompt's gradient by then. Returns the
+    seconds that laying out took.
 
     Args:
         pieces: of one set; None where another process has more of its own, all where it alone has a set.
@@ -118,15 +125,18 @@ def _learn_in_pieces(
     began = time.perf_counter()
     real = [piece for piece in pieces if piece is not None]
     missing = len(pieces) - len(real)
-    forwards = laid_out(problem.sets, real, problem.shares_prefix) + [(collate([]), None)] * missing
+    # FlexAttention can't be told what it computes again; on a GPU it is the smaller part as well.
+    keep = OUTPUTS_KEPT * problem.micro_tokens if engine.device.type == "cpu" else 0
+    forwards = laid_out(problem.sets, real, problem.shares_prefix, keep)
+    forwards += [Forward(collate([]), None, FirstPass()) for _ in range(missing)]
     waited = time.perf_counter() - began
     last = len(pieces) - 1
     engine.accumulate(last=final and last == 0)
     seen = []
-    for number, (batch, prompt) in enumerate(forwards):
+    for number, (batch, prompt, first) in enumerate(forwards):
         with torch.set_grad_enabled(number == last):
-            logps = engine(batch, None, prompt)
-        seen.append(ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT, logps.normalisers_WM))
+            logps = engine(batch, prompt, None if number == last else first)
+        seen.append(ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT))
     if real:
         values = reduce(joined, seen[: len(real)])
         leaf_1KT = values.token_logps_BKT.requires_grad_()
@@ -138,11 +148,14 @@ def _learn_in_pieces(
     for number in reversed(range(len(pieces))):
         if number != last:
             engine.accumulate(last=final and number == 0)
-            batch, prompt = forwards[number]
-            logps = engine(batch, seen[number].normalisers_WM, prompt)
+            logps = engine(*forwards[number])
+        forwards.pop()
         values_1KT = logps.token_logps_BKT
         weights_1KT = 0.0 if pieces[number] is None else gradient_1KT[..., : values_1KT.shape[-1]]
-        engine.backward((values_1KT * weights_1KT).sum())
+        weighted = (values_1KT * weights_1KT).sum()
+        del logps, values_1KT  # else the graph would be there until the next one is
+        engine.backward(weighted)
+        del weighted
     return waited
 
 

@@ -10,6 +10,17 @@ from mpo.logprobs.attention.blocks import BlockAttend
 from mpo.logprobs.attention.dense import DenseAttend
 from mpo.logprobs.attention.flex import FlexAttend
 from mpo.logprobs.attention.interface import NAME
+from mpo.logprobs.attention.outputs import KeptOutputs
 from mpo.logprobs.attention.prompt import KeptPrompt
 
-__all__ = ["DEFAULT", "NAME", "Attend", "Backend", "BlockAttend", "DenseAttend", "FlexAttend", "KeptPrompt"]
+__all__ = [
+    "DEFAULT",
+    "NAME",
+    "Attend",
+    "Backend",
+    "BlockAttend",
+    "DenseAttend",
+    "FlexAttend",
+    "KeptOutputs",
+    "KeptPrompt",
+]

@@ -71,11 +71,17 @@ class BlockAttend:
         self.scratch = Scratch()
 
     def __call__(
-        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+        self,
+        query_NHD: Tensor,
+        key_NGD: Tensor,
+        value_NGD: Tensor,
+        scale: float,
+        window: int | None,
+        known_NHD: Tensor | None = None,
     ) -> Tensor:
         """See :class:`mpo.logprobs.attention.backends.Attend`."""
         query, key, value = (tensor.transpose(0, 1) for tensor in (query_NHD, key_NGD, value_NGD))
-        return _Attention.apply(query, key, value, self, scale, window)  # type: ignore[no-any-return,no-untyped-call]
+        return _Attention.apply(query, key, value, known_NHD, self, scale, window)  # type: ignore[no-any-return,no-untyped-call]
 
     def blocks(self, query_HND: Tensor, key_GND: Tensor, window: int | None) -> list[Block]:
         """All of the row, each token's query in one block."""
@@ -281,10 +287,19 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: BlockAttend, scale: float, window: int | None
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        known_NHD: Tensor | None,
+        layout: BlockAttend,
+        scale: float,
+        window: int | None,
     ) -> Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.layout, ctx.scale, ctx.window = layout, scale, window
+        if known_NHD is not None:
+            return known_NHD.view_as(known_NHD)
         out_NHD = query.new_empty(query.shape[1] + 1, len(query), value.shape[-1])
         with _products_of(query.dtype):
             for block in layout.blocks(query, key, window):
@@ -315,7 +330,7 @@ class _Attention(torch.autograd.Function):
         of_query, of_key, of_value = (
             grad[:-1].to(query.dtype).transpose(0, 1) for grad in (grad_query, grad_key, grad_value)
         )
-        return of_query, of_key, of_value, None, None, None
+        return of_query, of_key, of_value, None, None, None, None
 
 
 def _backward(

@@ -27,9 +27,15 @@ class FlexAttend:
         self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(
-        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+        self,
+        query_NHD: Tensor,
+        key_NGD: Tensor,
+        value_NGD: Tensor,
+        scale: float,
+        window: int | None,
+        known_NHD: Tensor | None = None,
     ) -> Tensor:
-        """See :class:`mpo.logprobs.attention.backends.Attend`."""
+        """See :class:`mpo.logprobs.attention.backends.Attend`; what is known is computed again all the same."""
         on_cuda = query_NHD.is_cuda
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
         attend = compiled(flex_attention) if on_cuda else flex_attention

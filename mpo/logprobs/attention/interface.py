@@ -9,6 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mpo.logprobs.attention.backends import Attend
+from mpo.logprobs.attention.outputs import KeptOutputs
 from mpo.logprobs.attention.prompt import Across
 
 NAME = "mpo_shared_prefix"
@@ -25,12 +26,14 @@ def shared_prefix_attention(
     scaling: float | None = None,
     shared_prefix: Attend | None = None,
     kept_prompt: Across | None = None,
+    kept_outputs: KeptOutputs | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query ``[1,H,N,D]``, key and value ``[1,G,N,D]`` to ``[1,N,H,D]``.
 
     Without ``shared_prefix`` it is transformers' own scaled-dot-product attention. With ``kept_prompt`` the row's first
-    keys and values are those of a prompt that was forwarded before.
+    keys and values are those of a prompt that was forwarded before. ``kept_outputs`` gets what this call returns, or
+    tells it, where the row was forwarded before.
 
     Raises:
         ValueError: the family changes its attention's logits in a way that no back end knows.
@@ -44,7 +47,11 @@ def shared_prefix_attention(
     query_NHD, key_NGD, value_NGD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if kept_prompt is not None:
         key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
-    return shared_prefix(query_NHD, key_NGD, value_NGD, scale, kwargs.get("sliding_window")).unsqueeze(0), None
+    known_NHD = None if kept_outputs is None else kept_outputs.of(module)
+    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, kwargs.get("sliding_window"), known_NHD)
+    if kept_outputs is not None and known_NHD is None:
+        kept_outputs.keep(module, out_NHD)
+    return out_NHD.unsqueeze(0), None
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import pytest
 import torch
@@ -61,14 +62,14 @@ def test_logps_of_flex_attention(family: str) -> None:
     with torch.no_grad():
         expected_1KT = policy(collate([large_set()])).token_logps_BKT
         forwards = laid_out([large_set()], PIECES, policy.shares_prefix)
-        actual = reduce(joined, [policy(batch, prompt=prompt) for batch, prompt in forwards])
+        actual = reduce(joined, [policy(one.batch, one.prompt) for one in forwards])
     torch.testing.assert_close(actual.token_logps_BKT, expected_1KT, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_their_own_have_their_prompt_in_every_piece() -> None:
     policy = PolicyModule(model("llama"))
     forwards = laid_out([large_set()], PIECES, policy.shares_prefix)
-    assert [(batch.skipped, prompt) for batch, prompt in forwards] == [(0, None)] * 3
+    assert [(one.batch.skipped, one.prompt) for one in forwards] == [(0, None)] * 3
     assert_same_in_pieces(policy, large_set())
 
 
@@ -122,3 +123,25 @@ def test_a_prompt_in_bfloat16_gets_its_gradient_summed_in_float32() -> None:
     assert leaf_N.grad is not None
     expected = torch.tensor(1 + 1 + 1000 / 256).bfloat16()
     assert leaf_N.grad[:9].eq(expected).all() and leaf_N.grad[9:].eq(1).all()
+
+
+def test_attention_is_computed_once_where_its_outputs_are_kept() -> None:
+    """Of the pieces with 9 + 19, 14 and 19 tokens; to the last bit what computing it again gives."""
+    known: list[bool] = []
+
+    class Watched(attention.BlockAttend):
+        def __call__(self, *arguments: Any) -> Tensor:
+            known.append(arguments[-1] is not None)
+            return super().__call__(*arguments)
+
+    lm = model("llama")
+    lm.set_attn_implementation(attention.NAME)
+    policy = PolicyModule(lm, Watched)
+    again_1KT, again = in_pieces(policy, large_set(), PIECES, keep=0)
+    assert not any(known) and len(known) == 2 * 3 * 2
+    for keep, pieces in ((28, 1), (41, 1), (42, 2), (1000, 3)):
+        known.clear()
+        kept_1KT, kept = in_pieces(policy, large_set(), PIECES, keep)
+        assert sum(known) == 2 * pieces and len(known) == 2 * 3 * 2
+        assert torch.equal(kept_1KT, again_1KT)
+        assert all(torch.equal(kept[name], gradient) for name, gradient in again.items())
