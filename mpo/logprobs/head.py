@@ -13,6 +13,8 @@ from mpo.logprobs.fused import HeadKernel, fused_head
 LOGITS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Largest number of logits (positions x entries of the vocabulary) that exist at a time, by type of device: what a
 CPU's cache holds (8 MiB in float32), 512 MiB on CUDA."""
+SHARE = 1e-12
+"""Least share of the probability that a block of the vocabulary counts with: what float32 rounds away."""
 VOCABULARY_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 15}
 """Most entries of the vocabulary in a block of logits. A block is as square as products need to be fast: gradients are
 added up in float32 once a block, those of hidden states over its entries, those of the weights over its positions."""
@@ -84,7 +86,8 @@ class _TargetLogps(torch.autograd.Function):
     """Log-softmax at the targets, a block of logits at a time; backward computes each block's logits anew.
 
     With q = softmax − target's one-hot, row by row, and g the gradient of the log-probs, hidden states get −g·(qW) and
-    the weights −qᵀ(g·hidden): the factor g never needs a pass over a row of the vocabulary.
+    the weights −qᵀ(g·hidden): the factor g never needs a pass over a row of the vocabulary. Nor does the block's share
+    s of the probability, by which its own softmax is too large: g·s takes the place of g, and q has one-hot / s.
     """
 
     @staticmethod
@@ -112,7 +115,8 @@ class _TargetLogps(torch.autograd.Function):
                 column_n1, here_n1 = _targets_within(targets_N[rows], columns)
                 logit_N[rows] += logits_nv.gather(-1, column_n1).where(here_n1, 0.0).squeeze(-1)
                 top_n = logits_nv.amax(-1)
-                lse_WN[block, rows] = logits_nv.sub_(top_n.unsqueeze(-1)).exp_().sum(-1).log_().add_(top_n)
+                # The largest probability is exp(largest logit - lse); softmax is one pass where logsumexp is four.
+                lse_WN[block, rows] = top_n.sub_(memory.softmax(logits_nv).amax(-1).log_())
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_WN)
         ctx.mark_non_differentiable(lse_WN)
         return logit_N - lse_WN.logsumexp(0), lse_WN
@@ -120,7 +124,8 @@ class _TargetLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, bias_V, targets_N, lse_WN = ctx.saved_tensors
-        share_WN = (lse_WN - lse_WN.logsumexp(0)).exp_()  # of a block's entries in the whole vocabulary's probability
+        # Of a block's entries in the whole vocabulary's probability; some, for the one-hot is divided by it.
+        share_WN = (lse_WN - lse_WN.logsumexp(0)).exp_().clamp_(min=SHARE)
         grad_N1 = grads[0].unsqueeze(-1) * -ctx.scale
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
@@ -135,11 +140,12 @@ class _TargetLogps(torch.autograd.Function):
                 torch.zeros(len(weight_vD), dtype=torch.float32, device=weight_vD.device) if wants_bias else None
             )
             for rows in positions:
-                hidden_nD, grad_n1 = hidden_ND[rows], grad_N1[rows]
+                hidden_nD, share_n1 = hidden_ND[rows], share_WN[block, rows].unsqueeze(-1)
+                grad_n1 = grad_N1[rows] * share_n1
                 logits_nv = memory.logits(hidden_nD, weight_vD, bias_v, ctx.scale, ctx.softcap)
-                q_nv = memory.softmax(logits_nv).mul_(share_WN[block, rows].unsqueeze(-1))
+                q_nv = memory.softmax(logits_nv)
                 column_n1, here_n1 = _targets_within(targets_N[rows], columns)
-                q_nv.scatter_add_(-1, column_n1, -here_n1.float())
+                q_nv.scatter_add_(-1, column_n1, here_n1 / -share_n1)
                 if ctx.softcap is not None:
                     q_nv.addcmul_(q_nv, logits_nv.div_(ctx.softcap).square_(), value=-1.0)
                 if of_bias_v is not None:

@@ -153,6 +153,27 @@ def test_head_is_log_softmax(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_head_of_targets_that_are_next_to_impossible(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of the vocabulary that hold them have e^-60 or e^-300 of the probability."""
+    monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": 10})
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 30).to(dtype)
+    linear.bias.data[:] = torch.tensor([0.0, -60.0, -300.0], dtype=dtype).repeat_interleave(10)
+    hidden_ND, targets_N = torch.randn(9, 8).to(dtype).requires_grad_(), torch.arange(9) * 3 + 2
+    leaves = [hidden_ND, *linear.parameters()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    expected_N = (exact[0] @ exact[1].t() + exact[2]).log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
+    logps_N, _ = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(logps_N.double(), expected_N, rtol=tolerance, atol=tolerance)
+    found, wanted = (
+        torch.autograd.grad(logps.sum() * 1e-3, at) for logps, at in ((logps_N, leaves), (expected_N, exact))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert float((one.double() - other).norm() / other.norm()) < tolerance
+
+
 def test_head_in_bfloat16_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients are rounded once a product, not once a block: many small blocks lose no more than one large one."""
     torch.manual_seed(0)
