@@ -208,9 +208,8 @@ def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
 def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
-    lengths = (sets.prompt_tokens, sets.response_tokens, sets.responses)
-    tokens, prompt = memory.micro_batch_tokens(train, *lengths), memory.shared_prompt_tokens(train, *lengths)
-    others = [m for m in memory.stages(shape, train, group, tokens, prompt) if m.stage != chosen.stage]
+    at_once = memory.tokens_at_once(train, sets)
+    others = [m for m in memory.stages(shape, train, group, *at_once) if m.stage != chosen.stage]
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"

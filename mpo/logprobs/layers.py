@@ -21,7 +21,7 @@ SCALES = (1.0, 30.0, 1000.0)
 """Of the rows of random input on which a class of modules has to agree: a clamp shows in the large ones."""
 
 
-def keep_inputs_alone(lm: nn.Module, compile: bool = False) -> None:
+def keep_inputs_alone(lm: nn.Module, compile: bool = False, checkpointing: bool = False) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
     A module counts as one if it has the parts and, for one of its class, the forward gives the same bits.
@@ -29,6 +29,7 @@ def keep_inputs_alone(lm: nn.Module, compile: bool = False) -> None:
     Args:
         compile: make one pass of what they compute between products, with torch.compile. What was rounded to the
             model's precision on the way no longer is, so the bits differ.
+        checkpointing: layers keep nothing but what they are computed again from.
     """
     found: dict[type, Forward | None] = {}
     for module in lm.modules():
@@ -38,6 +39,8 @@ def keep_inputs_alone(lm: nn.Module, compile: bool = False) -> None:
             found[kind] = candidate if candidate is not None and _agrees(module, candidate) else None
         forward = found[kind]
         if forward is not None:
+            if forward is _mlp and not checkpointing:
+                forward = _mlp_without_product
             module.forward = partial(forward, module, compiled if compile else as_it_is)
 
 
@@ -81,6 +84,22 @@ def _norm(self: Any, fuse: Fuse[Any], hidden_states: Tensor) -> Tensor:
 def _mlp(self: Any, fuse: Fuse[Any], x: Tensor) -> Tensor:
     product = _Gated.apply(self.gate_proj(x), self.up_proj(x), fuse)  # type: ignore[no-untyped-call]
     return self.down_proj(product)  # type: ignore[no-any-return]
+
+
+def _mlp_without_product(self: Any, fuse: Fuse[Any], x: Tensor) -> Tensor:
+    """The same; what ``down_proj`` keeps for its backward pass, whatever its kind, is computed again from the two."""
+    gate, up = self.gate_proj(x), self.up_proj(x)
+    product = _Gated.apply(gate, up, fuse)  # type: ignore[no-untyped-call]
+    at, size, factors = product.data_ptr(), product.numel(), (gate.detach(), up.detach())
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        return kept.shape if kept.data_ptr() == at and kept.numel() == size else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return kept if isinstance(kept, Tensor) else fuse(_gated)(*factors).view(kept)  # type: ignore[no-any-return]
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return self.down_proj(product)  # type: ignore[no-any-return]
 
 
 class _RmsNorm(torch.autograd.Function):

@@ -100,7 +100,7 @@ def make_policy(
     Raises:
         ConfigError: adapters that don't fit the model.
     """
-    keep_inputs_alone(lm, compile)
+    keep_inputs_alone(lm, compile, activation_checkpointing)
     if activation_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModule(lm if lora is None else _with_adapters(lm, lora))

@@ -9,7 +9,7 @@ from pathlib import Path
 from mpo.config.schema import Precision, RunConfig
 from mpo.planning.compute import Work, step_work
 from mpo.planning.machine import Machine, this_machine
-from mpo.planning.memory import Memory, micro_batch_tokens, shared_prompt_tokens, training_memory
+from mpo.planning.memory import Memory, tokens_at_once, training_memory
 from mpo.planning.sizes import Architecture, DataSize
 
 
@@ -36,8 +36,6 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
     """The forecast for training a model of this shape on these sets, with processes like this machine's."""
     train, launcher = config.train, config.launcher
     group = launcher.processes * launcher.nodes
-    lengths = (sets.prompt_tokens, sets.response_tokens, sets.responses)
-    tokens, prompt = micro_batch_tokens(train, *lengths), shared_prompt_tokens(train, *lengths)
     threads = launcher.threads or max(1, len(os.sched_getaffinity(0)) // launcher.processes)
 
     def rates(precision: Precision) -> Machine | None:
@@ -45,7 +43,7 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
 
     machine, bf16 = rates(train.precision), rates(Precision.bf16)
     work = step_work(shape, train, sets, group)
-    expected = training_memory(shape, train, group, tokens, prompt)
+    expected = training_memory(shape, train, group, *tokens_at_once(train, sets))
     if machine is None or bf16 is None:
         return Forecast(expected, work, None, "", 1.0)
     speedup = bf16.flops_per_second / machine.flops_per_second

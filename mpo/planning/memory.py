@@ -12,13 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpo.config.schema import Offload, Precision, TrainConfig
-from mpo.planning.sizes import Architecture, adapter_parameters
+from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 LOGITS_AT_ONCE = {Precision.fp32: 1 << 21, Precision.bf16: 1 << 27}
 """Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
 VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 12, Precision.bf16: 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
+OUTPUTS_KEPT = 16
+"""Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
 LOGIT_BYTES = 3 * 4
 """The value, its probability and what that is multiplied as, in float32."""
 
@@ -63,7 +65,13 @@ def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
 
 
 def training_memory(
-    shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0, stage: int | None = None
+    shape: Architecture,
+    train: TrainConfig,
+    processes: int,
+    tokens: int,
+    prompt: int = 0,
+    outputs: int = 0,
+    stage: int | None = None,
 ) -> Memory:
     """Estimated peak of one process while it trains.
 
@@ -71,6 +79,7 @@ def training_memory(
         processes: of the whole group, all nodes.
         tokens: forwarded at once by the process, see :func:`micro_batch_tokens`.
         prompt: tokens that pieces of a set share, see :func:`shared_prompt_tokens`.
+        outputs: tokens of which attention's outputs are kept, see :func:`kept_output_tokens`.
         stage: another ZeRO stage than the configured one.
     """
     stage = effective_stage(train, train.zero_stage if stage is None else stage, processes)
@@ -106,7 +115,8 @@ def training_memory(
         optimizer=optimizer,
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing)
-        + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing),
+        + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing)
+        + outputs * shape.layers * shape.heads * shape.head_dim * width,
         logits=_logit_bytes(shape, tokens, train.precision)
         + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
         + (_head_gradient_bytes(shape, train.precision) if train.lora is None else 0),
@@ -115,10 +125,12 @@ def training_memory(
     )
 
 
-def stages(shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0) -> list[Memory]:
+def stages(
+    shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0, outputs: int = 0
+) -> list[Memory]:
     """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
     running = sorted({effective_stage(train, stage, processes) for stage in range(4)})
-    return [training_memory(shape, train, processes, tokens, prompt, stage) for stage in running]
+    return [training_memory(shape, train, processes, tokens, prompt, outputs, stage) for stage in running]
 
 
 def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
@@ -130,12 +142,12 @@ def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> 
 def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
     """Activations kept for the backward pass of ``tokens`` tokens, ``width`` bytes an element.
 
-    With checkpointing each layer keeps its input alone, and one layer at a time is computed again.
+    With checkpointing each layer keeps its input alone, and one layer at a time is computed again; without it, one
+    layer's product of gate and up.
     """
-    layer = _layer_bytes(shape, tokens, width)
     if checkpointing:
-        return shape.layers * tokens * shape.hidden * width + layer
-    return shape.layers * layer
+        return shape.layers * tokens * shape.hidden * width + _layer_bytes(shape, tokens, width)
+    return tokens * (shape.layers * shape.kept_activations + shape.intermediate) * width
 
 
 def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
@@ -161,10 +173,31 @@ def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
     return tokens * shape.activations * width
 
 
+def tokens_at_once(train: TrainConfig, sets: DataSize) -> tuple[int, int, int]:
+    """What :func:`training_memory` takes for training on such sets: ``tokens``, ``prompt`` and ``outputs``."""
+    lengths = (sets.prompt_tokens, sets.response_tokens, sets.responses)
+    return (
+        micro_batch_tokens(train, *lengths),
+        shared_prompt_tokens(train, *lengths),
+        kept_output_tokens(train, *lengths),
+    )
+
+
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
     """Tokens that a process forwards at once: sets with their prompt once, within the budget; at least one response."""
     wanted = train.micro_batch * (prompt_tokens + responses * response_tokens)
     return max(min(wanted, train.micro_tokens), prompt_tokens + response_tokens)
+
+
+def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
+    """Tokens of a set in pieces of which attention's outputs are kept for the second forward pass, on a CPU.
+
+    As :mod:`mpo.train.window` has it; the configurations train in float32 there.
+    """
+    tokens = prompt_tokens + responses * response_tokens
+    if tokens <= train.micro_tokens or train.precision is not Precision.fp32:
+        return 0
+    return min(tokens, OUTPUTS_KEPT * train.micro_tokens)
 
 
 def shared_prompt_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:

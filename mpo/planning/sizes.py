@@ -44,10 +44,15 @@ class Architecture:
 
     @property
     def activations(self) -> int:
-        """Numbers that one layer keeps of a token for its backward pass: inputs and outputs of two norms (4 D), q, k
-        and v as attention takes them, its output, and of the MLP gate, up and their product (mpo.logprobs.layers)."""
+        """Numbers that one layer makes of a token and needs in its backward pass: inputs and outputs of two norms
+        (4 D), q, k and v as attention takes them, its output, and of the MLP gate, up and their product."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return 4 * self.hidden + 2 * query + 2 * key_value + 3 * self.intermediate
+
+    @property
+    def kept_activations(self) -> int:
+        """Those that it keeps: the MLP's product is computed again (mpo.logprobs.layers)."""
+        return self.activations - self.intermediate
 
     @property
     def parameters(self) -> int:

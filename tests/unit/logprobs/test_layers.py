@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -89,6 +90,43 @@ def test_gradients_of_a_norm_are_those_of_its_definition() -> None:
     actual = torch.autograd.grad((norm(input_ND) * weights_ND).sum(), [input_ND, norm.weight])
     for one, other in zip(actual, expected, strict=True):  # the norm itself is float32
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def gradients_and_kept_inputs(lm: nn.Module) -> tuple[dict[str, Tensor], int]:
+    """Of some tokens; also how often autograd keeps what a ``down_proj`` is given."""
+    inputs: list[Tensor] = []  # alive, so that nothing else gets their memory
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    for name, module in lm.named_modules():
+        if name.endswith("down_proj"):
+            module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logits_RTV = lm(input_ids=torch.arange(24).reshape(2, 12), use_cache=False).logits
+    (logits_RTV * torch.linspace(-1, 1, VOCABULARY)).sum().backward()
+    gradients = {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
+    return gradients, sum(tensor.data_ptr() in kept for tensor in inputs)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_the_product_is_computed_again_and_not_kept(adapters: bool) -> None:
+    """Bit for bit; ``down_proj`` doesn't keep it, nor does one that holds adapters."""
+    found = []
+    for checkpointing in (True, False):  # layers made for checkpointing, which is off here, keep it
+        lm: nn.Module = random_weights("llama", torch.float32)
+        keep_inputs_alone(lm, checkpointing=checkpointing)
+        if adapters:
+            torch.manual_seed(2)
+            config = LoraConfig(r=2, target_modules=["down_proj"], lora_dropout=0.0, init_lora_weights=False)
+            lm = get_peft_model(lm, config)  # type: ignore[arg-type]
+        found.append(gradients_and_kept_inputs(lm))
+    (expected, kept), (actual, not_kept) = found
+    assert kept == 2 and not_kept == 0
+    assert expected.keys() == actual.keys() and any("down_proj" in name for name in actual)
+    assert all(torch.equal(actual[name], gradient) for name, gradient in expected.items())
 
 
 def test_what_clamps_its_gate_keeps_its_forward() -> None:

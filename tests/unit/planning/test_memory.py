@@ -16,9 +16,11 @@ from mpo.logprobs.load import make_policy, share_prefix
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.memory import (
     LOGITS_AT_ONCE,
+    OUTPUTS_KEPT,
     VOCABULARY_AT_ONCE,
     activation_bytes,
     effective_stage,
+    kept_output_tokens,
     micro_batch_tokens,
     reference_memory,
     shared_prompt_tokens,
@@ -26,6 +28,7 @@ from mpo.planning.memory import (
     training_memory,
 )
 from mpo.planning.sizes import DataSize, read_architecture
+from mpo.train.window import OUTPUTS_KEPT as OUTPUTS_OF_THE_WINDOW
 from tests.families import ragged_batch
 
 LLAMA3_8B = read_architecture(
@@ -106,7 +109,7 @@ def test_adapters_need_states_for_themselves_alone() -> None:
 
 def test_checkpointing_keeps_a_layers_input() -> None:
     kept = activation_bytes(LLAMA3_8B, 1000, 2, True)
-    assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 10
+    assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 8  # which keeps no product of the MLP
     more = activation_bytes(LLAMA3_8B, 2000, 2, True)
     assert more == 2 * kept
 
@@ -118,6 +121,15 @@ def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
     assert pieces.activations - whole.activations == numbers * per_number
     budget = replace(PAPER, micro_tokens=3000)
     assert [shared_prompt_tokens(budget, 1000, 500, responses) for responses in (4, 5)] == [0, 1000]
+
+
+def test_pieces_on_a_cpu_keep_what_attention_computed_up_to_a_bound() -> None:
+    budget = replace(TESTBED, micro_tokens=3000)
+    found = [kept_output_tokens(budget, 1000, 500, responses) for responses in (4, 5, 512)]
+    assert found == [0, 3500, 16 * 3000] and OUTPUTS_KEPT == OUTPUTS_OF_THE_WINDOW
+    assert kept_output_tokens(replace(PAPER, micro_tokens=3000), 1000, 500, 512) == 0  # a GPU computes them again
+    whole, pieces = (training_memory(LLAMA3_8B, TESTBED, 8, 4000, 0, outputs) for outputs in (0, 48_000))
+    assert pieces.activations - whole.activations == 48_000 * 32 * 4096 * 4  # tokens, layers, hidden, bytes
 
 
 def test_activations_are_about_what_autograd_keeps() -> None:
