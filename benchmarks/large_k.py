@@ -3,6 +3,7 @@
     python -m benchmarks.large_k [--responses 8 32 128] [--rounds 3] [--json]
 
 Sets above ``--micro-tokens`` are forwarded in pieces, all but one of them twice: for the loss, and for its gradient.
+Their memory is one piece's, which K = 8 does not fill by default, and what attention computed for the others.
 All K are measured by turns, over ``--measured`` responses each (a step at least), and compared with a round's first.
 """
 
@@ -24,8 +25,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=280, help="tokens of every response")
     parser.add_argument("--measured", type=int, default=128, help="responses of the measured steps")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--micro-tokens", type=int, default=2560, help="tokens forwarded at once")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--micro-tokens", type=int, default=4096, help="tokens forwarded at once")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
