@@ -51,8 +51,8 @@ OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 milliseconds, and the processes of a machine that is shared with anything else ran several times slower; not spinning at
 all makes steps of many small operators up to 1.5 times as long."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 24)}
-"""The C library gives what is 16 MiB and more a mapping of its own, unless the user has a threshold. By itself it raises
-that to 32 MiB, and such tensors, freed, stay in a fragmented heap: a tenth of a training step's memory."""
+"""The C library gives what is 16 MiB and more a mapping of its own, unless the user has a threshold. By itself it would
+raise that to 32 MiB, and such tensors, freed, stay in a fragmented heap: a twentieth of a training step's memory."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
