@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mpo import provenance
-from mpo.launch import ALLOCATOR, OPENMP
+from mpo.launch import OPENMP
 
 MARK = "measured: "
 
@@ -67,7 +67,7 @@ def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, A
     Raises:
         RuntimeError: with the end of its output, where it told nothing.
     """
-    environment = os.environ | OPENMP | ALLOCATOR | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
+    environment = os.environ | OPENMP | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )

@@ -50,9 +50,6 @@ OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin for some microseconds before they sleep, unless the user has a policy. By default they spin for
 milliseconds, and the processes of a machine that is shared with anything else ran several times slower; not spinning at
 all makes steps of many small operators up to 1.5 times as long."""
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 24)}
-"""The C library gives what is 16 MiB and more a mapping of its own, unless the user has a threshold. By itself it would
-raise that to 32 MiB, and such tensors, freed, stay in a fragmented heap: a twentieth of a training step's memory."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
@@ -71,8 +68,6 @@ def prepare_fork_server() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in OPENMP.items():
             os.environ.setdefault(name, value)
-    for name, value in ALLOCATOR.items():
-        os.environ.setdefault(name, value)
     # A library that asks for CUDA while it is imported must not initialise it, or no forked process could.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(PRELOADED)

@@ -8,25 +8,23 @@ from multiprocessing import forkserver
 
 import pytest
 
-from mpo.launch import ALLOCATOR, OPENMP, prepare_fork_server
+from mpo.launch import OPENMP, prepare_fork_server
 
 
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, OPENMP | ALLOCATOR),
-        ({"GOMP_SPINCOUNT": "7"}, OPENMP | ALLOCATOR | {"GOMP_SPINCOUNT": "7"}),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, ALLOCATOR | {"OMP_WAIT_POLICY": "ACTIVE"}),
-        ({"MALLOC_MMAP_THRESHOLD_": "8"}, OPENMP | {"MALLOC_MMAP_THRESHOLD_": "8"}),
+        ({}, OPENMP),
+        ({"GOMP_SPINCOUNT": "7"}, OPENMP | {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
     ],
 )
-def test_a_users_settings_for_threads_and_memory_are_kept(
+def test_a_users_policy_for_waiting_threads_is_kept(
     given: dict[str, str], found: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = OPENMP | ALLOCATOR
-    environment = {name: value for name, value in os.environ.items() if name not in ours} | given
+    environment = {name: value for name, value in os.environ.items() if name not in OPENMP} | given
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr(forkserver, "ensure_running", lambda: None)
     monkeypatch.setattr(multiprocessing, "set_forkserver_preload", lambda names: None)
     prepare_fork_server()
-    assert {name: environment[name] for name in ours if name in environment} == found
+    assert {name: environment[name] for name in OPENMP if name in environment} == found
