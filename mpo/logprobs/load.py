@@ -143,15 +143,10 @@ def share_prefix(lm: PreTrainedModel) -> bool:
         attend = attention.DEFAULT[batch.input_ids_N.device.type](batch)
 
         def with_window(
-            query_NHD: Tensor,
-            key_NGD: Tensor,
-            value_NGD: Tensor,
-            scale: float,
-            window: int | None,
-            known_NHD: Tensor | None = None,
+            query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
         ) -> Tensor:
             windows.add(window)
-            return attend(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
+            return attend(query_NHD, key_NGD, value_NGD, scale, window)
 
         return with_window
 

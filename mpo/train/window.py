@@ -125,9 +125,7 @@ def _learn_in_pieces(
     began = time.perf_counter()
     real = [piece for piece in pieces if piece is not None]
     missing = len(pieces) - len(real)
-    # FlexAttention can't be told what it would compute again.
-    keep = OUTPUTS_KEPT * problem.micro_tokens if engine.device.type == "cpu" else 0
-    forwards = laid_out(problem.sets, real, problem.shares_prefix, keep)
+    forwards = laid_out(problem.sets, real, problem.shares_prefix, OUTPUTS_KEPT * problem.micro_tokens)
     forwards += [Forward(collate([]), None, FirstPass()) for _ in range(missing)]
     waited = time.perf_counter() - began
     last = len(pieces) - 1

@@ -16,18 +16,11 @@ class Attend(Protocol):
     """Attention over one batch's row; what it needs to know of the batch is computed once for all layers."""
 
     def __call__(
-        self,
-        query_NHD: Tensor,
-        key_NGD: Tensor,
-        value_NGD: Tensor,
-        scale: float,
-        window: int | None,
-        known_NHD: Tensor | None = None,
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included.
 
-        Keys and values may be more than queries: those of the batch's skipped tokens come first. ``known_NHD``: what
-        an earlier call with the same values returned, which need not be computed again; its gradient is wanted.
+        Keys and values may be more than queries: those of the batch's skipped tokens come first.
         """
 
 

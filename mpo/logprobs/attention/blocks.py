@@ -79,7 +79,11 @@ class BlockAttend:
         window: int | None,
         known_NHD: Tensor | None = None,
     ) -> Tensor:
-        """See :class:`mpo.logprobs.attention.backends.Attend`."""
+        """See :class:`mpo.logprobs.attention.backends.Attend`.
+
+        Args:
+            known_NHD: what an earlier call with the same values returned; only its gradient is wanted.
+        """
         query, key, value = (tensor.transpose(0, 1) for tensor in (query_NHD, key_NGD, value_NGD))
         return _Attention.apply(query, key, value, known_NHD, self, scale, window)  # type: ignore[no-any-return,no-untyped-call]
 

@@ -17,15 +17,9 @@ class DenseAttend:
         self._visibility = Visibility.of(batch)
 
     def __call__(
-        self,
-        query_NHD: Tensor,
-        key_NGD: Tensor,
-        value_NGD: Tensor,
-        scale: float,
-        window: int | None,
-        known_NHD: Tensor | None = None,
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """See :class:`mpo.logprobs.attention.backends.Attend`; what is known is computed again all the same."""
+        """See :class:`mpo.logprobs.attention.backends.Attend`."""
         at_N = torch.arange(len(key_NGD), device=query_NHD.device)
         queries_N = at_N[len(key_NGD) - len(query_NHD) :]
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))

@@ -27,15 +27,9 @@ class FlexAttend:
         self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(
-        self,
-        query_NHD: Tensor,
-        key_NGD: Tensor,
-        value_NGD: Tensor,
-        scale: float,
-        window: int | None,
-        known_NHD: Tensor | None = None,
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """See :class:`mpo.logprobs.attention.backends.Attend`; what is known is computed again all the same."""
+        """See :class:`mpo.logprobs.attention.backends.Attend`."""
         on_cuda = query_NHD.is_cuda
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
         attend = compiled(flex_attention) if on_cuda else flex_attention

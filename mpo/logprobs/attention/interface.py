@@ -9,6 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mpo.logprobs.attention.backends import Attend
+from mpo.logprobs.attention.blocks import BlockAttend
 from mpo.logprobs.attention.outputs import KeptOutputs
 from mpo.logprobs.attention.prompt import Across
 
@@ -47,9 +48,13 @@ def shared_prefix_attention(
     query_NHD, key_NGD, value_NGD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if kept_prompt is not None:
         key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
-    known_NHD = None if kept_outputs is None else kept_outputs.of(module)
-    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, kwargs.get("sliding_window"), known_NHD)
-    if kept_outputs is not None and known_NHD is None:
+    window = kwargs.get("sliding_window")
+    # The other back ends can't be told what they would compute again.
+    if kept_outputs is None or not isinstance(shared_prefix, BlockAttend):
+        return shared_prefix(query_NHD, key_NGD, value_NGD, scale, window).unsqueeze(0), None
+    known_NHD = kept_outputs.of(module)
+    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
+    if known_NHD is None:
         kept_outputs.keep(module, out_NHD)
     return out_NHD.unsqueeze(0), None
 
