@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from mpo.errors import ConfigError
 from mpo.logprobs.fused import HeadKernel, fused_head
+from mpo.logprobs.sizes import ROWS
+from mpo.logprobs.vocabulary import SumOf
 
-LOGITS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
+LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Largest number of logits (positions x entries of the vocabulary) that exist at a time, by type of device: what a
-CPU's cache holds (8 MiB in float32), 512 MiB on CUDA."""
+CPU's cache holds (4 MiB in float32), 512 MiB on CUDA."""
 SHARE = 1e-12
 """Least share of the probability that a block of the vocabulary counts with: what float32 rounds away."""
-VOCABULARY_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 15}
+VOCABULARY_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 """Most entries of the vocabulary in a block of logits. A block is as square as products need to be fast: gradients are
 added up in float32 once a block, those of hidden states over its entries, those of the weights over its positions."""
 
@@ -26,6 +28,9 @@ class ChunkedHead(nn.Module):
     Shares the head's own parameters, so that ZeRO-3 gathers them once for this module's forward and once for its
     backward. Calling the model's head once a chunk would gather once a chunk, and processes with different numbers of
     chunks would wait for each other for ever.
+
+    Attributes:
+        sum_of: where the gradient of the weights is added, in place of being autograd's; None: it is.
     """
 
     def __init__(self, head: nn.Module, scale: float, softcap: float | None) -> None:
@@ -37,6 +42,7 @@ class ChunkedHead(nn.Module):
         self.weight = head.weight
         self.bias = head.bias
         self.scale, self.softcap = scale, softcap
+        self.sum_of: SumOf | None = None
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor, known_WN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each target under the softmax of its position, float32.
@@ -54,7 +60,7 @@ class ChunkedHead(nn.Module):
             logps_N = kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
             return logps_N, logps_N.new_empty(0, len(logps_N))
         return _TargetLogps.apply(  # type: ignore[no-any-return,no-untyped-call]
-            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN
+            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN, self.sum_of
         )
 
     @property
@@ -77,7 +83,7 @@ def target_logps(
 ) -> Tensor:
     """Our own kernel: see :data:`mpo.logprobs.fused.HeadKernel`."""
     logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None
+        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None, None
     )[0]
     return logps_N
 
@@ -100,26 +106,27 @@ class _TargetLogps(torch.autograd.Function):
         scale: float,
         softcap: float | None,
         known_WN: Tensor | None,
+        sum_of: SumOf | None,
     ) -> tuple[Tensor, Tensor]:
-        ctx.scale, ctx.softcap = scale, softcap
-        logit_N = torch.zeros(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        ctx.scale, ctx.softcap, ctx.sum_of = scale, softcap, sum_of
+        logit_N1 = torch.zeros(len(targets_N), 1, dtype=torch.float32, device=hidden_ND.device)
         if known_WN is not None:
             ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, known_WN)
-            return logit_N, logit_N.new_empty(0)
+            return logit_N1.squeeze(-1), logit_N1.new_empty(0)
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
         lse_WN = torch.empty(len(entries), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         for block, columns in enumerate(entries):
             bias_v = None if bias_V is None else bias_V[columns]
+            column_N1, here_N1 = _targets_within(targets_N, columns)
             for rows in positions:
                 logits_nv = memory.logits(hidden_ND[rows], weight_VD[columns], bias_v, scale, softcap)
-                column_n1, here_n1 = _targets_within(targets_N[rows], columns)
-                logit_N[rows] += logits_nv.gather(-1, column_n1).where(here_n1, 0.0).squeeze(-1)
+                logit_N1[rows] += logits_nv.gather(-1, column_N1[rows]).where(here_N1[rows], 0.0)
                 top_n = logits_nv.amax(-1)
                 # The largest probability is exp(largest logit - lse); softmax is one pass where logsumexp is four.
                 lse_WN[block, rows] = top_n.sub_(memory.softmax(logits_nv).amax(-1).log_())
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_WN)
         ctx.mark_non_differentiable(lse_WN)
-        return logit_N - lse_WN.logsumexp(0), lse_WN
+        return logit_N1.squeeze(-1) - lse_WN.logsumexp(0), lse_WN
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -129,23 +136,27 @@ class _TargetLogps(torch.autograd.Function):
         grad_N1 = grads[0].unsqueeze(-1) * -ctx.scale
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
-        grad_weight_VD = torch.empty_like(weight_VD) if wants_weight else None
+        sum_VD = ctx.sum_of() if wants_weight and ctx.sum_of is not None else None
+        grad_weight_VD = torch.empty_like(weight_VD) if wants_weight and sum_VD is None else None
         grad_bias_V = torch.empty_like(bias_V) if wants_bias else None
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
         for block, columns in enumerate(entries):
             weight_vD = weight_VD[columns]
             bias_v = None if bias_V is None else bias_V[columns]
-            of_weight_vD = torch.zeros_like(weight_vD, dtype=torch.float32) if wants_weight else None
+            of_weight_vD = None if sum_VD is None else sum_VD[columns]
+            if grad_weight_VD is not None:
+                of_weight_vD = torch.zeros_like(weight_vD, dtype=torch.float32)
             of_bias_v = (
                 torch.zeros(len(weight_vD), dtype=torch.float32, device=weight_vD.device) if wants_bias else None
             )
+            column_N1, here_N1 = _targets_within(targets_N, columns)
+            share_N1 = share_WN[block].unsqueeze(-1)
+            of_target_N1, of_block_N1 = here_N1 / -share_N1, grad_N1 * share_N1
             for rows in positions:
-                hidden_nD, share_n1 = hidden_ND[rows], share_WN[block, rows].unsqueeze(-1)
-                grad_n1 = grad_N1[rows] * share_n1
+                hidden_nD, grad_n1 = hidden_ND[rows], of_block_N1[rows]
                 logits_nv = memory.logits(hidden_nD, weight_vD, bias_v, ctx.scale, ctx.softcap)
                 q_nv = memory.softmax(logits_nv)
-                column_n1, here_n1 = _targets_within(targets_N[rows], columns)
-                q_nv.scatter_add_(-1, column_n1, here_n1 / -share_n1)
+                q_nv.scatter_add_(-1, column_N1[rows], of_target_N1[rows])
                 if ctx.softcap is not None:
                     q_nv.addcmul_(q_nv, logits_nv.div_(ctx.softcap).square_(), value=-1.0)
                 if of_bias_v is not None:
@@ -164,7 +175,7 @@ class _TargetLogps(torch.autograd.Function):
             if grad_bias_V is not None and of_bias_v is not None:
                 grad_bias_V[columns] = of_bias_v
         grad_hidden_ND = None if grad_hidden_ND is None else grad_hidden_ND.to(hidden_ND.dtype)
-        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None, None
+        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None, None, None
 
 
 class _Block:
@@ -212,7 +223,8 @@ def _blocks(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[list[slice], list[sli
     device = hidden_ND.device.type
     blocks = -(-len(weight_VD) // VOCABULARY_AT_ONCE[device])
     columns = -(-len(weight_VD) // blocks)  # of one size where it can be: see mpo.logprobs.sizes
-    rows = min(len(hidden_ND), max(1, LOGITS_AT_ONCE[device] // columns))
+    rows = max(1, LOGITS_AT_ONCE[device] // columns)
+    rows = min(len(hidden_ND), max(rows - rows % ROWS, rows % ROWS))
     memory = _Block(rows * columns, weight_VD)
     return _slices(len(weight_VD), columns), _slices(len(hidden_ND), rows), memory
 
@@ -221,11 +233,11 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _targets_within(targets_n: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Each row's column of its target in the block ``columns`` of the vocabulary, and whether it is there (else 0)."""
-    here_n = (targets_n >= columns.start) & (targets_n < columns.stop)
-    column_n = (targets_n - columns.start).where(here_n, 0)  # no indices of some rows, which a GPU would be waited for
-    return column_n.unsqueeze(-1), here_n.unsqueeze(-1)
+def _targets_within(targets_N: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Each target's column in the block ``columns`` of the vocabulary, and whether it is there (else 0), ``[N,1]``."""
+    here_N = (targets_N >= columns.start) & (targets_N < columns.stop)
+    column_N = (targets_N - columns.start).where(here_N, 0)  # no indices of some rows, which a GPU would be waited for
+    return column_N.unsqueeze(-1), here_N.unsqueeze(-1)
 
 
 def logit_extras(config: Any) -> tuple[float, float | None]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
-LOGITS_AT_ONCE = {Precision.fp32: 1 << 21, Precision.bf16: 1 << 27}
+LOGITS_AT_ONCE = {Precision.fp32: 1 << 20, Precision.bf16: 1 << 27}
 """Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
-VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 12, Precision.bf16: 1 << 15}
+VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 11, Precision.bf16: 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
 OUTPUTS_KEPT = 8
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
@@ -100,6 +100,8 @@ def training_memory(
         # The layer at work and the one prefetched, or the embedding, whichever is larger.
         gathered = max(2 * shape.layer, shape.embedding) * width
     loading = (trained + frozen) * width
+    # A process alone on a CPU adds the head's gradient to its sum in place; the configurations train in float32 there.
+    in_place = processes == 1 and stage == 0 and train.precision is Precision.fp32
     host = 0
     if train.offload is not Offload.none and stage >= 1:
         # Below stage 3 gradients are summed on the device and copied; there they are summed and copied on the host.
@@ -119,7 +121,7 @@ def training_memory(
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
         logits=_logit_bytes(shape, tokens, train.precision)
         + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
-        + (_head_gradient_bytes(shape, train.precision) if train.lora is None else 0),
+        + (0 if train.lora is not None or in_place else _head_gradient_bytes(shape, train.precision)),
         host=host,
         loading=loading,
     )

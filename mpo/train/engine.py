@@ -120,10 +120,13 @@ class Engine:
             config=deepspeed_config(config, self.stage, parameters, hidden),
             dist_init_required=False,
         )
+        self.device = torch.device(self.deepspeed.device)
+        self._kept_sums: dict[nn.Parameter, Tensor] = {}
         if self.world_size == 1 and (self.stage == 0 or (self.stage == 1 and config.precision is Precision.bf16)):
             # Nothing to reduce. In the other cases this is also where gradients get into the optimizer's partition.
             self.deepspeed.enable_backward_allreduce = False
-        self.device = torch.device(self.deepspeed.device)
+            if self.device.type == "cpu":  # a GPU would add up in an order, so to digits, that change from run to run
+                policy.sum_in_place(self._sum_of)
         self.deepspeed.train()
 
     def __call__(
@@ -154,6 +157,24 @@ class Engine:
         if math.isfinite(norm):
             self.deepspeed.step()
         return norm
+
+    def _sum_of(self, parameter: nn.Parameter) -> Tensor:
+        """Where the gradient of a parameter is summed up in float32 until the step, in a process alone."""
+        if self.stage == 0:
+            if parameter.grad is None:  # DeepSpeed lets go of it after a step, and fresh memory is slow
+                if parameter not in self._kept_sums:
+                    self._kept_sums[parameter] = torch.empty_like(parameter)
+                parameter.grad = self._kept_sums[parameter].zero_()
+            return parameter.grad
+        zero = self.deepspeed.optimizer
+        for members, sums, has in zip(
+            zero.bf16_groups, zero.fp32_groups_gradients, zero.fp32_groups_has_gradients, strict=True
+        ):
+            for number, member in enumerate(members):
+                if member is parameter:
+                    has[number] = True
+                    return sums[number].view_as(parameter)  # type: ignore[no-any-return]
+        raise ValueError("DeepSpeed does not train this parameter")
 
     @property
     def lr(self) -> float:

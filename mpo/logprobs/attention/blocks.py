@@ -23,7 +23,7 @@ from mpo.logprobs.attention.visibility import Visibility
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.sizes import KEYS, QUERIES, few_sizes, power_of_two, stepped
 
-SCORES_AT_ONCE = 1 << 20
+SCORES_AT_ONCE = 3 << 19
 """Scores (heads x queries x keys) that exist at a time: what a CPU's cache holds."""
 QUERIES_AT_ONCE = 256
 """Queries of a sequence that are scored at a time: fewer see fewer keys in vain, more make faster products."""
@@ -348,7 +348,7 @@ def _backward(
     """Writes the gradient of a pass's queries, and adds those of its keys and values."""
     block, scratch, wide = part.block, part.scratch, part.wide
     grad_out_MHTD = part.of_queries("out", grad_out_HND)
-    if not block.queries.full:
+    if block.queries.members > 1 and not block.queries.full:
         grad_out_MHTD *= block.queries.real_ML[:, None, :, None]  # padding says nothing of keys and values
     wide_value_bSD = part.widened("wide value", part.value_bSD)
     of_query_MHTD = part.like_queries("query's", len(grad_out_HND), part.query_MHTD.shape[-1])
