@@ -71,6 +71,7 @@ def measured_steps(
             )  # fmt: skip
     return {
         "seconds_a_step": statistics.median(seconds[1:]),
+        "mean_seconds_a_step": statistics.fmean(seconds[1:]),
         "loaded_bytes": loaded,
         "peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory.peak,
         "tokens": round(statistics.mean(row["tokens_per_second"] * row["step_seconds"] for row in rows[1:])),

@@ -19,7 +19,7 @@ LOGITS_AT_ONCE = {Precision.fp32: 1 << 20, Precision.bf16: 1 << 27}
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
 VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 11, Precision.bf16: 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
-OUTPUTS_KEPT = 8
+OUTPUTS_KEPT = 16
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
 LOGIT_BYTES = 3 * 4
 """The value, its probability and what that is multiplied as, in float32."""

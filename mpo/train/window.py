@@ -24,9 +24,9 @@ from mpo.train.metrics import Sums, add_metrics
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
-OUTPUTS_KEPT = 8
+OUTPUTS_KEPT = 16
 """Of a set in pieces, attention's outputs are kept on a CPU for up to so many times the token budget: of a token a
-layer keeps some twelve times as much for its backward pass, so this is less than what one piece takes."""
+layer keeps some twelve times as much for its backward pass, so this is no more than what a piece and a half take."""
 
 
 @dataclass(frozen=True, eq=False)
