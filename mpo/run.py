@@ -45,9 +45,8 @@ def experiment(cfg: DictConfig) -> None:
     try:
         run(typed(cfg), folder, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and cfg.dry_run:  # the plan's reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+        if isinstance(error, BrokenPipeError) and cfg.dry_run:
+            _seen_enough()
         told = explain(error)
         if told is None:
             raise
@@ -61,6 +60,12 @@ def experiment(cfg: DictConfig) -> None:
 def say(mistake: UserError) -> None:
     """Say what the user can mend."""
     print(f"mpo: error: {mistake}", file=sys.stderr)
+
+
+def _seen_enough() -> NoReturn:
+    """End well: what reads the plan or the help, such as head, has closed its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -77,7 +82,10 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()
         if not _begun.is_set():
             gc.freeze()  # and so does looking through it before the end
+            sys.stdout.flush()
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and not _begun.is_set():
+            _seen_enough()
         if isinstance(error, Stopped | KeyboardInterrupt):
             print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
             sys.exit(STOPPED_CODE)

@@ -41,6 +41,17 @@ def test_help_names_every_group_and_says_what_to_try(mpo: CommandLine) -> None:
     assert "python -m mpo.run loss=wmpo model=llama3_8b dry_run=true" in text
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_a_reader_may_have_seen_enough(mpo: CommandLine, arguments: list[str]) -> None:
+    """As with ``| head``: no traceback."""
+    process, _ = mpo.start(*arguments)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
 def test_a_file_is_planned_from_its_beginning(mpo: CommandLine, tmp_path: Path) -> None:
     row = {"prompt": "x" * 40, "responses": ["y" * 80, "z" * 80], "scores": [1, 2]}
     file = tmp_path / "sets.jsonl"
