@@ -17,6 +17,7 @@ from mpo.errors import UserError
 from mpo.launch import USAGE_FILE, run_group, run_inline
 from mpo.report.records import StageRow
 from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, StageContext
+from mpo.stopping import stop_if_asked
 from mpo.track.console import Console
 from mpo.track.metrics import MetricsFollower, read_metrics
 from mpo.track.progress import ProgressReader
@@ -49,7 +50,12 @@ class Executor:
     rows: list[StageRow] = field(default_factory=list)
 
     def build(self, stage: Stage) -> Path:
-        """The stage's complete directory, built now unless it is there."""
+        """The stage's complete directory, built now unless it is there.
+
+        Raises:
+            Stopped: the run was asked to.
+        """
+        stop_if_asked()
         started = time.monotonic()
         cached = self.store.complete(stage)
         if not cached:

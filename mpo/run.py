@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import hydra
@@ -23,6 +22,7 @@ from mpo.config.compose import CONFIG_NAME, register, typed
 from mpo.config.messages import explain, explain_composition
 from mpo.errors import EXIT_CODE, Stopped, UserError
 from mpo.multirun import compare_finished
+from mpo.stopping import stop
 
 STOPPED_CODE = 143
 
@@ -68,15 +68,10 @@ def _seen_enough() -> NoReturn:
     sys.exit(0)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """A polite request to stop, wherever the run is: as for Ctrl-C."""
-    raise Stopped
-
-
 def main() -> None:
     """The command line; a user's mistake ends it with one line and status 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own reports and exit with 1
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     gc.disable()  # nearly all that composing makes stays: looking for garbage in it takes a tenth of its time
     try:
         hydra.main(version_base="1.3", config_path=register(), config_name=CONFIG_NAME)(experiment)()

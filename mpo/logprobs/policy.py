@@ -15,7 +15,7 @@ from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.head import ChunkedHead, logit_extras
 from mpo.logprobs.sizes import stepped_row
-from mpo.logprobs.vocabulary import sum_in_place
+from mpo.logprobs.vocabulary import SumOf, sum_in_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +85,20 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
-    def sum_in_place(self, sum_of: Callable[[nn.Parameter], Tensor]) -> None:
+    def sum_in_place(self, sum_of: Callable[[nn.Parameter], Tensor] | None) -> None:
         """Let the gradients of embedding and head be added to float32 tensors, ``sum_of`` their weights.
 
-        Of these weights autograd's gradient is the whole one no longer.
+        Of these weights autograd's gradient is the whole one no longer, until None gives it back to autograd.
         """
         embedding = self.base.get_input_embeddings()
         looked_up, projected = embedding.weight, self.head.weight
         assert isinstance(looked_up, nn.Parameter) and isinstance(projected, nn.Parameter)
-        if projected.requires_grad:
-            self.head.sum_of = partial(sum_of, projected)
-        if looked_up.requires_grad:
-            sum_in_place(embedding, partial(sum_of, looked_up))
+
+        def of(weight: nn.Parameter) -> SumOf | None:
+            return None if sum_of is None or not weight.requires_grad else partial(sum_of, weight)
+
+        self.head.sum_of = of(projected)
+        sum_in_place(embedding, of(looked_up))
 
     def forward(
         self, batch: TokenBatch, prompt: attention.KeptPrompt | None = None, first: FirstPass | None = None

@@ -19,9 +19,17 @@ SumOf = Callable[[], Tensor]
 """The float32 tensor of a weight's shape to which its gradient is added; asked for anew in each backward pass."""
 
 
-def sum_in_place(embedding: nn.Module, sum_of: SumOf) -> None:
-    """Add the gradient of ``embedding`` to the sum. That of another class, which may do more, stays autograd's."""
-    if type(embedding) is nn.Embedding and embedding.max_norm is None and not embedding.scale_grad_by_freq:
+def sum_in_place(embedding: nn.Module, sum_of: SumOf | None) -> None:
+    """Add the gradient of ``embedding`` to the sum; None: leave it to autograd again.
+
+    That of another class, which may do more, stays autograd's.
+    """
+    forward = vars(embedding).get("forward")
+    if isinstance(forward, partial) and forward.func is _embed:
+        del embedding.forward
+    if sum_of is None or type(embedding) is not nn.Embedding:
+        return
+    if embedding.max_norm is None and not embedding.scale_grad_by_freq:
         embedding.forward = partial(_embed, embedding, sum_of)  # type: ignore[method-assign]
 
 

@@ -121,7 +121,7 @@ class Engine:
             dist_init_required=False,
         )
         self.device = torch.device(self.deepspeed.device)
-        self._kept_sums: dict[nn.Parameter, Tensor] = {}
+        self._policy, self._kept_sums = policy, dict[nn.Parameter, Tensor]()
         if self.world_size == 1 and (self.stage == 0 or (self.stage == 1 and config.precision is Precision.bf16)):
             # Nothing to reduce. In the other cases this is also where gradients get into the optimizer's partition.
             self.deepspeed.enable_backward_allreduce = False
@@ -196,6 +196,11 @@ class Engine:
     def wait(self) -> None:
         """Until every process is here."""
         dist.barrier()
+
+    def close(self) -> None:
+        """Give the policy's gradients back to autograd; it no longer holds on to this engine."""
+        self._policy.sum_in_place(None)
+        self._kept_sums.clear()
 
     def save(self, folder: Path) -> None:
         """Weights, optimizer and schedule; a frozen model under adapters is left out. All processes take part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def train(
     problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens, policy.shares_prefix)
     row: dict[str, Any] = {}
     began = time.perf_counter()
-    with StopSignal() as stop:
+    with StopSignal() as stop, closing(engine):
         for step in range(start.step, total_steps):
             batch = plan.batch(step)
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference

@@ -129,9 +129,9 @@ def test_gradients_of_bf16_are_summed_in_float32_in_every_stage(trained: Path) -
         for stage in (1, 2):
             found = curve(trained / f"bf16-{stage}{pieces}", "grad_norm")[0]
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
-        # Alone, a process adds gradients of the vocabulary's weights to the sum without rounding them first.
-        alone = curve(trained / f"bf16-alone{pieces}", "grad_norm")[0]
-        torch.testing.assert_close(alone, expected, rtol=2e-3, atol=0.0)
+        # Alone, a process does not round the whole gradient of the vocabulary's weights before it is summed.
+        both = [curve(trained / f"bf16-{name}{pieces}", "grad_norm") for name in ("alone", "3")]
+        torch.testing.assert_close(both[0], both[1], rtol=5e-3, atol=0.0)
     whole = curve(trained / "bf16-3", "grad_norm")[0]
     assert expected != whole
     torch.testing.assert_close(expected, whole, rtol=5e-3, atol=0.0)

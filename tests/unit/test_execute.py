@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpo import execute
+from mpo import execute, stopping
 from mpo.artifacts import Stage, Store
 from mpo.config.schema import LauncherConfig
+from mpo.errors import Stopped
 from mpo.execute import Executor
 from mpo.launch import run_inline
 from mpo.stages.context import StageContext
@@ -53,6 +56,18 @@ def test_a_display_that_fails_costs_no_stage(
     assert store.complete(PROMPTS) and (path / "heldout.parquet").is_file()
     assert "warning: data was not shown or logged to its end: OSError" in capsys.readouterr().err
     assert [row.cached for row in executor.rows] == [False]
+
+
+def test_a_request_to_stop_that_was_lost_is_heard_before_the_next_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "_asked", threading.Event())
+    executor = Executor(Store(tmp_path), LauncherConfig(), Console(), lambda stage, record: None)
+    with suppress(Stopped):  # as Python does in the callback of a weak reference
+        stopping.stop(signal.SIGTERM, None)
+    with pytest.raises(Stopped):
+        executor.build(PROMPTS)
+    assert not executor.rows
 
 
 def test_a_run_that_waits_for_another_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

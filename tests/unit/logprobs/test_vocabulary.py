@@ -55,6 +55,17 @@ def test_a_second_backward_adds_to_the_sums() -> None:
         torch.testing.assert_close(total, 2 * once[parameter])
 
 
+def test_autograd_gets_its_gradients_back() -> None:
+    policy = make_policy(model("llama"))
+    _, expected = logps_and_gradients(policy)
+    policy.zero_grad()
+    policy.sum_in_place(Sums())
+    policy.sum_in_place(None)
+    _, found = logps_and_gradients(policy)
+    assert found.keys() == expected.keys() and "lm.model.embed_tokens.weight" in found
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
 def test_frozen_weights_have_no_sum() -> None:
     policy, sums = make_policy(model("llama"), lora=LoraConfig(rank=2, alpha=4.0)), Sums()
     policy.sum_in_place(sums)
