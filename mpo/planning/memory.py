@@ -19,7 +19,7 @@ LOGITS_AT_ONCE = {Precision.fp32: 1 << 20, Precision.bf16: 1 << 27}
 CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
 VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 11, Precision.bf16: 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
-OUTPUTS_KEPT = 16
+OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
 LOGIT_BYTES = 3 * 4
 """The value, its probability and what that is multiplied as, in float32."""
@@ -199,7 +199,7 @@ def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: 
     tokens = prompt_tokens + responses * response_tokens
     if tokens <= train.micro_tokens or train.precision is not Precision.fp32:
         return 0
-    return min(tokens, OUTPUTS_KEPT * train.micro_tokens)
+    return min(tokens, OUTPUTS_KEPT[train.precision] * train.micro_tokens)
 
 
 def shared_prompt_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:

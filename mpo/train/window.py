@@ -11,6 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from mpo.config.schema import Precision
 from mpo.errors import DataError, UserError
 from mpo.logprobs.batch import collate
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
@@ -24,7 +25,7 @@ from mpo.train.metrics import Sums, add_metrics
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
-OUTPUTS_KEPT = 16
+OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Of a set in pieces, attention's outputs are kept on a CPU for up to so many times the token budget: of a token a
 layer keeps some twelve times as much for its backward pass, so this is no more than what a piece and a half take."""
 
@@ -125,7 +126,8 @@ def _learn_in_pieces(
     began = time.perf_counter()
     real = [piece for piece in pieces if piece is not None]
     missing = len(pieces) - len(real)
-    forwards = laid_out(problem.sets, real, problem.shares_prefix, OUTPUTS_KEPT * problem.micro_tokens)
+    keep = OUTPUTS_KEPT[engine.config.precision] * problem.micro_tokens
+    forwards = laid_out(problem.sets, real, problem.shares_prefix, keep)
     forwards += [Forward(collate([]), None, FirstPass()) for _ in range(missing)]
     waited = time.perf_counter() - began
     last = len(pieces) - 1

@@ -126,7 +126,7 @@ def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
 def test_pieces_on_a_cpu_keep_what_attention_computed_up_to_a_bound() -> None:
     budget = replace(TESTBED, micro_tokens=3000)
     found = [kept_output_tokens(budget, 1000, 500, responses) for responses in (4, 5, 512)]
-    assert found == [0, 3500, 16 * 3000] and OUTPUTS_KEPT == OUTPUTS_OF_THE_WINDOW
+    assert found == [0, 3500, 8 * 3000] and OUTPUTS_KEPT == OUTPUTS_OF_THE_WINDOW
     assert kept_output_tokens(replace(PAPER, micro_tokens=3000), 1000, 500, 512) == 0  # a GPU computes them again
     whole, pieces = (training_memory(LLAMA3_8B, TESTBED, 8, 4000, 0, outputs) for outputs in (0, 48_000))
     assert pieces.activations - whole.activations == 48_000 * 32 * 4096 * 4  # tokens, layers, hidden, bytes
