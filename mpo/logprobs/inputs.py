@@ -14,6 +14,7 @@ from mpo.logprobs.batch import PromptResponses, TokenBatch, collate
 from mpo.logprobs.policy import ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.losses import LossInputs
+from mpo.losses.inputs import win_rates
 
 
 class TrainingSet(PromptResponses, Protocol):
@@ -58,6 +59,17 @@ class Assigned:
     mask_BK: Tensor
 
 
+def sampled_win_rates(assignments: Assignments, indices: Sequence[int], sets: int, responses: int) -> Tensor:
+    """``LossInputs.win_rates_BK`` of ``indices``: over all responses, those that the partition drops included."""
+    scores_BK = torch.zeros(sets, responses, dtype=torch.float64)
+    real_BK = torch.zeros(sets, responses, dtype=torch.bool)
+    for b, i in enumerate(indices):
+        scores = assignments.scores(i)
+        scores_BK[b, : len(scores)] = torch.tensor(scores, dtype=torch.float64)
+        real_BK[b, : len(scores)] = True
+    return win_rates(scores_BK, real_BK)
+
+
 def assigned(assignments: Assignments, indices: Sequence[int], sets: int, responses: int) -> Assigned:
     """Scores and bins of ``indices`` as tensors of ``sets`` x ``responses``, the rest padding."""
     scores_BK = np.zeros((sets, responses))  # float64, as the partition saw them: rounded, two scores may become one
@@ -93,6 +105,7 @@ def loss_inputs(
     indices: Sequence[int],
     reference: Reference | None,
     mismatched_log_ratio: Tensor | None,
+    needs_win_rates: bool = False,
 ) -> LossInputs:
     """What a loss gets for the micro-batch ``indices`` with log-probs ``logps``, on their device.
 
@@ -104,6 +117,9 @@ def loss_inputs(
     reference_BKT = None
     if reference is not None:
         reference_BKT = reference_tokens(reference, indices, logps.token_mask_BKT).to(device)
+    win_rates_BK = None
+    if needs_win_rates:
+        win_rates_BK = sampled_win_rates(assignments, indices, sets, responses).to(device)
     return LossInputs(
         policy_logps_BK=logps.logps_BK,
         lengths_BK=logps.lengths_BK,
@@ -115,6 +131,7 @@ def loss_inputs(
         policy_token_logps_BKT=logps.token_logps_BKT,
         reference_token_logps_BKT=reference_BKT,
         token_mask_BKT=logps.token_mask_BKT,
+        win_rates_BK=win_rates_BK,
     )
 
 

@@ -32,7 +32,7 @@ from mpo.losses.mppo import ListMLE, PairMCM, PairMCS, PairMNM, PairMNS, PairSin
 from mpo.losses.pairwise import DPO, IPO, ORPO, RDPO, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
 from mpo.losses.pointwise import SFT, PointCE, PointMSE
 from mpo.losses.set_level import MPO, WMPO, Deviation, KBinMPO, MPO1vsK, MPORefFree, PlackettLuce
-from mpo.losses.soft import NCA, InfoNCA, SPPOSoft
+from mpo.losses.soft import NCA, SPPO, InfoNCA, SPPOSoft
 
 LOSSES: dict[str, type[Loss]] = {
     "mpo": MPO,
@@ -52,6 +52,7 @@ LOSSES: dict[str, type[Loss]] = {
     "orpo": ORPO,
     "rdpo": RDPO,
     "simpo": SimPO,
+    "sppo": SPPO,
     "sppo_hard": SPPOHard,
     "sppo_soft": SPPOSoft,
     "sft": SFT,
@@ -78,6 +79,7 @@ __all__ = [
     "ORPO",
     "RDPO",
     "SFT",
+    "SPPO",
     "WMPO",
     "Compose",
     "Contrast",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mpo.errors import ConfigError
-from mpo.losses.inputs import LossInputs, LossOutput
+from mpo.losses.inputs import LossInputs, LossOutput, win_rates
 from mpo.losses.metrics import rank_metrics, set_metrics
 from mpo.partition import Partition, Shape
 
@@ -28,6 +28,7 @@ class Loss(ABC):
         needs_reference: reads reference log-probs; where False none need be computed.
         needs_token_logps: reads log-probs token by token, of the policy and of the reference.
         needs_mismatched_kl: reads ``LossInputs.mismatched_log_ratio``.
+        needs_win_rates: reads ``LossInputs.win_rates_BK``, over dropped responses too.
         contrasts: False where it uses every set, also one without signal.
         needs_scores: False where a set without scores will do.
         needs_sides: contrasts responses of different bins, so that a set with one bin has no signal.
@@ -38,6 +39,7 @@ class Loss(ABC):
     needs_reference: ClassVar[bool] = False
     needs_token_logps: ClassVar[bool] = False
     needs_mismatched_kl: ClassVar[bool] = False
+    needs_win_rates: ClassVar[bool] = False
     contrasts: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = True
     needs_sides: ClassVar[bool] = True
@@ -51,6 +53,8 @@ class Loss(ABC):
             ValueError: an input that the loss needs is missing.
         """
         keep_B = self.keep(inputs.scores_BK, inputs.bins_BK, inputs.mask_BK)
+        if self.needs_win_rates and inputs.win_rates_BK is None:
+            inputs = replace(inputs, win_rates_BK=win_rates(inputs.scores_BK, inputs.mask_BK))
         active_BK = inputs.mask_BK & (inputs.bins_BK >= 0) & keep_B[:, None]
         loss_B = self.per_set(inputs.only(active_BK))
         with torch.no_grad():

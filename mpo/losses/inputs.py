@@ -26,6 +26,8 @@ class LossInputs:
         policy_token_logps_BKT: log-probs of the response tokens, for losses with ``needs_token_logps``.
         reference_token_logps_BKT: the same of the reference.
         token_mask_BKT: True for real response tokens.
+        win_rates_BK: mean of σ(S_i − S_j) over all sampled responses j of the set, i and dropped ones included; for
+            losses with ``needs_win_rates``, which compute it from the responses in ``mask_BK`` where it is None.
     """
 
     policy_logps_BK: Tensor
@@ -38,6 +40,7 @@ class LossInputs:
     policy_token_logps_BKT: Tensor | None = None
     reference_token_logps_BKT: Tensor | None = None
     token_mask_BKT: Tensor | None = None
+    win_rates_BK: Tensor | None = None
 
     def only(self, active_BK: Tensor) -> LossInputs:
         """The same sets with every response outside ``active_BK`` dropped and its numbers made harmless.
@@ -53,6 +56,7 @@ class LossInputs:
         tokens_BKT = None if self.token_mask_BKT is None else self.token_mask_BKT & active_BK.unsqueeze(-1)
         tokens_or_all_BKT = active_BK.unsqueeze(-1) if tokens_BKT is None else tokens_BKT
         policy_BK, scores_BK = self.policy_logps_BK, self.scores_BK
+        win_rates_BK = zeroed(self.win_rates_BK, active_BK)
         return replace(
             self,
             policy_logps_BK=torch.where(active_BK, policy_BK, torch.zeros_like(policy_BK)),
@@ -64,6 +68,7 @@ class LossInputs:
             policy_token_logps_BKT=zeroed(self.policy_token_logps_BKT, tokens_or_all_BKT),
             reference_token_logps_BKT=zeroed(self.reference_token_logps_BKT, tokens_or_all_BKT),
             token_mask_BKT=tokens_BKT,
+            win_rates_BK=None if win_rates_BK is None else win_rates_BK.to(policy_BK.dtype),
         )
 
 
@@ -91,6 +96,12 @@ def require(values: Tensor | None, name: str) -> Tensor:
     if values is None:
         raise ValueError(f"this loss needs LossInputs.{name}")
     return values
+
+
+def win_rates(scores_BK: Tensor, over_BK: Tensor) -> Tensor:
+    """P̂_i = mean_j σ(S_i − S_j) over the marked responses j of the set, i included (arXiv 2405.00675), ``[B,K]``."""
+    wins_BKK = torch.sigmoid(scores_BK[:, :, None] - scores_BK[:, None, :])
+    return set_mean(wins_BKK, over_BK[:, None, :].expand_as(wins_BKK))
 
 
 def set_mean(values_BK: Tensor, where_BK: Tensor) -> Tensor:

@@ -39,13 +39,29 @@ class KBin(Partition):
 
 @dataclass(frozen=True)
 class Ranks(Partition):
-    """One bin for each distinct score, best first; tied scores share a bin (Plackett-Luce, all pairs)."""
+    """One bin for each distinct score, best first; tied scores share a bin (Plackett-Luce, all pairs).
 
+    Attributes:
+        kept: of the best and of the worst responses so many, the middle dropped, as ``TopBottom`` does: the same
+            responses under another objective (MPO tab. 5). None: all.
+
+    Raises:
+        ConfigError: ``kept`` below 1.
+    """
+
+    kept: int | None = None
     shape: ClassVar[Shape] = Shape.ordered
 
+    def __post_init__(self) -> None:
+        if self.kept is not None and self.kept < 1:
+            raise ConfigError(f"kept is {self.kept}", "partition.kept", "give at least 1, or null for all responses")
+
     def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
-        rank = {score: index for index, score in enumerate(sorted(set(scores), reverse=True))}
-        return [rank[score] for score in scores]
+        order = best_first(scores)
+        dropped = set() if self.kept is None else set(order[self.kept : len(order) - self.kept])
+        distinct = sorted({score for index, score in enumerate(scores) if index not in dropped}, reverse=True)
+        rank = {score: number for number, score in enumerate(distinct)}
+        return [-1 if index in dropped else rank[score] for index, score in enumerate(scores)]
 
 
 @dataclass(frozen=True)

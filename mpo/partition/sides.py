@@ -39,13 +39,13 @@ class Median(Partition):
 
 @dataclass(frozen=True)
 class TrimmedMean(Partition):
-    """Accepted where S_i exceeds the mean without the floor(trim·K) lowest and highest (MPO tab. 7).
+    """Accepted where S_i exceeds the mean without the floor(trim·K) lowest and highest (MPO tab. 7, A.3).
 
     Raises:
         ConfigError: ``trim`` outside [0, 0.5).
     """
 
-    trim: float = 0.2
+    trim: float = 0.1
     shape: ClassVar[Shape] = Shape.two
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
 
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
         """The share of the loss that the sets ``part`` have, with its metrics added up."""
-        inputs = loss_inputs(logps, assignments, part, problem.reference, drift)
+        inputs = loss_inputs(logps, assignments, part, problem.reference, drift, loss.needs_win_rates)
         output = loss(inputs)
         with torch.no_grad():
             _account(sums, problem, part, inputs, output, compare)

@@ -89,7 +89,9 @@ def test_a_loss_file_states_its_class_defaults_and_partition(load: Load, name: s
     objects = validate(config)
     given = dataclasses.replace(objects.loss, beta=cls().beta) if name in LOG_RATIO else objects.loss  # type: ignore
     assert given == cls()
-    assert isinstance(objects.partition, PARTITIONS[cls.default_partition])
+    if cls.default_partition != "everything":  # off-policy, the regime's partition keeps every response too
+        assert isinstance(objects.partition, PARTITIONS[cls.default_partition])
+    assert objects.partition.keeps(8) == PARTITIONS[cls.default_partition]().keeps(8)
 
 
 def test_alone_it_is_wmpo_in_the_testbed(load: Load) -> None:
@@ -116,6 +118,41 @@ def test_the_papers_on_policy_setting(load: Load) -> None:
     objects = validate(dataclasses.replace(config, dry_run=True))
     assert objects.loss == MPO(beta=0.01) and objects.partition == TopBottom(k=2)
     assert (config.sample.n, config.sample.temperature, config.train.lr) == (5, 1.0, 1.5e-7)
+
+
+SET_LEVEL = ["mpo", "wmpo", "mpo_ref_free", "dpo_cross_pairs", "kto", "infonca", "nca", "grpo", "plackett_luce",
+             "dpo_all_pairs"]  # fmt: skip
+"""Losses whose class does not fix which responses of a set they contrast."""
+
+
+@pytest.mark.parametrize("name", SET_LEVEL)
+def test_set_level_losses_see_the_regimes_responses(load: Load, name: str) -> None:
+    scores = [5.0, 4.0, 3.0, 2.0, 1.0]
+    kept = {}
+    for regime in ("off_policy", "on_policy", "iterative"):
+        config = load(f"loss={name}", "model=llama3_8b_instruct", f"regime={regime}")
+        partition = validate(dataclasses.replace(config, dry_run=True)).partition
+        kept[regime] = [number >= 0 for number in partition(scores)]
+    four = [True, True, False, True, True]
+    assert kept == {"off_policy": [True] * 5, "on_policy": four, "iterative": four}
+
+
+@pytest.mark.parametrize(
+    ("loss", "llama", "mistral"),
+    [("mpo", 3e-7, 1.5e-7), ("wmpo", 3e-7, 1.5e-7), ("dpo", 7e-7, 5e-7), ("simpo", 1e-6, 5e-7)]
+    + [(name, 5e-7, 5e-7) for name in ("ipo", "kto", "orpo", "rdpo", "sppo")],
+)
+def test_baselines_have_their_own_rates(load: Load, loss: str, llama: float, mistral: float) -> None:
+    for model, rate in (("llama3_8b_instruct", llama), ("mistral_7b_instruct", mistral)):
+        assert load(f"loss={loss}", f"model={model}").train.lr == rate
+        assert load(f"loss={loss}", f"model={model}", "train.lr=1e-9").train.lr == 1e-9
+        assert load(f"loss={loss}", f"model={model}", "train=small").train.lr == 2e-4
+    assert load(f"loss={loss}", "model=llama3_8b").train.lr == 5e-7
+
+
+@pytest.mark.parametrize("path", sorted(folder("conf").glob("train/recipe/*/*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_belongs_to_a_model_and_a_loss(path: Path) -> None:
+    assert path.parent.name in options("model") and path.stem in options("loss")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mpo.losses.conformance import main
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ROOT / "tests/golden/losses_small.json"
 LARGE = ROOT / "../shared/golden/losses.json"
+MORE = ROOT / "../shared/golden/losses_more.json"
 CASES: list[dict[str, Any]] = json.loads(SMALL.read_text(encoding="utf-8")) if SMALL.exists() else []
 
 
@@ -156,6 +157,11 @@ def sppo_soft(x: Scalars) -> Decimal:
     return mean([(r - (w - Decimal("0.5")) / x["beta"]) ** 2 for r, w in zip(x.r, rate, strict=True)])
 
 
+def sppo(x: Scalars) -> Decimal:
+    rate = {i: mean([sigma(x.s[i] - b) for b in x.s]) for i in (x.best, x.worst)}
+    return sum(((x.r[i] - (w - Decimal("0.5")) / x["beta"]) ** 2 for i, w in rate.items()), Decimal(0))
+
+
 def point_ce(x: Scalars) -> Decimal:
     share = [s / x["score_max"] for s in x.s]
     return -mean([s * x.p(i).ln() + (1 - s) * (1 - x.p(i)).ln() for i, s in enumerate(share)])
@@ -201,6 +207,7 @@ SCALAR: dict[str, tuple[dict[str, Any], Callable[[Scalars], Decimal]]] = {
     "pair_mcs": ({}, pair_sum),
     "pair_mcm": ({}, lambda x: nls(sum((x.p(i) - x.p(j) for i, j in x.pairs()), Decimal(0)))),
     "list_mle": ({}, lambda x: listwise([x.p(i) for i in range(x.size)], x.order)),
+    "sppo": ({"beta": 0.1}, sppo),
 }
 """Parameters and scalar form of every loss on log-prob sums, written from the equations for distinct scores."""
 
@@ -259,6 +266,14 @@ def test_losses_conform(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip(f"{path.name} is not beside this checkout")
     status = main([str(path)])
     assert status == 0, capsys.readouterr().out
+
+
+def test_known_losses_of_the_further_golden_file_conform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not MORE.exists():
+        pytest.skip(f"{MORE.name} is not beside this checkout")
+    known = [case for case in json.loads(MORE.read_text(encoding="utf-8")) if case["loss"] in LOSSES]
+    assert run_on(known, tmp_path) == 0, capsys.readouterr().out
+    assert {case["loss"] for case in known} >= {"sppo"}
 
 
 def run_on(rows: Any, tmp_path: Path, *options: str) -> int:

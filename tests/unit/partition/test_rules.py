@@ -61,11 +61,30 @@ def test_kept_responses_are_those_in_bins() -> None:
         (KBin(bins=4), [3.39, 3.39, 4.76, 1.56, 9.0, 8.0], [1, 2, 1, 3, 0, 0]),
         (KBin(bins=4), [1.0, 2.0, 3.0], [2, 1, 0]),
         (Ranks(), [5.0, 7.0, 5.0, 1.0], [1, 0, 1, 2]),
+        (Ranks(kept=2), [5.0, 7.0, 5.0, 1.0, 3.0], [1, 0, -1, 3, 2]),
+        (Ranks(kept=1), [5.0, 7.0, 1.0], [-1, 0, 1]),
+        (Ranks(kept=2), [5.0, 7.0, 1.0], [1, 0, 2]),
+        (Ranks(kept=2), [3.0], [0]),
         (Everything(), [5.0, 7.0], [0, 0]),
     ],
 )
 def test_bins(partition: Partition, scores: list[float], bins: list[int]) -> None:
     assert partition(scores) == bins
+
+
+def test_the_trimmed_mean_is_the_papers() -> None:
+    scores = [float(score) for score in (-1000, *range(1, 9), 11)]  # 10 scores, of which 0.1 leaves out one each side
+    assert TrimmedMean()(scores) == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(scores=SCORES, kept=st.integers(1, 4))
+def test_ranks_keep_the_responses_that_top_bottom_keeps(scores: list[float], kept: int) -> None:
+    if len(scores) < 2 * kept:
+        assert all(number >= 0 for number in Ranks(kept=kept)(scores))
+    else:
+        dropped = [number < 0 for number in TopBottom(k=kept)(scores)]
+        assert [number < 0 for number in Ranks(kept=kept)(scores)] == dropped
 
 
 def test_given_follows_the_marks_and_drops_the_unmarked() -> None:
@@ -119,6 +138,7 @@ def test_k_bin_sizes_are_equal_or_one_larger_and_larger_first(scores: list[float
         (lambda: TrimmedMean(trim=-0.1), "partition.trim"),
         (lambda: TrimmedMean(trim=float("nan")), "partition.trim"),
         (lambda: KBin(bins=1), "partition.bins"),
+        (lambda: Ranks(kept=0), "partition.kept"),
     ],
 )
 def test_wrong_fields_name_their_key(build: type[Partition], key: str) -> None:
