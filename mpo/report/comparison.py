@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from mpo.errors import DataError
+from mpo.report.bars import Bar, column_bars, shared_baselines
 from mpo.report.curves import overlaid_figures
 from mpo.report.headline import MICRO_SCALE
 from mpo.report.html import write_page
 from mpo.report.page import PAGE
-from mpo.report.plots import comparison_bars
-from mpo.report.records import Estimate, RunReport
+from mpo.report.records import Baseline, Estimate, RunReport
 
 COMPARISON_PAGE = "comparison.html"
 
@@ -58,11 +58,7 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
     groups = group_over_seeds(runs, keys)
     label_of = {group.values: group.label for group in groups}
     seeds = max(len(group.seeds) for group in groups)
-    caption = (
-        "Bars are means over seeds, whiskers standard errors over seeds (with one seed: of the run's own evaluation)."
-        if seeds > 1
-        else "Whiskers are the standard errors of each run's own evaluation."
-    )
+    baselines = baseline_rows(groups, _measures(runs))
     return write_page(
         out / COMPARISON_PAGE,
         "comparison.html",
@@ -72,9 +68,30 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
         members=members,
         groups=groups,
         several_seeds=seeds > 1,
-        bars=comparison_bars({g.label: g.evaluation for g in groups}, out / "figures" / "compare_bars.png", caption),
+        baselines=baselines,
+        bars=cell_bars(groups, baselines, _measures(runs)),
         figures=overlaid_figures([(label_of[m.values], m.run.metrics()) for m in members], out / "figures"),
     )
+
+
+def baseline_rows(groups: Sequence[Group], measures: Sequence[str]) -> dict[str, dict[str, Baseline]]:
+    """Baselines that all groups share, by their name and then by measure."""
+    rows: dict[str, dict[str, Baseline]] = {}
+    for measure in measures:
+        for one in shared_baselines(measure, [group.evaluation for group in groups]):
+            rows.setdefault(one.name, {})[measure] = one
+    return rows
+
+
+def cell_bars(
+    groups: Sequence[Group], baselines: Mapping[str, Mapping[str, Baseline]], measures: Sequence[str]
+) -> dict[str, list[Bar | None]]:
+    """For each measure a bar for each group and then for each row of baselines, all on one scale."""
+    evaluations = [group.evaluation for group in groups]
+    return {
+        measure: column_bars(measure, evaluations, [row.get(measure) for row in baselines.values()])
+        for measure in measures
+    }
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from mpo.report.bars import estimate_bars
 from mpo.report.curves import Drawn, training_figures
 from mpo.report.headline import MICRO_SCALE, result_sentence, trained_sentence
 from mpo.report.html import write_page
-from mpo.report.plots import evaluation_bars, histogram
+from mpo.report.plots import histogram
 from mpo.report.records import RunReport
 
 PAGE = "report.html"
@@ -29,7 +30,7 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         scale=MICRO_SCALE if run.micro_scale else "",
         trained=trained_sentence(run),
         result=result_sentence(run.evaluation),
-        bars=evaluation_bars(run.evaluation, out / "figures" / "evaluation.png"),
+        bars={name: estimate_bars(estimate) for name, estimate in run.evaluation.items() if estimate.baselines},
         histograms=_histograms(run, out / "figures"),
         training_figures=training_figures(metrics, out / "figures"),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),

@@ -72,7 +72,7 @@ def test_page_groups_links_and_escapes(runs: list[RunReport], tmp_path: Path) ->
     assert "script" not in tags.tags and "://" not in html
     assert [value for name, value in tags.attributes if name == "href"] == ["../mpo%200/report.html"]
     names = {path.stem for path in (tmp_path / "sweep" / "figures").glob("*.png")}
-    assert {"compare_bars", "compare_loss", "compare_accuracy"} <= names
+    assert {"compare_loss", "compare_accuracy"} <= names
     assert "compare_lr" not in names
 
 

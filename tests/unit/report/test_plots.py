@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from mpo.report.curves import series, smoothed, training_figures
-from mpo.report.plots import evaluation_bars, histogram
-from mpo.report.records import Baseline, Distribution, Estimate
+from mpo.report.plots import histogram
+from mpo.report.records import Distribution
 from tests.unit.report.conftest import MakeRun, metric_rows
 
-START = (Baseline("start", 0.5),)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,24 +33,13 @@ def test_a_metric_that_was_never_measured_has_no_picture(tmp_path: Path) -> None
 
 
 def test_the_picture_follows_the_data(tmp_path: Path, make_run: MakeRun) -> None:
-    low = evaluation_bars({"reward": Estimate(1.0, 0.1, baselines=START)}, tmp_path / "low.png")
-    high = evaluation_bars({"reward": Estimate(2.0, 0.1, baselines=START)}, tmp_path / "high.png")
-    assert low is not None and high is not None
-    assert low.path.read_bytes() != high.path.read_bytes()
     drawn = histogram(make_run().distributions[0], tmp_path / "histogram.png")
-    assert drawn is not None and drawn.path.read_bytes().startswith(PNG)
-
-
-def test_names_with_dollars_and_negative_or_unmeasured_values_are_drawn(tmp_path: Path) -> None:
-    evaluation = {
-        "cost in $x^": Estimate(-1.0, math.nan, "$", baselines=START),
-        "nothing": Estimate(math.nan, baselines=START),
-    }
-    assert evaluation_bars(evaluation, tmp_path / "bars.png") is not None
+    other = histogram(Distribution("score in $x^", "$", {"a": (1.0, 2.0, math.nan)}), tmp_path / "other.png")
+    assert drawn is not None and other is not None
+    assert drawn.path.read_bytes().startswith(PNG) and drawn.path.read_bytes() != other.path.read_bytes()
 
 
 def test_nothing_finite_is_no_picture(tmp_path: Path) -> None:
-    assert evaluation_bars({"reward": Estimate(1.0)}, tmp_path / "bars.png") is None, "no baseline, no bar"
     assert histogram(Distribution("score", "", {"a": (math.nan,), "b": ()}), tmp_path / "h.png") is None
     assert not list(tmp_path.iterdir())
 
