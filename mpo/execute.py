@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpo.artifacts import Stage, Store, read_json
+from mpo.artifacts import Stage, Store, read_json, whole_lines
 from mpo.config.schema import LauncherConfig
 from mpo.errors import UserError
 from mpo.launch import USAGE_FILE, run_group, run_inline
 from mpo.report.records import StageRow
-from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, StageContext
+from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, WARNINGS_FILE, StageContext
 from mpo.stopping import stop_if_asked
 from mpo.track.console import Console
 from mpo.track.metrics import MetricsFollower, read_metrics
@@ -90,24 +90,37 @@ class Executor:
         work = self.store.open_work(stage)
         context = self._context(stage)
         context.write()
-        (work / PROGRESS_FILE).unlink(missing_ok=True)
+        for old in (PROGRESS_FILE, WARNINGS_FILE):
+            (work / old).unlink(missing_ok=True)
+        warned = 0
         follower = MetricsFollower(work / METRICS_FILE)
 
         def forward_metrics() -> None:
             for record in follower.poll():
                 self.on_metrics(stage, record)
 
+        def show_warnings() -> None:
+            nonlocal warned
+            lines = whole_lines(work / WARNINGS_FILE).decode().splitlines()
+            for line in lines[warned:]:
+                self.console.line(f"mpo: warning: {stage.name}: {line}")
+            warned = len(lines)
+
         with self.console.stage(stage.name, ProgressReader(work / PROGRESS_FILE)) as live:
 
             def show() -> None:
                 live.refresh()
+                show_warnings()
                 forward_metrics()
 
-            with _ticking(show) as failures:
-                if stage.inline:
-                    run_inline(context)
-                else:
-                    run_group(context, self.launcher, stage.distributed, self.store.fingerprint(stage))
+            try:
+                with _ticking(show) as failures:
+                    if stage.inline:
+                        run_inline(context)
+                    else:
+                        run_group(context, self.launcher, stage.distributed, self.store.fingerprint(stage))
+            finally:
+                show_warnings()
             created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             records = list(follower.poll())
             # Before anything is shown or logged: a broken terminal or logger must not cost what was computed.

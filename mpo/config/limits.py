@@ -56,7 +56,7 @@ TRAIN = {
     "clip": NOT_NEGATIVE,
     "zero_stage": Range(0, 3),
     "checkpoint_every": COUNT,
-    "keep_checkpoints": COUNT,
+    "keep_checkpoints": Range(2),
     "lora.rank": COUNT,
     "lora.alpha": POSITIVE,
 }

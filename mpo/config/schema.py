@@ -88,7 +88,7 @@ class TrainConfig:
     compile: bool = False  # norms and gates fused by torch.compile
     lora: LoraConfig | None = None
     checkpoint_every: int = 50  # optimizer steps
-    keep_checkpoints: int = 1
+    keep_checkpoints: int = 2  # the newest may turn out damaged
     closed_form_check: bool = True  # stop if the loss at step 0 is not its closed form at policy = reference
 
 

@@ -20,6 +20,7 @@ CONTEXT_FILE = "stage.json"
 PROGRESS_FILE = "progress.json"
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
+WARNINGS_FILE = "warnings.txt"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class StageContext:
     def progress(self) -> ProgressWriter:
         """The writer of this stage's progress; one process of a group uses it."""
         return ProgressWriter(self.output / PROGRESS_FILE)
+
+    def warn(self, text: str) -> None:
+        """Have the run's console say ``text``; one process of a group does so."""
+        with open(self.output / WARNINGS_FILE, "a", encoding="utf-8") as file:
+            file.write(" ".join(text.split()) + "\n")
 
     def section(self, cls: type[T], key: str) -> T:
         """The part ``key`` of the config as an instance of its dataclass."""

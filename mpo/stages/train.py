@@ -70,6 +70,7 @@ def run(context: StageContext) -> None:
         context.output,
         show,
         assignments.skipped,
+        context.warn,
     )
     facts = {"sets": len(usable), "skipped": assignments.skipped, "steps": summary.steps, "seed": config["seed"]}
     tokenizer = stage_tokenizer(context)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from mpo.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
 from mpo.config.schema import TrainConfig
 from mpo.errors import UserError
 from mpo.logprobs.devices import agreed
 from mpo.losses import Loss
 from mpo.train.engine import Engine
+from mpo.train.files import load_tensors, save_tensors
 
-STATE = "state.json"
+STATE, METRICS = "state.json", "metrics.jsonl"
+UNFINISHED = "tmp-"
 FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens"})
 """Settings that may change between a checkpoint and its continuation."""
 
@@ -42,60 +46,115 @@ class Position:
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, ``step-000120`` each.
+    """The folder of a run's checkpoints, ``step-000120`` each, every file of them with its checksum.
 
     Args:
         folder: made where it is missing.
         settings: :func:`fingerprint` of the run.
-        keep: newest ones that are kept.
+        keep: newest ones that are kept, two at least: if one is damaged, the one before it is taken.
+        metrics: the run's metrics file, of which a checkpoint has a copy.
+        warn: gets a line, in the first process, for every damaged checkpoint.
     """
 
-    def __init__(self, folder: Path, settings: str, keep: int) -> None:
-        self.folder, self.settings, self.keep = folder, settings, max(keep, 1)
+    def __init__(self, folder: Path, settings: str, keep: int, metrics: Path, warn: Callable[[str], None]) -> None:
+        self.folder, self.settings, self.keep, self.metrics, self.warn = folder, settings, max(keep, 2), metrics, warn
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, engine: Engine, position: Position) -> None:
         """Write a checkpoint under a temporary name, then rename. All processes take part."""
         target = self.folder / f"step-{position.step:06d}"
-        unfinished = self.folder / f"tmp-{target.name}"
+        unfinished = self.folder / f"{UNFINISHED}{target.name}"
         if engine.rank == 0:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
         engine.wait()
-        engine.save(unfinished)
-        torch.save(_random_state(), unfinished / f"random-{engine.rank}.pt")
-        engine.wait()
+        files = engine.save(unfinished)
+        random_name = f"random-{engine.rank}.pt"
+        files[random_name] = save_tensors(_random_state(), unfinished / random_name)
         if engine.rank == 0:
-            state = asdict(position) | {"settings": self.settings, "world_size": engine.world_size}
-            (unfinished / STATE).write_text(json.dumps(state))
+            with self.metrics.open("rb") as source, HashedFile(unfinished / METRICS) as copy:
+                copy.write(source.read(position.metrics))
+            files[METRICS] = copy.checksum
+        written = engine.gather([f"{checksum} {name}" for name, checksum in files.items()])
+        if engine.rank == 0:
+            checksums = {name: checksum for checksum, name in (line.split(" ", 1) for line in written)}
+            record = asdict(position) | {"settings": self.settings, "world_size": engine.world_size, "files": checksums}
+            (unfinished / STATE).write_text(json.dumps(sealed(record)))
             unfinished.rename(target)
             for old in self.complete()[: -self.keep]:
                 shutil.rmtree(old)
         engine.wait()
 
     def complete(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())
+        """Finished checkpoints, damaged or not, oldest first."""
+        return sorted(self.folder.glob("step-*"))
 
     def resume(self, engine: Engine) -> Position:
-        """Load the newest complete checkpoint; without one the position is the start. All processes take part.
+        """Load the newest undamaged checkpoint; without one the position is the start. All processes take part.
+
+        Damaged ones are reported and removed: the run will write them again.
 
         Raises:
-            UserError: it was made with other settings or another number of processes.
+            UserError: it was made with other settings or another number of processes, or cannot be read.
         """
-        newest = agreed(max(self.complete(), default=None))
-        if newest is None:
-            return Position(0, 0)
-        state = json.loads((newest / STATE).read_text())
+        if engine.rank == 0:
+            for unfinished in self.folder.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        known = agreed(self.complete())
+        while known:
+            newest = known.pop()
+            record, damage = agreed(_record(newest))
+            if not damage:
+                self._check_settings(newest, record, engine.world_size)
+                damage = next(iter(engine.gather(_damage(newest, record["files"], engine))), "")
+            if not damage:
+                self._load(engine, newest, record["metrics"])
+                return Position(record["step"], record["metrics"])
+            if engine.rank == 0:
+                instead = f"training goes on from {known[-1].name}" if known else "training starts again"
+                self.warn(f"checkpoint {newest.name} is damaged ({damage}); {instead}")
+                shutil.rmtree(newest, ignore_errors=True)
+            engine.wait()
+        return Position(0, 0)
+
+    def _check_settings(self, checkpoint: Path, record: dict[str, Any], world_size: int) -> None:
         remedy = "use the settings that it was made with, or remove the folder to start again"
-        if state["world_size"] != engine.world_size:
-            made, now = state["world_size"], engine.world_size
-            raise UserError(f"checkpoint of {made} processes, but there are {now}", newest.name, remedy)
-        if state["settings"] != self.settings:
-            raise UserError("checkpoint of other training settings or data", newest.name, remedy)
-        engine.load(newest)
-        _restore_random_state(torch.load(newest / f"random-{engine.rank}.pt", weights_only=True))
-        return Position(state["step"], state["metrics"])
+        if record["world_size"] != world_size:
+            what = f"checkpoint of {record['world_size']} processes, but there are {world_size}"
+            raise UserError(what, checkpoint.name, remedy)
+        if record["settings"] != self.settings:
+            raise UserError("checkpoint of other training settings or data", checkpoint.name, remedy)
+
+    def _load(self, engine: Engine, checkpoint: Path, metrics: int) -> None:
+        try:
+            engine.load(checkpoint)
+            _restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
+        except pickle.UnpicklingError as error:
+            what = "a checkpoint's file holds more than tensors and plain values, and was not read"
+            raise UserError(what, str(checkpoint), "remove this folder, which may run code elsewhere") from error
+        if engine.rank == 0:
+            content = (checkpoint / METRICS).read_bytes()
+            if not self.metrics.is_file() or self.metrics.read_bytes()[:metrics] != content:
+                self.metrics.write_bytes(content)
+
+
+def _record(checkpoint: Path) -> tuple[dict[str, Any], str]:
+    """What a checkpoint says of itself, or what is wrong with that."""
+    try:
+        return read_sealed(checkpoint / STATE), ""
+    except Damaged as damage:
+        return {}, str(damage)
+
+
+def _damage(checkpoint: Path, files: Mapping[str, str], engine: Engine) -> list[str]:
+    """What is wrong with the files that it falls to this process to look at, each one to one process."""
+    found = []
+    for name in sorted(files)[engine.rank :: engine.world_size]:
+        try:
+            check_file(checkpoint / name, files[name])
+        except Damaged as damage:
+            found.append(str(damage))
+    return found
 
 
 def _random_state() -> dict[str, Any]:

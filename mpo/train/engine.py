@@ -20,6 +20,7 @@ from mpo.logprobs.attention import KeptPrompt
 from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.policy import FirstPass, PolicyModule, ResponseLogps
 from mpo.planning.memory import effective_stage
+from mpo.train.files import load_tensors, save_tensors
 from mpo.train.optimizer import build_optimizer, build_scheduler
 
 if not torch.cuda.is_available():
@@ -29,7 +30,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import deepspeed
     from deepspeed.runtime import bf16_optimizer
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils import logger as deepspeed_logger
+    from deepspeed.utils.tensor_fragment import fragment_address
 
 deepspeed_logger.setLevel("ERROR")
 bf16_optimizer.see_memory_usage = lambda message, force=False: None  # else it prints, whatever the logger's level
@@ -97,6 +102,20 @@ class _Tensors(nn.Module):
         return logps.token_logps_BKT, logps.token_mask_BKT
 
 
+class _CheckpointFiles(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed is untyped
+    """DeepSpeed's files of a checkpoint: checksums of those that were written, and none that can run code is read."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.checksums: dict[Path, str] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        self.checksums[Path(path)] = save_tensors(state_dict, Path(path))
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        return load_tensors(Path(path), (ZeroStageEnum, LossScaler, fragment_address), map_location)
+
+
 class Engine:
     """A policy under training in a process group.
 
@@ -120,6 +139,8 @@ class Engine:
             config=deepspeed_config(config, self.stage, parameters, hidden),
             dist_init_required=False,
         )
+        self._files = self.deepspeed.checkpoint_engine = _CheckpointFiles(self.deepspeed._config)
+        self.deepspeed._copy_recovery_script = lambda folder: None  # programs that would unpickle whatever is there
         self.device = torch.device(self.deepspeed.device)
         self._policy, self._kept_sums = policy, dict[nn.Parameter, Tensor]()
         if self.world_size == 1 and (self.stage == 0 or (self.stage == 1 and config.precision is Precision.bf16)):
@@ -202,14 +223,23 @@ class Engine:
         self._policy.sum_in_place(None)
         self._kept_sums.clear()
 
-    def save(self, folder: Path) -> None:
-        """Weights, optimizer and schedule; a frozen model under adapters is left out. All processes take part."""
+    def save(self, folder: Path) -> dict[str, str]:
+        """Weights, optimizer and schedule; a frozen model under adapters is left out. All processes take part.
+
+        Returns the checksums of the files that this process wrote, by their path in ``folder``.
+        """
+        self._files.checksums.clear()
         self.deepspeed.save_checkpoint(
             str(folder), tag="state", save_latest=False, exclude_frozen_parameters=self.config.lora is not None
         )
+        return {str(path.relative_to(folder)): checksum for path, checksum in self._files.checksums.items()}
 
     def load(self, folder: Path) -> None:
-        """What :meth:`save` wrote. All processes take part."""
+        """What :meth:`save` wrote. All processes take part.
+
+        Raises:
+            pickle.UnpicklingError: a file holds what no checkpoint does; it was not made.
+        """
         self.deepspeed.load_checkpoint(str(folder), tag="state", load_module_strict=self.config.lora is None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,13 +18,12 @@ from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
-from mpo.train.checkpoint import Checkpoints, Position, fingerprint
+from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint
 from mpo.train.engine import Engine
 from mpo.train.metrics import MetricsLog, Sums, peak_memory
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_closed_form, check_gradient, check_loss, run_window
 
-METRICS = "metrics.jsonl"
 CLOSED_FORM_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 2e-2}
 
 
@@ -56,8 +56,9 @@ def train(
     out: Path,
     on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     skipped: Mapping[str, int] | None = None,
+    on_warning: Callable[[str], None] = warnings.warn,
 ) -> TrainSummary:
-    """Train ``policy`` in place, from the newest checkpoint under ``out`` where there is one.
+    """Train ``policy`` in place, from the newest undamaged checkpoint under ``out`` where there is one.
 
     Called in every process of the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe.
     Writes ``metrics.jsonl`` and ``checkpoints/`` into ``out``. SIGTERM saves a checkpoint after the step in flight.
@@ -68,6 +69,7 @@ def train(
         seed: of the order of the sets.
         on_step: gets the metrics of each step in the first process.
         skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
+        on_warning: gets a line, in the first process, for each damaged checkpoint.
 
     Raises:
         DataError: nothing to train on.
@@ -83,7 +85,7 @@ def train(
     total_steps = total_steps if config.max_steps is None else min(total_steps, config.max_steps)
     engine = Engine(policy, config, total_steps)
     settings = fingerprint(config, loss, sets.fingerprint, indices, seed)
-    checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints)
+    checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints, out / METRICS, on_warning)
     start = checkpoints.resume(engine)
     log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
     problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens, policy.shares_prefix)

@@ -3,43 +3,101 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mpo.checksums import file_checksum, read_sealed, sealed
 from tests.distributed.world import curve, mistake, spawn, weights
 
 TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
 
 
 def job(out: Path, **more: Any) -> dict[str, Any]:
-    config = {"zero_stage": 2, "global_batch": 5, "lr": 3e-3, "epochs": 2, "checkpoint_every": 3, "keep_checkpoints": 1}
+    config = {"zero_stage": 2, "global_batch": 5, "lr": 3e-3, "epochs": 2, "checkpoint_every": 3}
     return {"out": str(out), "config": config | more.pop("config", {})} | more
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "checkpoints").iterdir())
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle; neither size nor time of change tell."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.made),)
+
+
+def plant(checkpoint: Path) -> None:
+    """A pickle that runs code in place of every file of torch's."""
+    for path in checkpoint.rglob("*.pt"):
+        path.write_bytes(pickle.dumps(Evil(checkpoint.parent.parent / "ran")))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "weights flipped": lambda at: flip(next(at.rglob("*model_states.pt"))),
+    "optimizer cut": lambda at: cut(next(at.rglob("*optim_states.pt"))),
+    "random missing": lambda at: (at / "random-0.pt").unlink(),
+    "record empty": lambda at: (at / "state.json").write_text(""),
+    "record flipped": lambda at: flip(at / "state.json"),
+    "metrics flipped": lambda at: flip(at / "metrics.jsonl"),
+    "pickles planted": plant,
+    "both flipped": lambda at: None,
+}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``whole`` ran through; ``killed`` died in step 8 of 10, ``stopped`` got SIGTERM in step 4; both were resumed."""
+    """``whole`` ran through; ``killed`` died in step 8 of 10, ``stopped`` got SIGTERM in step 4; both were resumed.
+
+    The others are copies of ``killed`` whose checkpoints were damaged before they were resumed.
+    """
     folder = tmp_path_factory.mktemp("runs")
     assert spawn([job(folder / "killed", kill_at=8)], 1) == [-signal.SIGKILL]
     assert curve(folder / "killed", "step") == list(range(1, 9))
-    assert [path.name for path in (folder / "killed/checkpoints").glob("step-*")] == ["step-000006"]
+    assert checkpoints(folder / "killed") == ["step-000003", "step-000006"]
     assert spawn([job(folder / "stopped", stop_at=4)], 1) == [143]
-    assert [path.name for path in (folder / "stopped/checkpoints").glob("step-*")] == ["step-000005"]
-    assert spawn([job(folder / name) for name in ("whole", "killed", "stopped")]) == [0]
+    assert checkpoints(folder / "stopped") == ["step-000003", "step-000005"]
+    for name, damage in DAMAGES.items():
+        shutil.copytree(folder / "killed", folder / name)
+        damage(folder / name / "checkpoints" / "step-000006")
+    for step in ("step-000003", "step-000006"):
+        flip(next((folder / "both flipped/checkpoints" / step).rglob("*model_states.pt")))
+    assert spawn([job(folder / name) for name in ("whole", "killed", "stopped", *DAMAGES)]) == [0]
     return folder
 
 
-@pytest.mark.parametrize("name", ["killed", "stopped"])
+@pytest.mark.parametrize("name", ["killed", "stopped", *DAMAGES])
 def test_resumed_weights_are_bitwise_those_of_a_whole_run(runs: Path, name: str) -> None:
     whole, resumed = weights(runs / "whole"), weights(runs / name)
     assert all(torch.equal(whole[part], resumed[part]) for part in whole)
 
 
-@pytest.mark.parametrize("name", ["killed", "stopped"])
+@pytest.mark.parametrize("name", ["killed", "stopped", *DAMAGES])
 def test_metrics_hold_every_step_once(runs: Path, name: str) -> None:
     def rows(of: str) -> list[dict[str, Any]]:
         lines = (runs / of / "metrics.jsonl").read_text().splitlines()
@@ -47,6 +105,47 @@ def test_metrics_hold_every_step_once(runs: Path, name: str) -> None:
 
     assert rows(name) == rows("whole")
     assert [row["step"] for row in rows(name)] == list(range(1, 11))
+
+
+def test_damage_is_reported_and_the_checkpoint_before_it_taken(runs: Path) -> None:
+    assert not (runs / "killed" / "warnings.txt").exists()
+    for name in DAMAGES:
+        lines = (runs / name / "warnings.txt").read_text().splitlines()
+        assert lines[0].startswith("checkpoint step-000006 is damaged ("), name
+        if name == "both flipped":
+            assert "model_states.pt does not have its checksum); training goes on from step-000003" in lines[0]
+            assert lines[1].startswith("checkpoint step-000003 is damaged (")
+            assert lines[1].endswith("training starts again")
+        else:
+            assert len(lines) == 1 and lines[0].endswith("training goes on from step-000003")
+        assert not (runs / name / "ran").exists()
+        assert checkpoints(runs / name) == ["step-000009", "step-000010"]
+
+
+@pytest.mark.parametrize("pattern", ["*model_states.pt", "*optim_states.pt", "random-0.pt"])
+def test_no_checkpoint_runs_code_though_its_checksums_are_right(runs: Path, tmp_path: Path, pattern: str) -> None:
+    shutil.copytree(runs / "whole", tmp_path / "run")
+    for newest in (tmp_path / "run/checkpoints").iterdir():
+        file = next(newest.rglob(pattern))
+        file.write_bytes(pickle.dumps({"module": Evil(tmp_path / "ran")}))
+        record = read_sealed(newest / "state.json")
+        record["files"][str(file.relative_to(newest))] = file_checksum(file)
+        (newest / "state.json").write_text(json.dumps(sealed(record)))
+    assert spawn([job(tmp_path / "run")]) == [2]
+    assert "step-000010: a checkpoint's file holds more than tensors and plain values" in mistake(tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_processes_agree_on_damage_that_one_of_them_sees(tmp_path: Path) -> None:
+    config = {"zero_stage": 3, "max_steps": 6}
+    assert spawn([job(tmp_path / "run", config=config)], 2) == [0, 0]
+    expected = weights(tmp_path / "run")
+    (second,) = (tmp_path / "run/checkpoints/step-000006").rglob("*_rank_1_*optim_states.pt")
+    flip(second)
+    assert spawn([job(tmp_path / "run", config=config)], 2) == [0, 0]
+    assert "rank_1_mp_rank_00_optim_states.pt" in (tmp_path / "run" / "warnings.txt").read_text()
+    resumed = weights(tmp_path / "run")
+    assert all(torch.equal(expected[part], resumed[part]) for part in expected)
 
 
 @pytest.mark.slow

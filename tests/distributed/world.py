@@ -150,7 +150,12 @@ def run_job(job: dict[str, Any]) -> None:
         if row["step"] == job.get("kill_at"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(policy, loss, sets, Marks(sets, loss), list(range(len(sets))), reference, config, 5, out, on_step)
+    def on_warning(line: str) -> None:
+        with (out / "warnings.txt").open("a") as file:
+            file.write(f"{line}\n")
+
+    indices = list(range(len(sets)))
+    train(policy, loss, sets, Marks(sets, loss), indices, reference, config, 5, out, on_step, None, on_warning)
     buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
     (out / "buffers.json").write_text(json.dumps(buffers))
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})

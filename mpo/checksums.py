@@ -1,0 +1,115 @@
+"""Checksums that notice damage, of files and of JSON records. No torch.
+
+XXH3 with 128 bits, which is about as fast as memory. They are made when something is written and show what a disk, a
+copy or an editor did to it since. They protect against no person: so nothing read from a cache may run code either way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import xxhash
+
+FIELD = "checksum"
+"""Of a sealed record: the checksum of all its other fields."""
+BLOCK = 4 * 2**20
+"""Bytes read at once."""
+
+
+class Damaged(Exception):
+    """A file is not what was written; the message says which and how."""
+
+
+def file_checksum(path: Path) -> str:
+    """Checksum of a file's content, 32 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest, block = xxhash.xxh3_128(), memoryview(bytearray(BLOCK))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
+
+
+class HashedFile:
+    """A new binary file whose checksum is made of what is written, not of what a disk says was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115  # it is closed with this object
+        self._digest = xxhash.xxh3_128()
+
+    def write(self, data: bytes) -> int:
+        """Append ``data``."""
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._file.flush()
+
+    @property
+    def checksum(self) -> str:
+        """Of everything written so far; what :func:`file_checksum` says of an undamaged file."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Compare a file with its checksum.
+
+    Raises:
+        Damaged: it is missing, cannot be read, or has other content.
+        PermissionError: it may not be read.
+    """
+    try:
+        found = file_checksum(path)
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
+    if found != expected:
+        raise Damaged(f"{path.name} does not have its checksum")
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, as JSON holds it, with a checksum of itself."""
+    plain = json.loads(json.dumps(record))
+    return {**plain, FIELD: _of_record(plain)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A JSON record that :func:`sealed` made.
+
+    Raises:
+        Damaged: it is missing, not JSON, or not what was written.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except ValueError:  # also of text that is not UTF-8
+        raise Damaged(f"{path.name} is not JSON") from None
+    if not isinstance(record, dict) or FIELD not in record:
+        raise Damaged(f"{path.name} has no checksum: damaged, or of an older version")
+    found = record.pop(FIELD)
+    if found != _of_record(record):
+        raise Damaged(f"{path.name} does not have its checksum")
+    return record
+
+
+def _of_record(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_128_hexdigest(text.encode())
