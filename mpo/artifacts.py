@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mpo
+from mpo.checksums import Damaged, Folders, read_sealed, sealed
 from mpo.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
+LOG_FOLDER = "logs"
+"""In a stage's directory, what its processes printed: nothing reads it, and other machines may still be closing it."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy", "liger-kernel")
 
 
@@ -63,6 +66,8 @@ class Store:
         self._fingerprints: dict[int, tuple[Stage, str]] = {}
         self._outside: dict[str, dict[str, str]] = {}
         self._libraries = library_versions()
+        self._folders = Folders(root / "hashes", write_text)
+        self._damaged: dict[Path, str] = {}
 
     def fingerprint(self, stage: Stage) -> str:
         """Hexadecimal SHA-256 over all that can change the stage's output (20 digits of it)."""
@@ -102,15 +107,27 @@ class Store:
         return path.with_name(path.name + ".work")
 
     def complete(self, stage: Stage) -> bool:
-        """Whether the stage's directory is there, with every file that its manifest lists at its size."""
+        """Whether the stage's directory is there and nothing wrong with it, see :meth:`damage`."""
         path = self.path(stage)
+        return path.is_dir() and self.damage(stage) is None
+
+    def damage(self, stage: Stage, thorough: bool = False) -> str | None:
+        """What is wrong with the stage's directory, None if nothing is.
+
+        A file that was found whole is not read again by this store, and a large one that has not been written to since
+        any run read it is read only if the check is ``thorough``, for a process that is about to read it itself.
+        """
+        path = self.path(stage)
+        if path in self._damaged:
+            return self._damaged[path]
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        return all(
-            (path / name).is_file() and (path / name).stat().st_size == size for name, size in manifest["files"].items()
-        )
+            manifest = read_sealed(path / MANIFEST)
+            self._folders.check(path, manifest["files"], thorough)
+        except Damaged as damage:
+            if thorough:  # which the next look, if it is not, might not see
+                self._damaged[path] = str(damage)
+            return str(damage)
+        return None
 
     @contextlib.contextmanager
     def lock(self, stage: Stage) -> Iterator[None]:
@@ -156,11 +173,7 @@ class Store:
             if self.file_hash(Path(file)) != outside[name]:
                 shutil.rmtree(work)
                 raise DataError(f"it changed while {stage.name} read it", Path(file).name, "run again")
-        files = {
-            str(file.relative_to(work)): file.stat().st_size
-            for file in sorted(work.rglob("*"))
-            if file.is_file() and file.name != MANIFEST
-        }
+        files = self._folders.listing(work, lambda name: name.name == MANIFEST or name.parts[0] == LOG_FOLDER)
         manifest = {
             "stage": stage.name,
             "task": stage.task,
@@ -172,10 +185,13 @@ class Store:
             "files": files,
             **facts,
         }
-        write_json(work / MANIFEST, manifest)
+        write_json(work / MANIFEST, sealed(manifest))
         if path.exists():  # an incomplete or damaged directory under the final name
             shutil.rmtree(path)
         work.rename(path)
+        self._damaged.pop(path, None)
+        self._folders.forget(path)
+        self._folders.remember(path, files)
         return path
 
     def manifest(self, stage: Stage) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Executor:
             if self.launcher.node_rank > 0:
                 self._follow_first_node(stage)
             else:
+                self._rebuild_damaged(stage)
                 if self.store.locked(stage):
                     self.console.line(f"{stage.name}: another run is building it; waiting")
                 with self.store.lock(stage):
@@ -74,8 +75,17 @@ class Executor:
                 self.on_metrics(stage, record)
         usage = self.store.manifest(stage)["usage"]
         seconds = usage["seconds"] if cached else time.monotonic() - started
-        self.rows.append(StageRow(stage.name, cached, seconds, usage["peak_memory_bytes"], str(path)))
+        at = next((n for n, row in enumerate(self.rows) if row.name == stage.name), len(self.rows))
+        self.rows[at : at + 1] = [StageRow(stage.name, cached, seconds, usage["peak_memory_bytes"], str(path))]
         return path
+
+    def _rebuild_damaged(self, stage: Stage) -> None:
+        """Before a stage is built: check all that it will read of other stages, and build damaged ones again."""
+        if self.store.path(stage).is_dir() and (damage := self.store.damage(stage)):
+            self.console.line(f"mpo: warning: {stage.name} is damaged ({damage}); it is built again")
+        for other in stage.inputs.values():
+            if self.store.damage(other, thorough=True):
+                self.build(other)
 
     def _context(self, stage: Stage) -> StageContext:
         return StageContext(

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpo.artifacts import write_json
+from mpo.artifacts import LOG_FOLDER, write_json
 from mpo.config.schema import LauncherConfig
 from mpo.errors import ConfigError, DataError, Stopped, UserError
 from mpo.stages.context import SUMMARY_FILE, StageContext
@@ -39,7 +39,6 @@ PRELOADED = [
 ]
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"
-LOG_FOLDER = "logs"
 SHUTDOWN_S = 600
 """Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
 GRACE_S = 5

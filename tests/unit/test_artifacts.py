@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mpo.artifacts import MANIFEST, Stage, Store, canonical_json, read_json, write_json, write_text
+from mpo.checksums import file_checksum
 from mpo.errors import ConfigError, DataError
 
 
@@ -60,9 +61,58 @@ def test_complete_only_after_commit_and_while_its_files_are_whole(tmp_path: Path
     assert not store.complete(stage)
     path = store.commit(stage, {"usage": {"seconds": 1.0}})
     assert store.complete(stage) and not work.exists()
-    assert store.manifest(stage)["files"] == {"result.txt": 4}
+    size, checksum = store.manifest(stage)["files"]["result.txt"]
+    assert size == 4 and checksum == file_checksum(path / "result.txt")
     (path / "result.txt").write_text("damaged")
     assert not store.complete(stage)
+
+
+def flip(path: Path) -> None:
+    """One bit; neither size nor time of change tell."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_flipped_bit_of_any_file_is_noticed(tmp_path: Path) -> None:
+    stage = Stage("data", "data")
+    path = make(Store(tmp_path), stage)
+    assert Store(tmp_path).complete(stage)
+    flip(path / "result.txt")
+    assert Store(tmp_path).damage(stage) == "result.txt does not have its checksum"
+    assert not Store(tmp_path).complete(stage)
+    store = Store(tmp_path)
+    assert make(store, stage) == path and store.complete(stage) and Store(tmp_path).complete(stage)
+    flip(path / MANIFEST)
+    assert (Store(tmp_path).damage(stage) or "").startswith("manifest.json ")
+    (path / MANIFEST).write_text('{"files": {"result.txt": 6}}')  # as version 0.3.0 wrote it
+    assert Store(tmp_path).damage(stage) == "manifest.json has no checksum: damaged, or of an older version"
+
+
+def test_a_large_file_is_read_by_a_process_that_needs_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpo.checksums.SMALL", 0)
+    stage = Stage("train", "train")
+    path = make(Store(tmp_path), stage)
+    flip(path / "result.txt")
+    assert Store(tmp_path).complete(stage)  # nobody has written to it, as far as its time of change tells
+    store = Store(tmp_path)
+    assert store.damage(stage, thorough=True) == "result.txt does not have its checksum"
+    assert not store.complete(stage) and not Store(tmp_path).complete(stage)
+    make(store, stage)
+    assert store.complete(stage) and store.damage(stage, thorough=True) is None
+    (path / "result.txt").write_text("nesult")
+    assert not Store(tmp_path).complete(stage)
+
+
+def test_logs_are_no_part_of_what_a_stage_wrote(tmp_path: Path) -> None:
+    store, stage = Store(tmp_path), Stage("train", "train", resumable=True)
+    (store.open_work(stage) / "logs" / "0").mkdir(parents=True)
+    (store.work_path(stage) / "logs" / "0" / "stdout.log").write_text("x")
+    path = make(store, stage)
+    (path / "logs" / "0" / "stdout.log").write_text("closed later")
+    assert Store(tmp_path).complete(stage)
 
 
 def test_nothing_is_kept_of_a_file_that_changed_meanwhile(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -18,7 +19,7 @@ from mpo.artifacts import Stage, Store
 from mpo.config.schema import LauncherConfig
 from mpo.errors import Stopped
 from mpo.execute import Executor
-from mpo.launch import run_inline
+from mpo.launch import run_inline, write_usage
 from mpo.stages.context import StageContext
 from mpo.track.console import Console
 from mpo.track.progress import ProgressReader
@@ -82,3 +83,43 @@ def test_a_run_that_waits_for_another_says_so(tmp_path: Path, capsys: pytest.Cap
             assert not waiting.done()
         assert waiting.result(timeout=60) == store.path(PROMPTS)
     assert store.complete(PROMPTS)
+
+
+def test_what_a_stage_reads_is_built_again_if_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mpo.checksums.SMALL", 0)  # every file counts as large: it is read when a stage needs it
+    count = Stage("count", "copy", inputs={"sets": PROMPTS}, inline=True)
+
+    def copy(context: StageContext) -> None:
+        if context.task != "copy":
+            return run_inline(context)
+        (context.output / "copy").write_bytes((context.inputs["sets"] / "train.parquet").read_bytes())
+        return write_usage(context.output, time.monotonic(), None)
+
+    monkeypatch.setattr(execute, "run_inline", copy)
+    made = Executor(Store(tmp_path), LauncherConfig(), Console(), lambda stage, record: None).build(PROMPTS)
+    sound = (made / "train.parquet").read_bytes()
+    before = (made / "train.parquet").stat()
+    (made / "train.parquet").write_bytes(sound[:-9] + b"x" + sound[-8:])
+    os.utime(made / "train.parquet", ns=(before.st_atime_ns, before.st_mtime_ns))
+    executor = Executor(Store(tmp_path), LauncherConfig(), Console(), lambda stage, record: None)
+    assert executor.build(PROMPTS) == made and executor.rows[0].cached
+    assert (executor.build(count) / "copy").read_bytes() == sound == (made / "train.parquet").read_bytes()
+    expected = "mpo: warning: data is damaged (train.parquet does not have its checksum); it is built again"
+    assert expected in capsys.readouterr().err
+    assert [(row.name, row.cached) for row in executor.rows] == [("data", False), ("count", False)]
+
+
+def test_a_stage_s_warnings_reach_the_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warned(context: StageContext) -> None:
+        context.warn("a checkpoint\nis damaged")
+        context.warn("another")
+        run_inline(context)
+
+    monkeypatch.setattr(execute, "run_inline", warned)
+    Executor(Store(tmp_path), LauncherConfig(), Console(), lambda stage, record: None).build(PROMPTS)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert lines == ["mpo: warning: data: a checkpoint is damaged", "mpo: warning: data: another"]
