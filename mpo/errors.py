@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_CODE = 2
 """Exit status of every command for a user's mistake; anything else that fails is our bug."""
+
+
+LONGEST = 380
+"""Most characters of a message; a command puts its name in front."""
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -20,13 +27,22 @@ class UserError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.what}" if self.where else self.what
-        line = f"{line}; {self.remedy}" if self.remedy else line
-        return " ".join(line.split())
+        what, where, remedy = _shortened([self.what, self.where, self.remedy], LONGEST)
+        line = f"{where}: {what}" if where else what
+        return f"{line}; {remedy}" if remedy else line
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
         # The default would rebuild from the rendered line and lose the parts between processes.
         return type(self), (self.what, self.where, self.remedy)
+
+
+def _shortened(parts: list[str], most: int) -> list[str]:
+    """``parts`` on one line each and printable, the longest of them cut in the middle until all have ``most``."""
+    parts = [_UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], " ".join(part.split())) for part in parts]
+    each = most
+    while sum(min(len(part), each) for part in parts) > most:
+        each -= 1
+    return [part if len(part) <= each else f"{part[: each - each // 3 - 1]}…{part[-(each // 3) :]}" for part in parts]
 
 
 class ConfigError(UserError, ValueError):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mpo import launch, provenance
 from mpo.artifacts import Stage, Store
-from mpo.config.files import told_name, with_own_shape
+from mpo.config.files import is_shipped, told_name, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
@@ -43,12 +43,13 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     config = with_own_shape(config)
     partition = check(config)
     _check_layout(config)
-    console.line(f"mpo  {title}")
     if not config.dry_run:
         _check_function(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
+    _check_scratch(config)
     objects = build_objects(config, partition)
     _check_cards(config)
+    console.line(f"mpo  {title}")
     from mpo.plan import show_plan
 
     store = Store(_cache_folder(config))
@@ -91,14 +92,18 @@ def _logged(config: RunConfig) -> dict[str, Any]:
 
 
 def _cache_folder(config: RunConfig) -> Path:
-    """The cache, which need not exist yet; raises ConfigError if it cannot be made or written to."""
+    """The cache, made if it is not there; raises ConfigError if it cannot be made or written to."""
     if not config.cache_dir.strip():
         raise ConfigError("is empty", "cache_dir", "name a folder, or leave cache_dir and MPO_CACHE out")
     folder = Path(config.cache_dir).expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "cannot be written to" if there.is_dir() else "is not a folder"
-        raise ConfigError(f"'{there}' {what}", "cache_dir", "name another folder: cache_dir=FOLDER, or set MPO_CACHE")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # also in the kernel's own file systems, where permissions promise more
+        what = f"'{folder}' cannot be written to ({error.strerror})"
+        remedy = "name another folder: cache_dir=FOLDER, or set MPO_CACHE"
+        raise ConfigError(what, "cache_dir", remedy) from error
     return folder
 
 
@@ -110,6 +115,16 @@ def _check_cards(config: RunConfig) -> None:
     if not config.dry_run and 0 < cards < processes:
         raise ConfigError(f"{processes} processes, but {cards} CUDA devices", "launcher.processes",
                           f"set launcher.processes={cards}, on several machines launcher.nodes too")  # fmt: skip
+
+
+def _check_scratch(config: RunConfig) -> None:
+    """Raise ConfigError for a model that cannot be made; the package's own are known and cost no look at it."""
+    model = config.model
+    if model.scratch is None or is_shipped(model.architecture):
+        return
+    from mpo.stages.scratch import check_architecture  # here: it leads to transformers' models
+
+    check_architecture(model.architecture)
 
 
 def _check_layout(config: RunConfig) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, SCMode
 
 from mpo.config.paths import folder
 from mpo.config.schema import RunConfig
+from mpo.config.sweeps import check_sweep
+from mpo.config.texts import check_texts
 from mpo.errors import ConfigError
 
 CONFIG_NAME = "config"
@@ -35,7 +37,24 @@ def register() -> str:
     store.store(name="schema", node=RunConfig)
     store.repo = _Shared(store.repo)
     Hydra.list_all_config_groups = _listed_once  # type: ignore[method-assign]
+    _check_sweeps()
     return str(folder("conf"))
+
+
+def _check_sweeps() -> None:
+    """Make Hydra's sweeper look at the values first: it would run none without a word, or list them for ever."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # here: plugins load anew what was imported
+
+    split = BasicSweeper.split_arguments
+    if getattr(split, "checks", False):
+        return
+
+    def checked(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        check_sweep(overrides)
+        return split(overrides, max_batch_size)
+
+    checked.checks = True  # type: ignore[attr-defined]
+    BasicSweeper.split_arguments = staticmethod(checked)  # type: ignore[method-assign,assignment]
 
 
 class OwnFolders(SearchPathPlugin):
@@ -65,7 +84,7 @@ def typed(cfg: DictConfig) -> RunConfig:
     """The run's configuration with every interpolation resolved.
 
     Raises:
-        ConfigError: an option of a loss, partition or scorer is taken from the environment, or not finite.
+        ConfigError: an option of a loss, partition or scorer is taken from the environment, a value cannot be recorded.
         omegaconf.errors.OmegaConfBaseException: a key that the schema lacks, a wrong type, a missing value; made
             readable by :func:`mpo.config.messages.explain`.
     """
@@ -77,20 +96,19 @@ def typed(cfg: DictConfig) -> RunConfig:
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
+    check_texts(config)
     return config
 
 
 def _check_options(value: Any, where: str) -> None:
     """Options of losses, partitions and scorers, a user's own among them: they are written to reports, manifests and
-    W&B, where no secret must end up, as JSON, which knows finite numbers alone."""
+    W&B, where no secret must end up."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_options(item, f"{where}.{key}")
     elif isinstance(value, list):
         for number, item in enumerate(value):
             _check_options(item, f"{where}[{number}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{value} is not a finite number", where, "give one")
     elif isinstance(value, str) and ENVIRONMENT.search(value):
         raise ConfigError("a variable's value would be written into reports", where,
                           "let your function read the variable itself")  # fmt: skip

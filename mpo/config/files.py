@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from mpo.config import paths
 from mpo.config.schema import RunConfig
 from mpo.config.wording import hint
 from mpo.errors import ConfigError, DataError
@@ -69,6 +74,15 @@ def with_own_shape(config: RunConfig) -> RunConfig:
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"its config.json is broken: {error}", "model.path", "save the model again") from error
     return replace(config, model=replace(config.model, architecture=shape, parameters=None))
+
+
+def is_shipped(architecture: Mapping[str, Any]) -> bool:
+    """Whether one of the package's own model files has exactly these values; tests make all of them."""
+    for path in (paths.folder("conf") / "model").glob("*.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if content.get("model", content).get("architecture") == architecture:
+            return True
+    return False
 
 
 def _check_data(source: str, key: str) -> None:

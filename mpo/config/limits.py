@@ -32,81 +32,96 @@ class Range:
         return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
-POSITIVE = Range(0, open_low=True)
-NOT_NEGATIVE = Range(0)
-COUNT = Range(1)
 SHARE = Range(0, 1)
 SHARE_USED = Range(0, 1, open_low=True)
 BELOW_ONE = Range(0, 1, open_high=True)
-
+COUNT = Range(1, 10**9)
+SIZE = Range(1, 10**6)
+"""Of what is held in memory at once, or counted one by one."""
+FACTOR = Range(1e-6, 1e6)
+"""Of factors and temperatures of losses: beyond it float32 overflows on ordinary log-probs."""
+TEMPERATURE = Range(1e-3, 100)
 SEED = Range(0, 10**9)
+SIGNED = Range(-(10**9), 10**9)
+"""Of seeds that are hashed."""
+RESPONSES = Range(1, 10**4)
+TOKENS = Range(1, 10**7)
+VOCABULARY = Range(1, 10**7)
 
 TRAIN = {
-    "lr": POSITIVE,
+    "lr": Range(1e-12, 10),
     "warmup_ratio": BELOW_ONE,
-    "epochs": COUNT,
+    "epochs": Range(1, 10**4),
     "max_steps": COUNT,
-    "global_batch": COUNT,
-    "micro_batch": COUNT,
-    "micro_tokens": COUNT,
-    "weight_decay": NOT_NEGATIVE,
+    "global_batch": SIZE,
+    "micro_batch": SIZE,
+    "micro_tokens": TOKENS,
+    "weight_decay": Range(0, 100),
     "adam_beta1": BELOW_ONE,
     "adam_beta2": BELOW_ONE,
-    "adam_eps": POSITIVE,
-    "clip": NOT_NEGATIVE,
+    "adam_eps": Range(1e-15, 1),
+    "clip": Range(0, 1e6),
     "zero_stage": Range(0, 3),
     "checkpoint_every": COUNT,
-    "keep_checkpoints": Range(2),
-    "lora.rank": COUNT,
-    "lora.alpha": POSITIVE,
+    "keep_checkpoints": Range(2, 1000),
+    "lora.rank": Range(1, 10**4),
+    "lora.alpha": FACTOR,
 }
 RUN = {
     "seed": SEED,
-    "rounds": COUNT,
-    "round_lr": POSITIVE,
-    "model.beta": POSITIVE,
-    "model.parameters": COUNT,
-    "model.stop_token_ids": NOT_NEGATIVE,
-    "model.scratch.vocab_size": COUNT,
+    "rounds": Range(1, 100),
+    "round_lr": Range(1e-6, 1000),
+    "model.beta": FACTOR,
+    "model.parameters": Range(1, 10**13),
+    "model.stop_token_ids": Range(0, VOCABULARY.high),
+    "model.scratch.vocab_size": VOCABULARY,
     "model.scratch.seed": SEED,
-    "data.heldout": NOT_NEGATIVE,
-    "data.fraction": SHARE_USED,
+    "data.heldout": Range(0, 10**9),
+    "data.fraction": Range(1e-6, 1),
     "data.limit": COUNT,
-    "data.max_prompt_tokens": COUNT,
-    "data.max_tokens": Range(2),
+    "data.split_seed": SIGNED,
+    "data.max_prompt_tokens": TOKENS,
+    "data.max_tokens": Range(2, TOKENS.high),
     "data.max_skipped_share": SHARE,
-    "data.score.scale": POSITIVE,
-    "data.score.noise_sigma": NOT_NEGATIVE,
-    "data.testbed.demonstrations": COUNT,
-    "data.testbed.prompts": COUNT,
-    "data.testbed.heldout_prompts": COUNT,
-    "data.expected_sets": COUNT,
-    "data.expected_responses": COUNT,
-    "data.expected_prompt_tokens": COUNT,
-    "data.expected_response_tokens": COUNT,
-    "sample.n": COUNT,
-    "sample.temperature": POSITIVE,
-    "sample.top_p": SHARE_USED,
-    "sample.max_new_tokens": COUNT,
-    "sample.batch": COUNT,
+    "data.score.scale": FACTOR,
+    "data.score.noise_sigma": Range(0, 1e6),
+    "data.score.noise_seed": SIGNED,
+    "data.testbed.demonstrations": SIZE,
+    "data.testbed.prompts": SIZE,
+    "data.testbed.heldout_prompts": SIZE,
+    "data.testbed.seed": SIGNED,
+    "data.expected_sets": Range(1, 10**12),
+    "data.expected_responses": RESPONSES,
+    "data.expected_prompt_tokens": TOKENS,
+    "data.expected_response_tokens": TOKENS,
+    "sample.n": RESPONSES,
+    "sample.temperature": TEMPERATURE,
+    "sample.top_p": Range(1e-6, 1),
+    "sample.max_new_tokens": TOKENS,
+    "sample.batch": SIZE,
     "sample.batch_tokens": COUNT,
-    "evaluate.batch": COUNT,
+    "evaluate.batch": SIZE,
     "evaluate.prompts": COUNT,
-    "evaluate.samples": COUNT,
-    "evaluate.temperatures": POSITIVE,
-    "launcher.processes": COUNT,
-    "launcher.nodes": COUNT,
-    "launcher.node_rank": NOT_NEGATIVE,
-    "launcher.threads": COUNT,
+    "evaluate.samples": RESPONSES,
+    "evaluate.temperatures": TEMPERATURE,
+    "launcher.processes": Range(1, 1024),
+    "launcher.nodes": Range(1, 10**4),
+    "launcher.node_rank": Range(0, 10**4),
+    "launcher.threads": Range(1, 1024),
     **{f"train.{key}": limit for key, limit in TRAIN.items()},
     **{f"model.scratch.sft.{key}": limit for key, limit in TRAIN.items()},
 }
+LISTS = {"model.stop_token_ids": 1000, "round_lr": 100, "evaluate.temperatures": 20}
+"""Most entries of a list: each temperature is two stages of every round."""
 
 
 def check_limits(config: RunConfig) -> None:
     """Raise ConfigError for the first value outside its range; a list's entries are checked one by one."""
     for key, limit in RUN.items():
-        for value in _values(config, key):
+        values = _values(config, key)
+        if len(values) > LISTS.get(key, 1):
+            raise ConfigError(f"{len(values)} values", key, f"give at most {LISTS[key]}")
+        for value in values:
             if value not in limit:
                 raise ConfigError(f"{value} is out of range", key, f"give a number {limit}")
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 TESTBED = "testbed"
 SAMPLING = (Regime.on_policy, Regime.iterative)
 NO_REFERENCE = "none"
-ARCHITECTURE_COUNTS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                       "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
+ARCHITECTURE_MOST = {
+    **{"hidden_size": 10**6, "intermediate_size": 10**7, "num_hidden_layers": 512, "num_attention_heads": 10**4},
+    **{"num_key_value_heads": 10**4, "head_dim": 10**4, "vocab_size": 10**7, "max_position_embeddings": 10**9},
+}
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,16 @@ def _check_model(config: RunConfig) -> None:
             "model.path",
             "write model.scratch=null too, or leave it out",
         )
-    for name in ARCHITECTURE_COUNTS:
+    kind = model.architecture.get("model_type", "llama")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{kind!r} does not fit", "model.architecture.model_type", "give a name, e.g. llama")
+    for name, most in ARCHITECTURE_MOST.items():
         value = model.architecture.get(name, 1)
         if name in ("num_key_value_heads", "head_dim") and value is None:
             continue  # as transformers' own configs have it
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             key = f"model.architecture.{name}"
-            raise ConfigError(f"{value!r} does not fit", key, "give a whole number of at least 1")
+            raise ConfigError(f"{value!r} does not fit", key, f"give a whole number from 1 to {most:,}")
     heads = model.architecture.get("num_attention_heads")
     hidden = model.architecture.get("hidden_size")
     if heads and hidden and "head_dim" not in model.architecture and hidden % heads:
@@ -196,7 +201,7 @@ def _check_launcher(config: RunConfig) -> None:
         raise ConfigError(f"{launcher.node_rank} with {launcher.nodes} nodes", "launcher.node_rank",
                           f"give 0 to {launcher.nodes - 1}")  # fmt: skip
     host, _, port = launcher.rendezvous.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigError(f"'{launcher.rendezvous}' is not host:port", "launcher.rendezvous", "write e.g. node0:29500")
     if launcher.nodes > 1 and (host in ("localhost", "127.0.0.1") or int(port) == 0):
         raise ConfigError(f"{launcher.nodes} nodes cannot meet at '{launcher.rendezvous}'", "launcher.rendezvous",

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.artifacts import write_json
 from mpo.data.store import read_stored_sets
 from mpo.data.tokenizer import load_tokenizer, train_tokenizer
-from mpo.errors import ConfigError
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import POLICY_FOLDER
+from mpo.stages.scratch import scratch_config, scratch_model
 from mpo.testbed.tokenizer import build_tokenizer
 
 
@@ -29,15 +28,9 @@ def run(context: StageContext) -> None:
     else:
         train_tokenizer(_texts(context.inputs["sets"] / "train.parquet"), config["vocab_size"], folder)
     tokenizer = load_tokenizer(str(folder), None)
-    architecture = dict(config["architecture"])
-    kind = architecture.pop("model_type")
-    architecture["vocab_size"] = len(tokenizer)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     torch.manual_seed(config["seed"])
-    try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **architecture, **special))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"cannot make a {kind}: {error}", "model.architecture", "mend the values") from error
+    model = scratch_model(scratch_config(config["architecture"], vocab_size=len(tokenizer), **special))
     model.save_pretrained(folder)
     write_json(context.output / SUMMARY_FILE, {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)})
 

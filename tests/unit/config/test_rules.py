@@ -37,7 +37,7 @@ CONFLICTS = {
     "data.limit=3": ("data.limit", "data.testbed.prompts"),
     "round_lr=[1.0,0.5]": ("round_lr", "regime=iterative"),
     "regime=iterative round_lr=[]": ("round_lr", "at least one"),
-    "regime=iterative round_lr=[1.0,0.0]": ("round_lr", "above 0"),
+    "regime=iterative round_lr=[1.0,0.0]": ("round_lr", "in [1e-06, 1000]"),
     "score=data": ("score", "score=function"),
     f"{LLAMA} regime=on_policy score=testbed": ("score", "score=function"),
     "regime=on_policy sample.n=1": ("sample.n", "raise it to 2"),
@@ -60,12 +60,12 @@ CONFLICTS = {
     f"{LLAMA} model.reference=./nowhere": ("model.reference", "correct the path"),
     f"{LLAMA} model.tokenizer=./nowhere": ("model.tokenizer", "tokenizer.json"),
     f"{LLAMA} data.source=nowhere.jsonl": ("data.source", "correct the path"),
-    "data.fraction=0": ("data.fraction", "in (0, 1]"),
-    "evaluate.temperatures=[1.0,0.0]": ("evaluate.temperatures", "above 0"),
+    "data.fraction=0": ("data.fraction", "in [1e-06, 1]"),
+    "evaluate.temperatures=[1.0,0.0]": ("evaluate.temperatures", "in [0.001, 100]"),
     "train.warmup_ratio=1": ("train.warmup_ratio", "in [0, 1)"),
     "train.zero_stage=4": ("train.zero_stage", "in [0, 3]"),
-    "model.scratch.sft.lr=-1": ("model.scratch.sft.lr", "above 0"),
-    "train.lr=nan": ("train.lr", "above 0"),
+    "model.scratch.sft.lr=-1": ("model.scratch.sft.lr", "in [1e-12, 10]"),
+    "train.lr=nan": ("train.lr", "in [1e-12, 10]"),
 }
 
 
