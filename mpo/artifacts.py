@@ -14,8 +14,8 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,7 @@ class Store:
         """
         path = self.path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(path.name + ".lock"), "a") as handle:
+        with _open_lock(path.with_name(path.name + ".lock")) as handle:
             _lock(handle, fcntl.LOCK_EX)
             yield
 
@@ -147,7 +147,7 @@ class Store:
         if not path.exists():
             return False
         try:
-            with open(path, "a") as handle:  # NFS gives an exclusive lock on a file opened for writing alone
+            with _open_lock(path) as handle:
                 _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -220,6 +220,14 @@ class Store:
         return digest.hexdigest()[:20]
 
 
+def _open_lock(path: Path) -> TextIO:
+    """The lock's file, for writing, as NFS wants it for an exclusive lock; another user's may only be there to read."""
+    try:
+        return open(path, "a")
+    except PermissionError:
+        return open(path)
+
+
 def _lock(handle: TextIO, how: int) -> None:
     try:
         fcntl.flock(handle, how)
@@ -247,16 +255,19 @@ def canonical_json(value: Any) -> str:
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Opened by name, not by mkstemp, whose 0600 in place of the umask would lock colleagues out of a shared cache.
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        with open(temporary, "x", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which would lock colleagues out of a shared cache
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # a full disk is met in writing, which names no file
         raise
 
 

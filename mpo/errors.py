@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 EXIT_CODE = 2
-"""Exit status of every command for a user's mistake; anything else that fails is our bug."""
+"""Exit status of every command for a user's mistake and for what a user can repair, such as a full disk."""
+FAILURE_CODE = 1
+"""Exit status for everything else that fails: a process that was killed, or our bug."""
 
 
 LONGEST = 380
@@ -21,6 +24,8 @@ class UserError(Exception):
         where: a config key, ``file:line`` or row id; empty where there is none.
         remedy: what to do instead, in the imperative.
     """
+
+    exit_code: ClassVar[int] = EXIT_CODE
 
     def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
@@ -51,6 +56,16 @@ class ConfigError(UserError, ValueError):
 
 class DataError(UserError, ValueError):
     """Data that cannot be used; ``where`` is ``file:line`` or a row id."""
+
+
+class ProcessError(UserError):
+    """A process that ended without a word, killed by the kernel say: one line too, but nobody's mistake."""
+
+    exit_code = FAILURE_CODE
+
+
+class StageFailed(RuntimeError):
+    """A stage's process ended by a bug of ours; the message is its traceback and where its log lies."""
 
 
 class Stopped(BaseException):

@@ -14,10 +14,11 @@ from typing import Any
 from mpo.artifacts import Stage, Store, read_json, whole_lines
 from mpo.config.schema import LauncherConfig
 from mpo.errors import UserError
+from mpo.failures import explain_failure
 from mpo.launch import USAGE_FILE, run_group, run_inline
 from mpo.report.records import StageRow
 from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, WARNINGS_FILE, StageContext
-from mpo.stopping import stop_if_asked
+from mpo.stopping import building, stop_if_asked
 from mpo.track.console import Console
 from mpo.track.metrics import MetricsFollower, read_metrics
 from mpo.track.progress import ProgressReader
@@ -55,6 +56,7 @@ class Executor:
         Raises:
             Stopped: the run was asked to.
         """
+        building()
         stop_if_asked()
         started = time.monotonic()
         cached = self.store.complete(stage)
@@ -138,7 +140,8 @@ class Executor:
             for record in records:
                 self.on_metrics(stage, record)
         if failures:
-            self.console.line(f"mpo: warning: {stage.name} was not shown or logged to its end: {failures[0]!r}")
+            why = explain_failure(failures[0]) or repr(failures[0])
+            self.console.line(f"mpo: warning: {stage.name} was not shown or logged to its end: {why}")
 
     def _follow_first_node(self, stage: Stage) -> None:
         """On another machine than the first: take part in a distributed stage, wait for any other."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import json
 import multiprocessing
 import os
 import resource
@@ -23,8 +22,10 @@ from pathlib import Path
 
 from mpo.artifacts import LOG_FOLDER, write_json
 from mpo.config.schema import LauncherConfig
-from mpo.errors import ConfigError, DataError, Stopped, UserError
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.errors import EXIT_CODE, FAILURE_CODE, ProcessError, Stopped, UserError
+from mpo.failure_reports import Report, ReportBox, send
+from mpo.failures import explain_failure, explain_killed, full_disk
+from mpo.stages.context import CONTEXT_FILE, SUMMARY_FILE, StageContext
 
 PRELOADED = [
     "mpo.patience",
@@ -52,17 +53,13 @@ all makes steps of many small operators up to 1.5 times as long."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
-_AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_ERRORS = {cls.__name__: cls for cls in (UserError, ConfigError, DataError)}
-
-
-class StageFailed(RuntimeError):
-    """A stage's process ended by a bug of ours or was killed; the message ends with where its log lies."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that ask a run to stop, which torch's agent takes while a group is at work."""
 
 
 def prepare_fork_server() -> None:
     """Start importing the heavy libraries in the background; the first stage then need not wait for them."""
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in OPENMP.items():
@@ -70,7 +67,13 @@ def prepare_fork_server() -> None:
     # A library that asks for CUDA while it is imported must not initialise it, or no forked process could.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # it sets this process's signal mask, so before what follows
+    # A signal to the whole group, such as Ctrl-C, would end it with a traceback before mpo.patience is imported there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def run_inline(context: StageContext) -> None:
@@ -84,7 +87,8 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
     """Run a stage in one process, or (``distributed``) in ``nodes × processes`` of them; returns when all are done.
 
     Raises:
-        UserError: what the stage raised as such, in one line.
+        UserError: what the stage raised as such, in one line; a failure of the surroundings.
+        ProcessError: a process was killed.
         StageFailed: with the stage's traceback for everything else.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
@@ -95,8 +99,7 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
     processes = config.processes if distributed else 1
     nodes = config.nodes if distributed else 1
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // processes)
-    error = context.output / ERROR_FILE
-    error.unlink(missing_ok=True)
+    (context.output / ERROR_FILE).unlink(missing_ok=True)
     logs = context.output / LOG_FOLDER
     logs.mkdir(exist_ok=True)
     launch = LaunchConfig(
@@ -111,31 +114,85 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
         monitor_interval=0.05,
         shutdown_timeout=SHUTDOWN_S,
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        signals_to_handle=",".join(number.name for number in _heeded()),
     )
-    try:
-        with _handlers_restored(), _quiet_elastic():
-            elastic_launch(launch, _work)(str(context.output), threads)
-    except SignalException:
-        raise Stopped from None
-    except ChildFailedError as failed:
-        if error.exists():
-            told = json.loads(error.read_text())
-            if told["kind"] in _ERRORS:
-                raise _ERRORS[told["kind"]](told["what"], told["where"], told["remedy"]) from None
-            raise StageFailed(f"{told['traceback']}log: {logs}") from None
-        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-        if STOPPED in codes.values():
+    with ReportBox() as box:
+        try:
+            with _handlers_restored(), _quiet_elastic():
+                elastic_launch(launch, _work)(str(context.output), threads, box.address)
+        except SignalException:
             raise Stopped from None
-        raise StageFailed(f"stage {context.task}: processes ended with {codes}; log: {logs}") from None
+        except ChildFailedError as failed:
+            codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+            raise _why(context, box, codes) from None
+        except Exception as error:  # the agent's own: it may find no room for its files, or the fork server gone
+            if told := explain_failure(error, context.output):
+                raise told from None
+            if isinstance(error, (EOFError, ConnectionError)):
+                what = "the process that starts the stages' is gone, perhaps out of memory"
+                raise ProcessError(what, context.task, "run the same command again") from None
+            raise
+        finally:
+            _share_logs(logs)
+        if nodes == 1 and not (context.output / USAGE_FILE).exists():
+            raise _why(context, box, {0: 0})
 
 
-def _work(output: str, threads: int) -> None:
-    """One process of a stage."""
+def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseException:
+    """Why a group of processes failed, of which those in ``codes`` ended with these exit codes."""
+    logs = context.output / LOG_FOLDER
+    if report := box.newest(context.output / ERROR_FILE):
+        return report.error(logs)
+    if STOPPED in codes.values():
+        return Stopped()
+    if told := full_disk(context.output):
+        return told
+    killed = [-code for code in codes.values() if code < 0]
+    if killed:  # once one has failed, the agent ends the others by SIGTERM
+        number = next((one for one in killed if one != signal.SIGTERM), killed[0])
+        return explain_killed(number, context.task, logs)
+    return ProcessError(f"its processes ended with {codes}, without a word", context.task, f"its log: {logs}")
+
+
+def _share_logs(logs: Path) -> None:
+    """The agent makes its folders for this user alone; give them the rights that the folder around them has."""
+    with contextlib.suppress(OSError):
+        rights = logs.stat().st_mode & 0o7777
+        for folder in logs.iterdir():
+            folder.chmod(rights)
+
+
+def _work(output: str, threads: int, box: str) -> None:
+    """One process of a stage. If it fails it reports why to ``box`` and ends with the exit status for that."""
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGHUP):  # which it ignores (mpo.patience)
         signal.signal(number, signal.SIG_DFL)
     # Ctrl-C reaches the whole terminal group: take it as the polite request that the agent sends as well.
     signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    folder = Path(output)
+    _end_with_fellows(folder / ERROR_FILE)
+    try:
+        _run_stage(folder, threads)
+    except SystemExit as left:
+        if left.code == STOPPED:
+            raise
+        frame = traceback.extract_tb(left.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno}"
+        mistake = UserError(f"it ended the process by exit({left.code})", where, "raise an error instead")
+        report, code = Report.of_mistake(mistake), EXIT_CODE
+    except Exception as error:
+        told = error if isinstance(error, UserError) else explain_failure(error, folder)
+        report = Report.of_mistake(told) if told else Report.of_bug(traceback.format_exc())
+        code = told.exit_code if told else FAILURE_CODE
+        with contextlib.suppress(OSError):  # into the log, where there is room
+            traceback.print_exc()
+    else:
+        return
+    send(report, box, folder / ERROR_FILE)
+    sys.exit(code)  # the agent gets no exception: it would write one to the disk, where there may be no room
+
+
+def _run_stage(folder: Path, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
@@ -143,25 +200,13 @@ def _work(output: str, threads: int) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     started = time.monotonic()
-    context = StageContext.read(Path(output) / "stage.json")
-    _end_with_fellows(context.output / ERROR_FILE)
-    built = (context.output / SUMMARY_FILE).exists()
-    try:
-        importlib.import_module(f"mpo.stages.{context.task}").run(context)
-    except UserError as mistake:
-        kind = next(name for name in (type(mistake).__name__, "UserError") if name in _ERRORS)
-        report = {"kind": kind, "what": mistake.what, "where": mistake.where, "remedy": mistake.remedy}
-        write_json(context.output / ERROR_FILE, report)
-        sys.exit(2)
-    except Exception:
-        report = {"kind": "bug", "traceback": traceback.format_exc()}
-        if not (context.output / ERROR_FILE).exists():  # a fellow's mistake may be why this process broke
-            write_json(context.output / ERROR_FILE, report)
-        raise
+    context = StageContext.read(folder / CONTEXT_FILE)
+    built = (folder / SUMMARY_FILE).exists()
+    importlib.import_module(f"mpo.stages.{context.task}").run(context)
     if context.rank == 0:
-        _keep_usage(context.output, started, built)
+        _keep_usage(folder, started, built)
     else:
-        _wait_for_usage(context.output)
+        _wait_for_usage(folder)
 
 
 def _keep_usage(output: Path, started: float, built: bool) -> None:
@@ -229,10 +274,15 @@ def _end_with_fellows(error: Path) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _heeded() -> list[signal.Signals]:
+    """Signals for the agent to take: not those that this process ignores, as SIGHUP below ``nohup``."""
+    return [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def _handlers_restored() -> Iterator[None]:
     """The agent takes the signals of this process and would keep them when its group is done."""
-    before = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
+    before = {number: signal.getsignal(number) for number in _STOPPING}
     try:
         yield
     finally:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from mpo.track.streams import say
+
+
+class AlreadyReported(Exception):
+    """A member of a multirun ended with exit status ``code`` and has said why; the other members go on."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(code)
 
 
 class ComparisonPage(Callback):
@@ -25,6 +35,19 @@ class ComparisonPage(Callback):
         compare_finished()
 
 
+def quiet_reported() -> None:
+    """Keep Hydra from a line of its own about a member that has said itself why it failed."""
+    job_return: Any = JobReturn
+    hydras_own: property = job_return.return_value
+
+    def value(job: Any) -> Any:
+        if isinstance(job._return_value, AlreadyReported):
+            raise job._return_value
+        return hydras_own.__get__(job)
+
+    job_return.return_value = property(value, hydras_own.fset)
+
+
 def compare_finished() -> None:
     """Compare the members that finished; of fewer than two, or without a multirun, there is nothing to compare."""
     folder, ComparisonPage.folder = ComparisonPage.folder, None
@@ -35,4 +58,4 @@ def compare_finished() -> None:
     from mpo.report.records import RunReport
 
     page = write_comparison_page(folder, [RunReport.load(member) for member in members])
-    print(f"comparison of {len(members)} runs  {page}", file=sys.stderr)
+    say(f"comparison of {len(members)} runs  {page}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpo import launch, provenance
+from mpo.access import check_cache, check_inputs, check_output
 from mpo.artifacts import Stage, Store
 from mpo.config.files import is_shipped, told_name, with_own_shape
 from mpo.config.rules import build_objects, check, samples
@@ -40,6 +41,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
             raise ConfigError("takes one option", group, f"write {group}=OPTION, or {group}=ONE,OTHER -m to run each")
     console = Console(sys.stdout if config.dry_run else None)  # there the plan is what was asked for
     title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
+    check_inputs(config)
     config = with_own_shape(config)
     partition = check(config)
     _check_layout(config)
@@ -54,10 +56,12 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
 
     store = Store(_cache_folder(config))
     graph = compose(config, objects.loss)
+    check_cache(store, graph.stages(store))
     forecast = show_plan(console, config, graph, store, objects)
     if config.dry_run:
         return
     folder = folder.resolve()
+    check_output(folder)
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
     first = config.launcher.node_rank == 0  # the only machine that logs and reports
     identity = Identity(folder, name, title, provenance.command(overrides))

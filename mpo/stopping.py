@@ -1,23 +1,64 @@
-"""A polite request to stop, SIGTERM: the run ends as it does after Ctrl-C."""
+"""Requests to stop: Ctrl-C, SIGTERM, and SIGHUP where the terminal is closed."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sys
 import threading
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 from mpo.errors import Stopped
 
+STOPPED_CODE = 143
+"""Exit status of a run that was asked to stop."""
+MESSAGE = "mpo: stopped; the same command goes on from where it was\n"
+
 _asked = threading.Event()
+_building = threading.Event()
 
 
-def stop(number: int, frame: FrameType | None) -> NoReturn:
+def take_signals() -> None:
+    """From now on a request stops the run; a signal that was ignored when it began, as below ``nohup``, still is."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    sys.unraisablehook = _hook
+
+
+def building() -> None:
+    """A stage is about to be built: from now on a request ends the run in order, as an exception."""
+    _building.set()
+
+
+def stop(number: int, frame: FrameType | None) -> None:
     """The signal's handler, wherever the run is."""
     _asked.set()
+    if not _building.is_set():  # there is nothing to be saved yet, and a library's import would tell its own story
+        exit_stopped()
     raise Stopped
+
+
+def asked() -> bool:
+    """Whether the run was asked to stop: a library may have made an error of its own of that."""
+    return _asked.is_set()
 
 
 def stop_if_asked() -> None:
     """Raise again what may have been lost: of an exception in a weak reference's callback Python only prints a line."""
-    if _asked.is_set():
+    if asked():
         raise Stopped
+
+
+def exit_stopped() -> None:
+    """End this process now, without whatever Python and its libraries do at their end."""
+    with contextlib.suppress(OSError):
+        os.write(2, MESSAGE.encode())
+    os._exit(STOPPED_CODE)
+
+
+def _hook(lost: Any) -> None:
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,7 +32,7 @@ GIB = 2**30
 def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
     """Whether ``name`` means a path here, not a hub name (``name`` or ``owner/name``): by its form, or as it exists."""
     shaped = name.startswith((".", "/", "~")) or name.endswith(suffixes) or name.count("/") > 1
-    return shaped or Path(name).expanduser().exists()
+    return shaped or os.path.exists(os.path.expanduser(name))  # False where it may not be looked for
 
 
 def told_name(name: str | None) -> str | None:

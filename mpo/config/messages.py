@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Iterable
@@ -65,7 +66,7 @@ def explain_composition(error: BaseException) -> UserError | None:
         return ConfigError("not UTF-8 text", _file_being_read(error), "save it as UTF-8")
     if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):  # submitit's
         return ConfigError("this machine has no Slurm", "launcher", "start where srun is, or choose another launcher")
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None and not _is_config(error.filename):
         what = f"the run's folder cannot be made ({error.strerror})"
         return ConfigError(what, str(error.filename), "start in a folder of yours, or set hydra.run.dir=FOLDER")
     if isinstance(error, ValueError) and str(error).startswith(
@@ -77,6 +78,11 @@ def explain_composition(error: BaseException) -> UserError | None:
             "a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value"
         )
     return None
+
+
+def _is_config(name: object) -> bool:
+    """Whether an error's file is a configuration that is there, and not one of the run's folder."""
+    return str(name).endswith((".yaml", ".yml")) and "/.hydra/" not in str(name) and os.path.exists(str(name))
 
 
 def _named_file(text: str) -> tuple[str | None, str]:

@@ -15,7 +15,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from mpo.errors import Stopped
 from mpo.track.progress import Progress, ProgressReader
+from mpo.track.streams import abandon, unwritable
 from mpo.track.units import duration
 
 MAX_FIELDS = 3
@@ -25,21 +27,41 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Console:
-    """Lines, tables and live bars on one text stream (standard error by default)."""
+    """Lines, tables and live bars on one text stream.
+
+    Args:
+        stream: what has been asked for, a plan say: failing to write to it is an error. By default standard error,
+            which a run outlives: its results lie in its folder.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.interactive = self.stream.isatty()
+        self._needed = stream is not None
 
     def line(self, text: str) -> None:
-        """Prints one line, above a bar if there is one. Control characters, which data may carry, are left out."""
+        """Prints one line, above a bar if there is one. Control characters, which data may carry, are left out.
+
+        Raises:
+            BrokenPipeError: the reader of a stream that was asked for has seen enough.
+            UserError: such a stream cannot be written to.
+        """
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         clean = _CONTROL.sub("", text).encode(encoding, "replace").decode(encoding)
-        if self.interactive:
-            tqdm.write(clean, file=self.stream)
-        else:
-            self.stream.write(clean + "\n")
-        self.stream.flush()
+        try:
+            if self.interactive:
+                tqdm.write(clean, file=self.stream)
+            else:
+                self.stream.write(clean + "\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            abandon(self.stream)
+            if self._needed:
+                raise
+        except OSError as error:
+            told = unwritable(self.stream, error)
+            if self._needed:
+                raise told from None
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str]) -> None:
         """Prints aligned columns under a ruled header; columns of numbers are aligned to the right."""
@@ -81,6 +103,9 @@ class Console:
         try:
             yield live
             outcome = "done in"
+        except (Stopped, KeyboardInterrupt):
+            outcome = "stopped after"
+            raise
         finally:
             live.close()
             self.line(f"{name}: {outcome} {duration(time.monotonic() - started)}")

@@ -5,6 +5,7 @@ A worker never prints: it replaces a JSON file, and the orchestrator reads it wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -58,13 +59,14 @@ class ProgressWriter:
             self.close()
 
     def close(self) -> None:
-        """Writes the newest update if it is not in the file yet."""
+        """Writes the newest update if it is not in the file yet; left out where the disk refuses it."""
         if self._pending is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             # Renamed into place, so that no reader meets half a file; not synced to disk, which a slow disk would feel.
             temporary = self._path.with_name(f".{self._path.name}.new")
-            temporary.write_text(json.dumps(asdict(self._pending)), encoding="utf-8")
-            os.replace(temporary, self._path)
+            with contextlib.suppress(OSError):  # what only shows how far the work is must not end it
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_text(json.dumps(asdict(self._pending)), encoding="utf-8")
+                os.replace(temporary, self._path)
             self._pending, self._written = None, time.monotonic()
 
     def __enter__(self) -> ProgressWriter:

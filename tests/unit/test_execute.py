@@ -63,6 +63,7 @@ def test_a_request_to_stop_that_was_lost_is_heard_before_the_next_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "_asked", threading.Event())
+    stopping.building()
     executor = Executor(Store(tmp_path), LauncherConfig(), Console(), lambda stage, record: None)
     with suppress(Stopped):  # as Python does in the callback of a weak reference
         stopping.stop(signal.SIGTERM, None)
