@@ -152,6 +152,15 @@ class TokenizedSets:
             raise DataError(f"has columns {', '.join(data.column_names)}", str(path), remedy)
         return cls(data.data.table, summary["fingerprint"], summary["limits"]["max_tokens"])
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id of all sets; reads all of them."""
+        largest = 0
+        for batch in self._batches:
+            for tokens in (batch.column("prompt_ids").flatten(), batch.column("response_ids").flatten().flatten()):
+                largest = max(largest, int(tokens.to_numpy().max(initial=0)))
+        return largest
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from mpo.logprobs.batch import TokenBatch
 from mpo.logprobs.layers import keep_inputs_alone
 from mpo.logprobs.pieces import laid_out
 from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.weights import check_files, check_loaded
 
 
 def load_policy(
@@ -59,14 +61,17 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
     Families that cap their attention's logits get ``eager`` attention: the fused kernels leave the cap out.
 
     Raises:
-        UserError: nothing loadable at ``path``; only safetensors are read.
+        UserError: nothing loadable at ``path``; only safetensors are read, and all weights have to be there.
     """
     transformers_logging.disable_progress_bar()  # stages show their own progress
+    check_files(path)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         _dropout_off(config)
-        lm = AutoModelForCausalLM.from_pretrained(
+        lm, info = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
             config=config,
             revision=revision,
             trust_remote_code=trust_remote_code,
@@ -74,11 +79,12 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
             attn_implementation="eager" if _capped(config) else "sdpa",
             use_safetensors=True,  # the older format is a pickle, which can run code
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
         ) from error
+    check_loaded(path, info)
     for module in lm.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

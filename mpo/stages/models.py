@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from mpo.data.tokenizer import load_tokenizer
+from mpo.errors import ConfigError
 from mpo.stages.context import StageContext
 
 POLICY_FOLDER = "policy"
@@ -19,6 +20,30 @@ def model_source(context: StageContext, role: str = "policy") -> tuple[str, str 
         return str(context.files[role]), None
     named = context.config[role]
     return named["path"], named["revision"]
+
+
+def check_ids(context: StageContext, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse token ids that the stage's model has no embedding for. Its ``config.json`` is read, no weights.
+
+    A tokenizer may know more ids than the model, as long as no text uses them.
+
+    Args:
+        largest: id that the stage's texts have.
+
+    Raises:
+        ConfigError: names both sizes.
+    """
+    path, revision = model_source(context)
+    config = AutoConfig.from_pretrained(
+        path, revision=revision, trust_remote_code=context.config["trust_remote_code"]
+    ).get_text_config()
+    if largest >= config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} ids, and the texts use {largest}, but the model has embeddings for "
+            f"{config.vocab_size}",
+            "model.tokenizer",
+            "use the model's own tokenizer, or resize_token_embeddings and save the model",
+        )
 
 
 def stage_tokenizer(context: StageContext) -> PreTrainedTokenizerBase:

@@ -10,10 +10,10 @@ from mpo.artifacts import write_json
 from mpo.config.schema import SftResponses
 from mpo.data.problems import ProblemCounts, Reason
 from mpo.data.store import count_stored_sets, read_stored_sets
-from mpo.data.tokens import tokenize_sets
+from mpo.data.tokens import TokenizedSets, tokenize_sets
 from mpo.errors import DataError
 from mpo.stages.context import SUMMARY_FILE, StageContext
-from mpo.stages.models import stage_tokenizer
+from mpo.stages.models import check_ids, stage_tokenizer
 from mpo.types import ResponseSet
 
 WORTH_WORKERS = 64 * 2**20
@@ -52,6 +52,7 @@ def run(context: StageContext) -> None:
             if counts.errors.most_common(1)[0][0] is Reason.PROMPT_TOO_LONG:
                 raise DataError(what, "data.max_prompt_tokens", "raise it, or data.max_skipped_share")
             raise DataError(what, "data", "mend these sets or the chat template, or raise data.max_skipped_share")
+        check_ids(context, TokenizedSets.load(context.output / split).largest_id, tokenizer)
         facts[split] = {**asdict(stats), "skipped": {str(reason): n for reason, n in counts.errors.items()}}
         progress.update(stats.sets, stats.sets, "sets")
     progress.close()

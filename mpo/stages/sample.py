@@ -22,7 +22,7 @@ from mpo.logprobs.load import load_model
 from mpo.sample.drawn import DrawnBatches
 from mpo.sample.hf import sample_responses
 from mpo.stages.context import SUMMARY_FILE, StageContext
-from mpo.stages.models import model_source, stage_tokenizer
+from mpo.stages.models import check_ids, model_source, stage_tokenizer
 from mpo.track.progress import ProgressWriter
 from mpo.types import Response, ResponseSet
 
@@ -44,6 +44,8 @@ def run(context: StageContext) -> None:
     tokenizer = stage_tokenizer(context)
     stops = sorted({*config["stop_token_ids"], *stop_ids(tokenizer)})
     prompts_of = {split: _prompts(context, split, tokenizer) for split in config["splits"]}
+    every_id = (max(prompt, default=0) for asked, _ in prompts_of.values() for _, prompt in asked)
+    check_ids(context, max(every_id, default=0), tokenizer)
     model = load_model(path, revision, how.precision, config["trust_remote_code"])
     model.to(join_group()).eval()
     facts: dict[str, object] = {}

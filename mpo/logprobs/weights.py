@@ -1,0 +1,72 @@
+"""A model's files hold what the model needs: none is cut, no weight is missing, left over or of another shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from mpo.errors import UserError
+
+NAMED = 3
+"""Weights that an error names; the rest it counts."""
+INDEX = "model.safetensors.index.json"
+REMEDY = "copy or save the model again"
+
+
+def check_files(path: str) -> None:
+    """Look at the weights' files of a local folder, as far as their beginnings and sizes tell; a hub's are the hub's.
+
+    Raises:
+        UserError: a file is cut or not safetensors, or one that the index names is missing; names it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise UserError(f"not a whole safetensors file: {error}", str(file), REMEDY) from error
+    for name in sorted(_indexed(folder / INDEX)):
+        if not (folder / name).is_file():
+            raise UserError(f"{INDEX} names {name}, which is missing", path, REMEDY)
+
+
+def check_loaded(path: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model with weights that were not read, and so are random, or with files that have others than it needs.
+
+    Args:
+        info: transformers' loading info: what it found missing, unexpected and of another shape, without what the
+            model's class declares harmless (tied heads, rotary buffers).
+
+    Raises:
+        UserError: names the weights.
+    """
+    where, remedy = f"the model in '{path}'", "give a folder with all weights of the class that its config.json names"
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"lacks {_named(missing)}", where, remedy)
+    if mismatched := sorted(info["mismatched_keys"], key=lambda entry: str(entry[0])):
+        name, found, wanted = mismatched[0]
+        what = f"has {name} of shape {list(found)}, but its config.json means {list(wanted)}"
+        raise UserError(what + (f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""), where, remedy)
+    if unexpected := sorted(info["unexpected_keys"]):
+        raise UserError(f"has {_named(unexpected)}, which its class does not use", where, remedy)
+
+
+def _indexed(index: Path) -> Iterable[str]:
+    if not index.is_file():
+        return ()
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("not an index of weights", str(index), REMEDY) from error
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{'weights' if len(names) > 1 else 'the weight'} {', '.join(names[:NAMED])}{more}"
