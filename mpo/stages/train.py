@@ -17,7 +17,7 @@ from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
-from mpo.train.export import export_policy
+from mpo.train.export import export_policy, rehearse_export
 from mpo.train.loop import train
 from mpo.train.metrics import memory_of_files, memory_taken
 
@@ -50,6 +50,10 @@ def run(context: StageContext) -> None:
         settings.compile,
     )
     check_positions(policy, sets.max_tokens)
+    tokenizer = stage_tokenizer(context)
+    stops = sorted({*config["stop_token_ids"], *stop_ids(tokenizer)})
+    if context.rank == 0 and (odd := rehearse_export(policy, context.output / POLICY_FOLDER, tokenizer, stops)):
+        context.warn(f"the model's generation config is exported as it is, though transformers says: {odd[:200]}")
     progress = context.progress()
     usable = assignments.usable
     steps = -(-len(usable) // settings.global_batch) * settings.epochs
@@ -73,13 +77,12 @@ def run(context: StageContext) -> None:
         context.warn,
     )
     facts = {"sets": len(usable), "skipped": assignments.skipped, "steps": summary.steps, "seed": config["seed"]}
-    tokenizer = stage_tokenizer(context)
     export_policy(
         policy,
         context.output / POLICY_FOLDER,
         context.rank,
         tokenizer,
-        sorted({*config["stop_token_ids"], *stop_ids(tokenizer)}),
+        stops,
         {
             "Configuration": {"loss": config["loss"], "train": config["train"]},
             "Data": {**config["card"], **facts},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
+from mpo.errors import UserError
 from mpo.logprobs.policy import PolicyModule
 from mpo.train.engine import gathered
 
@@ -42,18 +45,61 @@ def export_policy(
     if rank != 0:
         return
     unfinished = out.with_name(f"tmp-{out.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    base = policy.base
-    with torch.device("meta"):  # a model of the same class without adapters or hooks, for its way of saving
-        skeleton: PreTrainedModel = AutoModelForCausalLM.from_config(base.config, dtype=base.dtype)
-    skeleton.generation_config = _generation_config(base, stop_token_ids)
-    skeleton.save_pretrained(unfinished, state_dict=state)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(unfinished)
-    (unfinished / "README.md").write_text(model_card(facts or {}))
+    _write(policy.base, state, unfinished, tokenizer, stop_token_ids, facts or {})
     if out.exists():
         shutil.rmtree(out)
     unfinished.rename(out)
+
+
+def rehearse_export(
+    policy: PolicyModule,
+    out: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    stop_token_ids: list[int] | None = None,
+) -> str | None:
+    """Write and remove all that :func:`export_policy` will write but the weights; one process does so before training.
+
+    Returns what transformers finds wrong with the generation config, which is exported as it is all the same.
+
+    Raises:
+        UserError: something cannot be written, so that the trained policy could not be either.
+    """
+    folder = out.with_name(f"rehearsal-{out.name}")
+    try:
+        _write(policy.base, {}, folder, tokenizer, stop_token_ids, {})
+    except UserError:
+        raise
+    except Exception as error:  # of whatever kind: after training it would cost the training
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        what = f"the trained policy could not be saved: {first}"
+        raise UserError(what, "model.path", "correct this in the model's or the tokenizer's folder") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _generation_config(policy.base, stop_token_ids).validate(strict=True)
+    except ValueError as error:
+        return next((line.strip(" -") for line in str(error).splitlines()[1:] if line.strip()), str(error))
+    return None
+
+
+def _write(
+    base: PreTrainedModel,
+    state: dict[str, Tensor],
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None,
+    stop_token_ids: list[int] | None,
+    facts: Mapping[str, Any],
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with torch.device("meta"):  # a model of the same class without adapters or hooks, for its way of saving
+        skeleton: PreTrainedModel = AutoModelForCausalLM.from_config(base.config, dtype=base.dtype)
+    skeleton.generation_config = GenerationConfig()
+    skeleton.save_pretrained(folder, state_dict=state)
+    # Not by its own save_pretrained, which refuses flags without effect, such as a temperature without do_sample.
+    _generation_config(base, stop_token_ids).to_json_file(folder / GENERATION_CONFIG_NAME)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(facts))
 
 
 def whole_state(policy: PolicyModule, keep: bool) -> dict[str, Tensor]:
@@ -99,7 +145,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 def _generation_config(base: PreTrainedModel, stop_token_ids: list[int] | None) -> GenerationConfig:
     config = base.generation_config
-    kept = GenerationConfig.from_model_config(base.config) if config is None else GenerationConfig(**config.to_dict())
+    kept = GenerationConfig.from_model_config(base.config) if config is None else copy.deepcopy(config)
     if stop_token_ids:
         kept.eos_token_id = list(stop_token_ids)
     return kept

@@ -1,0 +1,101 @@
+"""A model folder that lacks weights, has others or was cut is refused by name; harmless ones are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from mpo.config.schema import Precision
+from mpo.errors import UserError
+from mpo.logprobs.load import load_model
+
+SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    AutoModelForCausalLM.from_config(LlamaConfig(**SIZE)).save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path) -> None:
+    load_model(str(folder), None, Precision.fp32, False)
+
+
+def changed(model: Path, out: Path, change: Callable[[Weights], object]) -> Path:
+    shutil.copytree(model, out)
+    weights = load_file(out / "model.safetensors")
+    change(weights)
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def without_layer(weights: Weights) -> None:
+    for name in [name for name in weights if ".layers.1." in name]:
+        del weights[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_layer, r"lacks weights model\.layers\.1\.input_layernorm\.weight, .* and 6 more; give a folder"),
+        (lambda weights: weights.pop("lm_head.weight"), r"lacks the weight lm_head\.weight; give"),
+        (
+            lambda weights: weights.update({"v_head.weight": torch.zeros(1, 16)}),
+            r"has the weight v_head\.weight, which its class does not use; give",
+        ),
+        (
+            lambda weights: weights.update({"model.norm.weight": torch.zeros(8)}),
+            r"has model\.norm\.weight of shape \[8\], but its config\.json means \[16\]; give",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    model: Path, tmp_path: Path, change: Callable[[Weights], object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        load(changed(model, tmp_path / "model", change))
+    assert len(str(raised.value)) < 400
+
+
+def test_what_its_class_declares_harmless_is_no_mistake(model: Path, tmp_path: Path) -> None:
+    buffer = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4)}  # as older versions saved it
+    load(changed(model, tmp_path / "buffer", lambda weights: weights.update(buffer)))
+    tied = AutoModelForCausalLM.from_config(Qwen2Config(**SIZE, tie_word_embeddings=True))
+    tied.save_pretrained(tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    load(tmp_path / "tied")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 50, 5000, -1])
+def test_a_cut_file_is_named(model: Path, tmp_path: Path, kept: int) -> None:
+    shutil.copytree(model, tmp_path / "cut")
+    file = tmp_path / "cut" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: not a whole safetensors file: .*; copy or save the model"
+    ):
+        load(tmp_path / "cut")
+
+
+def test_a_shard_that_the_index_names_has_to_be_there(model: Path, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(tmp_path, max_shard_size="5KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    load(tmp_path)
+    shards[1].unlink()
+    with pytest.raises(UserError, match=rf"index\.json names {shards[1].name}, which is missing; copy or save"):
+        load(tmp_path)
+    for content in ("{", "[]", json.dumps({"weight_map": 3})):
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(UserError, match=r"index\.json: not an index of weights; copy or save"):
+            load(tmp_path)
