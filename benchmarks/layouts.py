@@ -56,7 +56,7 @@ def _measure(arguments: argparse.Namespace, layout: str, responses: int) -> dict
 
     from benchmarks.material import RandomSet, RandomSets, llama
     from mpo.logprobs.batch import collate
-    from mpo.logprobs.load import share_prefix
+    from mpo.logprobs.layout import share_prefix
     from mpo.logprobs.policy import PolicyModule
 
     torch.set_num_threads(arguments.threads)

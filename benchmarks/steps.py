@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from benchmarks.material import HalfAndHalf, RandomSets
 from benchmarks.measure import PeakMemory, resident
 from mpo.config.schema import Precision, TrainConfig
-from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.layout import share_prefix
+from mpo.logprobs.load import make_policy
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
 from mpo.train.engine import single_process_environment

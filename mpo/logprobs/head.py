@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -240,13 +240,28 @@ def _targets_within(targets_N: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     return column_N.unsqueeze(-1), here_N.unsqueeze(-1)
 
 
-def logit_extras(config: Any) -> tuple[float, float | None]:
-    """What a family does to its logits after the head: (factor, soft cap or None).
+class LogitExtras(NamedTuple):
+    """What a family does to its logits after the head: a factor, then a soft cap by tanh or None."""
 
-    ``logit_scale`` (cohere) multiplies, ``logits_scaling`` (granite) divides, ``final_logit_softcapping`` (gemma2 and
-    later) caps by tanh. Families with other extras are found by comparing logits (:func:`mpo.logprobs.load`).
+    factor: float
+    softcap: float | None
+
+
+def logit_extras(config: Any) -> list[LogitExtras]:
+    """The readings of a text model's config, the usual one first.
+
+    ``logit_scale`` (cohere), ``lm_head_multiplier`` (falcon_h1) and ``output_multiplier`` multiply; ``logits_scaling``
+    divides (granite) or, the second reading, multiplies (hyperclovax). Which one is a family's, and whether there is
+    more to it, is found by comparing logits (:mod:`mpo.logprobs.agreement`).
     """
-    scale = getattr(config, "logit_scale", None)
-    divisor = getattr(config, "logits_scaling", None)
-    factor = (1.0 if scale is None else float(scale)) / (1.0 if divisor is None else float(divisor))
-    return factor, getattr(config, "final_logit_softcapping", None)
+
+    def value(*names: str) -> float | None:
+        return next((float(v) for name in names if (v := getattr(config, name, None)) is not None), None)
+
+    factor = 1.0
+    for name in ("logit_scale", "lm_head_multiplier", "output_multiplier"):
+        factor *= 1.0 if (found := value(name)) is None else found
+    scaling = value("logits_scaling")
+    softcap = value("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    factors = [factor] if scaling is None else [factor / scaling, factor * scaling]
+    return [LogitExtras(one, softcap) for one in factors]

@@ -6,8 +6,10 @@ normed values and the gate's activation, and not that input: in bfloat16 four te
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -24,16 +26,17 @@ SCALES = (1.0, 30.0, 1000.0)
 def keep_inputs_alone(lm: nn.Module, compile: bool = False, checkpointing: bool = False) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
-    A module counts as one if it has the parts and, for one of its class, the forward gives the same bits.
+    A module counts as one if it has the parts, its forward takes one input and no more, and, for one of its kind, gives
+    the same bits; one that fails on such an input, or takes others, keeps its own.
 
     Args:
         compile: make one pass of what they compute between products, with torch.compile. What was rounded to the
             model's precision on the way no longer is, so the bits differ.
         checkpointing: layers keep nothing but what they are computed again from.
     """
-    found: dict[type, Forward | None] = {}
+    found: dict[tuple[object, ...], Forward | None] = {}
     for module in lm.modules():
-        kind = type(module)
+        kind = _kind(module)
         if kind not in found:
             candidate = _candidate(module)
             found[kind] = candidate if candidate is not None and _agrees(module, candidate) else None
@@ -49,18 +52,41 @@ def keeps_inputs_alone(lm: nn.Module) -> bool:
     return any(isinstance(vars(module).get("forward"), partial) for module in lm.modules())
 
 
+def _kind(module: nn.Module) -> tuple[object, ...]:
+    """What modules have in common that one probe can speak for: class, classes of their parts, switches and factors.
+
+    Integers (sizes, the layer's number) don't count: they change no formula.
+    """
+    parts = ((name, type(part)) for name, part in module.named_children())
+    values = (
+        (name, value) for name, value in vars(module).items() if isinstance(value, bool | float | str | FunctionType)
+    )
+    return (type(module), *parts, *sorted(values, key=lambda item: item[0]))
+
+
 def _candidate(module: nn.Module) -> Forward | None:
+    if not _takes_one_input(module):
+        return None
     if isinstance(getattr(module, "weight", None), nn.Parameter) and hasattr(module, "variance_epsilon"):
         return _norm
-    if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+    if all(isinstance(getattr(module, name, None), nn.Module) for name in ("gate_proj", "up_proj", "down_proj")):
         return _mlp
     return None
 
 
+def _takes_one_input(module: nn.Module) -> bool:
+    """Whether its forward has one argument: a gate, a list or a flag beside it is a part of the formula."""
+    forward = vars(module).get("forward")
+    if forward is not None:  # ours, from an earlier call, or somebody's who wraps modules
+        return isinstance(forward, partial) and forward.func in (_norm, _mlp, _mlp_without_product)
+    return len(inspect.signature(type(module).forward).parameters) == 2  # self and the input
+
+
 def _agrees(module: nn.Module, forward: Forward) -> bool:
     """Whether the module's own forward does the same on random input; norms with random weights, which begin as 1."""
-    weight = module.weight if forward is _norm else module.gate_proj.weight  # type: ignore[union-attr]
-    assert isinstance(weight, Tensor)
+    weight = getattr(module if forward is _norm else module.gate_proj, "weight", None)
+    if not isinstance(weight, Tensor):  # quantised or sharded maps, say
+        return False
     draw = torch.Generator().manual_seed(0)  # the run's own random numbers stay as they are
 
     def random(*shape: int) -> Tensor:
@@ -72,7 +98,10 @@ def _agrees(module: nn.Module, forward: Forward) -> bool:
         if forward is _norm:
             weight.data = random(*weight.shape)
         with torch.no_grad():
-            return torch.equal(module(input_1ND), forward(module, as_it_is, input_1ND))
+            own = module(input_1ND)
+            return isinstance(own, Tensor) and torch.equal(own, forward(module, as_it_is, input_1ND))
+    except Exception:  # whatever it is, these modules are of another kind
+        return False
     finally:
         weight.data = kept
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from transformers import PreTrainedModel
 
 from mpo.logprobs import attention
 from mpo.logprobs.batch import TokenBatch
-from mpo.logprobs.head import ChunkedHead, logit_extras
+from mpo.logprobs.head import ChunkedHead, LogitExtras, logit_extras
+from mpo.logprobs.model_class import backbone
 from mpo.logprobs.sizes import stepped_row
 from mpo.logprobs.vocabulary import SumOf, sum_in_place
 
@@ -41,6 +43,14 @@ class ResponseLogps:
         return self.token_mask_BKT.sum(-1)
 
 
+class ModelSource(NamedTuple):
+    """A folder or hub name, its revision, and whether code in it may run."""
+
+    path: str
+    revision: str | None
+    trust_remote_code: bool
+
+
 @dataclass(eq=False)
 class FirstPass:
     """What the first forward pass of a batch leaves for the second, of which the gradient alone is wanted.
@@ -60,14 +70,23 @@ class PolicyModule(nn.Module):
     Args:
         lm: a Hugging Face causal language model, or a peft model around one.
         attend: back end for rows with shared prompts; default: the device's own.
+        extras: what the family does to its logits; default: what its config says.
+
+    Attributes:
+        source: where the model was loaded from; None: nowhere, it was made in memory.
     """
 
-    def __init__(self, lm: nn.Module, attend: attention.Backend | None = None) -> None:
+    def __init__(
+        self, lm: nn.Module, attend: attention.Backend | None = None, extras: LogitExtras | None = None
+    ) -> None:
         super().__init__()
         self.lm = lm
+        self.source: ModelSource | None = None
         self._backend = attend
         base = self.base
-        self.head = ChunkedHead(base.get_output_embeddings(), *logit_extras(base.config.get_text_config()))
+        self.head = ChunkedHead(
+            base.get_output_embeddings(), *(extras or logit_extras(base.config.get_text_config())[0])
+        )
 
     @property
     def base(self) -> PreTrainedModel:
@@ -84,6 +103,18 @@ class PolicyModule(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters live."""
         return next(self.parameters()).device
+
+    def train(self, mode: bool = True) -> PolicyModule:
+        """As of any module, but the language model stays in evaluation mode: no dropout, no noise, no dropped layers.
+
+        Layers that are computed again in backward look at their own mode, so they alone follow ``mode``.
+        """
+        super().train(mode)
+        self.lm.eval()
+        for module in self.lm.modules():
+            if getattr(module, "gradient_checkpointing", False) is True:
+                module.training = mode
+        return self
 
     def sum_in_place(self, sum_of: Callable[[nn.Parameter], Tensor] | None) -> None:
         """Let the gradients of embedding and head be added to float32 tensors, ``sum_of`` their weights.
@@ -147,7 +178,7 @@ class PolicyModule(nn.Module):
             raise ValueError("the batch skips its prompt, and no other piece's is given")
         batch = batch.filled(skipped + stepped_row(batch.tokens - skipped, self.head.weight))
         across = None if prompt is None else prompt.across(batch)
-        hidden_1ND = self._backbone(
+        hidden_1ND = backbone(self.base)(
             input_ids=batch.input_ids_N[skipped:].unsqueeze(0),
             position_ids=batch.position_ids_N[skipped:].unsqueeze(0),
             use_cache=False,
@@ -172,7 +203,7 @@ class PolicyModule(nn.Module):
         )
         step_RL = (at_L - prompts_R[:, None]).clamp(0, batch.response_index_RT.shape[1] - 1)
         index_RL = torch.where(at_L < prompts_R[:, None], prompt_RL, batch.response_index_RT.gather(1, step_RL))
-        hidden_RLD = self._backbone(
+        hidden_RLD = backbone(self.base)(
             input_ids=batch.input_ids_N[index_RL],
             attention_mask=(at_L < ends_R[:, None]).long(),
             use_cache=False,
@@ -182,7 +213,3 @@ class PolicyModule(nn.Module):
     def _attend(self, batch: TokenBatch) -> attention.Attend:
         backend = self._backend or attention.DEFAULT[batch.input_ids_N.device.type]
         return backend(batch)
-
-    @property
-    def _backbone(self) -> nn.Module:
-        return getattr(self.base, self.base.base_model_prefix)  # type: ignore[no-any-return]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from mpo.config.schema import SampleConfig
+from mpo.sample.decoder import Decoder, decoder_of
 
 KEPT = 0.9
 """Share of a batch's rows still going below which the others leave it: each time the whole cache is copied."""
@@ -58,16 +59,18 @@ def sample_responses(
     ends = set(stop_token_ids)
     responses: list[list[Sampled]] = [[] for _ in prompts]
     done = 0
+    decoder = decoder_of(model) if len(drawn) < len(batches) else None
     with torch.inference_mode():
         for number, chosen in enumerate(batches):
             done += len(chosen)
-            if number in drawn:
+            if number in drawn or decoder is None:
                 made = drawn[number]
             else:
                 own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
                 generator = torch.Generator(device=model.device).manual_seed(own)
                 made = [[] for _ in chosen]
-                for row, tokens in enumerate(_continue(model, [prompts[i] for i in chosen], config, stops, generator)):
+                texts = _continue(model, decoder, [prompts[i] for i in chosen], config, stops, generator)
+                for row, tokens in enumerate(texts):
                     finished = bool(tokens) and tokens[-1] in ends
                     text = tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
                     made[row // config.n].append(Sampled(text, finished))
@@ -92,15 +95,15 @@ def _batches(lengths: Sequence[int], config: SampleConfig) -> list[list[int]]:
 
 def _continue(
     model: PreTrainedModel,
+    decoder: Callable[[], Decoder],
     prompts: Sequence[Sequence[int]],
     config: SampleConfig,
     stops: Tensor,
     generator: torch.Generator,
 ) -> list[list[int]]:
     """New tokens of ``n`` rows a prompt, the stop token included where it came before the limit."""
-    cache = DynamicCache(config=model.config)
-    # A layer with a recurrent state in place of keys and values can neither be repeated nor lose rows.
-    flexible = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    step_by_step = decoder()
+    flexible = step_by_step.flexible
     if not flexible:
         prompts = [prompt for prompt in prompts for _ in range(config.n)]
     rows = len(prompts) * (config.n if flexible else 1)
@@ -117,16 +120,9 @@ def _continue(
     going_R = torch.ones(len(running), dtype=torch.bool, device=device)
     new: list[list[int]] = [[] for _ in running]
     for step in range(config.max_new_tokens):
-        logits_RV = model(
-            input_ids=ids_RT,
-            attention_mask=mask_RT,
-            position_ids=positions_RT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits_RV = step_by_step(ids_RT, mask_RT, positions_RT)
         if step == 0 and flexible:
-            cache.batch_repeat_interleave(config.n)
+            step_by_step.repeat(config.n)
             logits_RV, mask_RT, positions_RT = (
                 each.repeat_interleave(config.n, 0) for each in (logits_RV, mask_RT, positions_RT)
             )
@@ -143,7 +139,7 @@ def _continue(
         if flexible and going <= KEPT * len(running):
             kept = going_R.nonzero().squeeze(-1)
             running = [running[r] for r in kept.tolist()]
-            cache.batch_select_indices(kept)
+            step_by_step.select(kept)
             next_R, going_R, mask_RT, positions_RT = (each[kept] for each in (next_R, going_R, mask_RT, positions_RT))
         ids_RT = next_R[:, None]
         positions_RT = positions_RT[:, -1:] + 1

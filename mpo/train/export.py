@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from mpo.errors import UserError
+from mpo.logprobs.model_class import is_composite
 from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.text_part import other_parts, processor_files
 from mpo.train.engine import gathered
 
 ADAPTER = "default"
@@ -32,6 +34,9 @@ def export_policy(
 ) -> None:
     """Write weights (whole, adapters merged), tokenizer, generation config and model card.
 
+    The folder holds a model of the same class as the one that was loaded: of one that reads images too, the parts that
+    were not trained, and the files of its processor, come from where it was loaded from.
+
     All processes take part, because ZeRO-3 has spread the weights; the first one writes, under a temporary name that
     becomes ``out`` when everything is there.
 
@@ -45,7 +50,9 @@ def export_policy(
     if rank != 0:
         return
     unfinished = out.with_name(f"tmp-{out.name}")
-    _write(policy.base, state, unfinished, tokenizer, stop_token_ids, facts or {})
+    if policy.source is not None and is_composite(policy.base.config):
+        state |= other_parts(policy.source, state)
+    _write(policy, state, unfinished, tokenizer, stop_token_ids, facts or {})
     if out.exists():
         shutil.rmtree(out)
     unfinished.rename(out)
@@ -66,7 +73,7 @@ def rehearse_export(
     """
     folder = out.with_name(f"rehearsal-{out.name}")
     try:
-        _write(policy.base, {}, folder, tokenizer, stop_token_ids, {})
+        _write(policy, {}, folder, tokenizer, stop_token_ids, {})
     except UserError:
         raise
     except Exception as error:  # of whatever kind: after training it would cost the training
@@ -83,7 +90,7 @@ def rehearse_export(
 
 
 def _write(
-    base: PreTrainedModel,
+    policy: PolicyModule,
     state: dict[str, Tensor],
     folder: Path,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -91,14 +98,18 @@ def _write(
     facts: Mapping[str, Any],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    base = policy.base
     with torch.device("meta"):  # a model of the same class without adapters or hooks, for its way of saving
-        skeleton: PreTrainedModel = AutoModelForCausalLM.from_config(base.config, dtype=base.dtype)
+        skeleton: PreTrainedModel = type(base)._from_config(copy.deepcopy(base.config), dtype=base.dtype)
     skeleton.generation_config = GenerationConfig()
     skeleton.save_pretrained(folder, state_dict=state)
     # Not by its own save_pretrained, which refuses flags without effect, such as a temperature without do_sample.
     _generation_config(base, stop_token_ids).to_json_file(folder / GENERATION_CONFIG_NAME)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    if policy.source is not None and is_composite(base.config):
+        for file in processor_files(policy.source):
+            shutil.copyfile(file, folder / file.name)
     (folder / "README.md").write_text(model_card(facts))
 
 

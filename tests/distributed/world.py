@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
 from mpo.logprobs.devices import join_group
-from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.layout import share_prefix
+from mpo.logprobs.load import make_policy
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import LOSSES, Loss

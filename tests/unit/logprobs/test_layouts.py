@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mpo.config.schema import LoraConfig
 from mpo.errors import ConfigError
 from mpo.logprobs import attention
-from mpo.logprobs.load import check_positions, make_policy, share_prefix
+from mpo.logprobs.layout import share_prefix
+from mpo.logprobs.load import check_positions, make_policy
 from mpo.logprobs.policy import PolicyModule
 from tests.families import FAMILIES, SMALL, logps_and_gradients, model, ragged_batch
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     CohereConfig,
     FalconH1Config,
     Gemma2Config,
@@ -248,14 +249,35 @@ def test_empty_batch_still_reaches_every_parameter() -> None:
     assert all(p.grad is not None and float(p.grad.abs().max()) == 0 for p in policy.parameters())
 
 
-def test_family_with_unknown_logits_is_refused(tmp_path: Path) -> None:
+def test_a_factor_after_the_head_is_read_from_the_config(tmp_path: Path) -> None:
     config = FalconH1Config(
         **SIZE, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_state=8, mamba_d_head=8
     )
-    config.lm_head_multiplier = 0.1
+    config.mamba_chunk_size, config.lm_head_multiplier = 8, 0.1
     random_model(config).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="model type falcon_h1 changes its logits"):
+    policy = load_policy(str(tmp_path))
+    assert policy.head.scale == 0.1 and not policy.shares_prefix
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("modernbert-decoder", {}, "gives other log-probs here than in transformers"),
+        ("bert", {}, "predicts a token from those after it"),
+        ("t5", {"d_kv": 8, "d_model": 32, "d_ff": 48}, "is not a causal language model"),
+    ],
+)
+def test_families_that_would_not_be_themselves_are_refused(
+    kind: str, more: dict[str, int], reason: str, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(kind, **SIZE, **more)
+    if kind == "t5":
+        config.save_pretrained(tmp_path)
+    else:
+        random_model(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"model.path: model type {kind} {reason}.*; use a decoder-only") as refused:
         load_policy(str(tmp_path))
+    assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
 
 
 def test_user_mistakes_are_one_line(tmp_path: Path) -> None:

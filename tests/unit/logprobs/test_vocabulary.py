@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mpo.config.schema import LoraConfig
-from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.layout import share_prefix
+from mpo.logprobs.load import make_policy
 from mpo.logprobs.vocabulary import sum_in_place
 from tests.families import logps_and_gradients, model
 

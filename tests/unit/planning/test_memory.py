@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mpo.config.schema import LoraConfig, Offload, Precision, TrainConfig
 from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.logprobs.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
-from mpo.logprobs.load import make_policy, share_prefix
+from mpo.logprobs.layout import share_prefix
+from mpo.logprobs.load import make_policy
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.memory import (
     LOGITS_AT_ONCE,
