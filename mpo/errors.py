@@ -13,7 +13,17 @@ FAILURE_CODE = 1
 
 LONGEST = 380
 """Most characters of a message; a command puts its name in front."""
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal would obey or cannot show (controls, lone surrogates) as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most ``limit`` characters of ``text``, an ellipsis last where there were more."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class UserError(Exception):
@@ -43,7 +53,7 @@ class UserError(Exception):
 
 def _shortened(parts: list[str], most: int) -> list[str]:
     """``parts`` on one line each and printable, the longest of them cut in the middle until all have ``most``."""
-    parts = [_UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], " ".join(part.split())) for part in parts]
+    parts = [printable(" ".join(part.split())) for part in parts]
     each = most
     while sum(min(len(part), each) for part in parts) > most:
         each -= 1

@@ -6,6 +6,7 @@ import datetime
 import math
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +155,12 @@ def _skipped(graph: Graph, store: Store) -> dict[str, int]:
     for split, part in data["skipped"].items():
         for reason, count in part.items():
             found[split, reason] = count
-    for one in graph.rounds:
+    warnings = Counter(data["warnings"])
+    for number, one in enumerate(graph.rounds):
         of_round: dict[tuple[str, str], int] = {}
+        for split, summary in read_json(store.path(one.prepare) / SUMMARY_FILE).items():
+            if number == 0 or split == "train":  # the held-out sets are the same in every round
+                warnings.update(summary["warnings"])
         sets = one.prepare.inputs["sets"]
         sampled = [sets.inputs["sets"]] if sets.task == "score" else []
         for stage in (*sampled, one.prepare, one.partition):
@@ -168,4 +173,4 @@ def _skipped(graph: Graph, store: Store) -> dict[str, int]:
     total = {f"{names[split]}{reason}": count for (split, reason), count in found.items()}
     if data["left_out_because_heldout"]:
         total["prompt is held out"] = data["left_out_because_heldout"]
-    return total | {f"used, with a warning: {reason}": count for reason, count in data["warnings"].items()}
+    return total | {f"used, with a warning: {reason}": count for reason, count in warnings.items()}

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; ``role`` is ``system``, ``user`` or ``assistant``."""
+    """One turn of a conversation; ``role`` is ``system``, ``user``, ``assistant`` or ``tool``.
+
+    ``reasoning``: what an assistant thought before its ``content``. ``tool_calls``: JSON text of a list of calls.
+    ``tool_call_id``: the call that a ``tool`` turn answers. ``name``: who speaks, or the tool's name.
+    """
 
     role: str
     content: str
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,7 @@ class Response:
 
     ``score`` is a reward on any scale (larger is better), ``accepted`` the data's own mark where it has one,
     ``model`` who wrote it. ``finished`` is False where sampling hit its limit: such a text has no end of turn.
+    ``reasoning`` and ``tool_calls`` are those of :class:`Message`.
     """
 
     text: str
@@ -26,12 +35,23 @@ class Response:
     model: str | None = None
     accepted: bool | None = None
     finished: bool = True
+    reasoning: str | None = None
+    tool_calls: str | None = None
+
+    @property
+    def message(self) -> Message:
+        """The response as the assistant's turn."""
+        return Message("assistant", self.text, self.reasoning, self.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseSet:
-    """A prompt (one or several turns, ending with the user's) and its K responses."""
+    """A prompt (one or several turns, ending with the user's or a tool's) and its K responses.
+
+    ``tools``: JSON text of the list of tool schemas that the assistant may call.
+    """
 
     id: str
     prompt: tuple[Message, ...]
     responses: tuple[Response, ...]
+    tools: str | None = None

@@ -7,15 +7,16 @@ response ends with its end-of-turn token, without what the template writes after
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import jinja2
 
 from mpo.errors import ConfigError
-from mpo.types import Message
+from mpo.types import Message, Response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,32 +45,56 @@ class ChatFormat:
 _formats: WeakKeyDictionary[PreTrainedTokenizerBase, ChatFormat] = WeakKeyDictionary()
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Ids of a prompt, generation prompt included.
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None
+) -> list[int]:
+    """Ids of a prompt, generation prompt included; ``tools`` as in :class:`mpo.types.ResponseSet`.
 
     Raises ``ConfigError`` for a tokenizer without a usable template, ``jinja2.TemplateError`` for messages that the
     template refuses.
     """
-    return encode(tokenizer, [prompt_text(tokenizer, messages)])[0]
+    return encode(tokenizer, [prompt_text(tokenizer, messages, tools)])[0]
 
 
-def render_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[int]:
-    """Ids of the assistant's turn after ``messages``, to append to ``render_prompt``'s; the last is end-of-turn.
+def render_response(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: Response | str, tools: str | None = None
+) -> list[int]:
+    """Ids of the assistant's turn (or its text) after ``messages``, to append to ``render_prompt``'s; the last is
+    end-of-turn.
 
     They are the tokens of the full rendering where the prompt's ids are a prefix of that; where the boundary merges
     the response is tokenised alone. Raises as ``render_prompt``.
     """
-    form = chat_format(tokenizer)
-    before = prompt_text(tokenizer, messages)
-    full = _apply(tokenizer, [*messages, Message("assistant", text)], generation=False)
-    if full.startswith(before) and full.endswith(form.tail):
-        body = full[len(before) : len(full) - len(form.tail)] + form.end
-    else:
-        body = text + form.end
+    response = Response(response) if isinstance(response, str) else response
+    before = prompt_text(tokenizer, messages, tools)
+    body = response_body(tokenizer, messages, response, tools, before)
     prompt_ids, joint_ids = encode(tokenizer, [before, before + body])
     if joint_ids[: len(prompt_ids)] == prompt_ids:
         return joint_ids[len(prompt_ids) :]
     return raw_ids(tokenizer, [body])[0]
+
+
+def response_body(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: Response, tools: str | None, before: str
+) -> str:
+    """What the template writes for a response after the rendered prompt ``before``, up to its end of turn.
+
+    Raises:
+        jinja2.TemplateError: the template refuses the response, or renders the conversation in such a way that its
+            tool calls or reasoning cannot be told from the prompt.
+    """
+    form = chat_format(tokenizer)
+    full = render(tokenizer, [*messages, response.message], tools, generation=False)
+    if full.startswith(before) and full.endswith(form.tail):
+        return full[len(before) : len(full) - len(form.tail)] + form.end
+    if not (response.tool_calls or response.reasoning):
+        return response.text + form.end
+    if not full.startswith(before):
+        what = "tool calls or reasoning of a response cannot be rendered: its prompt is rendered otherwise before it"
+        raise jinja2.TemplateRuntimeError(what)
+    rest = full[len(before) :].rstrip()  # a turn that ends in a call may have an end of its own
+    last = max((rest.rindex(token) + len(token) for token in special_tokens(tokenizer) if token in rest), default=0)
+    return rest if last == len(rest) else rest + form.end
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -83,10 +108,10 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(sorted(ends))
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> str:
     """The rendered prompt before tokenisation, generation prompt included."""
     chat_format(tokenizer)
-    return _apply(tokenizer, messages, generation=True)
+    return render(tokenizer, messages, tools, generation=True)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -129,13 +154,41 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     return known
 
 
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None, *, generation: bool
+) -> str:
+    """The template's text; what it raises, whatever the kind, becomes a ``jinja2.TemplateError``."""
+    schemas = None if tools is None else json.loads(tools)
+    turns = [as_turn(message) for message in messages]
+    try:
+        return str(
+            tokenizer.apply_chat_template(turns, tools=schemas, tokenize=False, add_generation_prompt=generation)
+        )
+    except jinja2.TemplateError:
+        raise
+    except Exception as error:  # an expression in the template: a division by zero, say
+        raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def as_turn(message: Message) -> Mapping[str, Any]:
+    """A message as templates read it; they have three names for reasoning."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning is not None:
+        turn |= dict.fromkeys(("reasoning_content", "reasoning", "thinking"), message.reasoning)
+    if message.tool_calls is not None:
+        turn["tool_calls"] = json.loads(message.tool_calls)
+    named = {"tool_call_id": message.tool_call_id, "name": message.name}
+    return turn | {key: value for key, value in named.items() if value is not None}
+
+
 def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
     user = Message("user", SENTINEL)
     try:
-        before = _apply(tokenizer, [user], generation=True)
-        plain = _rest(tokenizer, before, user, SENTINEL)
-        padded = _rest(tokenizer, before, user, f"\n {SENTINEL} \n")
-        both = _apply(tokenizer, [user, Message("assistant", SENTINEL)], generation=False)
+        before = render(tokenizer, [user], None, generation=True)
+        both, padded = (
+            render(tokenizer, [user, Message("assistant", text)], None, generation=False)
+            for text in (SENTINEL, f"\n {SENTINEL} \n")
+        )
     except jinja2.TemplateError as error:
         remedy = "mend the template, or name another"
         raise ConfigError(
@@ -145,11 +198,11 @@ def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
         if rendered.lower().count(SENTINEL) < times:
             what = f"the chat template leaves out what the {role} says"
             raise ConfigError(what, "model.chat_template", "mend the template, or name another")
-    lead, found, tail = plain.partition(SENTINEL) if plain is not None else ("", "", "")
+    lead, found, tail = both[len(before) :].partition(SENTINEL) if both.startswith(before) else ("", "", "")
     strips = None
-    for left, right in ((False, False), (True, True), (True, False), (False, True)):
-        if found and padded == lead + stripped(f"\n {SENTINEL} \n", (left, right)) + tail:
-            strips = (left, right)
+    for sides in ((False, False), (True, True), (True, False), (False, True)):
+        if found and padded == before + lead + stripped(f"\n {SENTINEL} \n", sides) + tail:
+            strips = sides
     end, end_id = _end(tokenizer, tail)
     return ChatFormat(template, _own_bos(tokenizer), lead, tail, end, end_id, strips)
 
@@ -158,11 +211,6 @@ def stripped(text: str, strips: tuple[bool, bool]) -> str:
     """``text`` without white space on the sides that are marked."""
     text = text.lstrip() if strips[0] else text
     return text.rstrip() if strips[1] else text
-
-
-def _rest(tokenizer: PreTrainedTokenizerBase, before: str, user: Message, text: str) -> str | None:
-    full = _apply(tokenizer, [user, Message("assistant", text)], generation=False)
-    return full[len(before) :] if full.startswith(before) else None
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, int]:
@@ -182,13 +230,3 @@ def _own_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if bos_id is None or tokenizer("x")["input_ids"][:1] != [bos_id]:
         return None
     return int(bos_id)
-
-
-def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
-    except jinja2.TemplateError:
-        raise
-    except Exception as error:  # an expression in the template: a division by zero, say
-        raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mpo.data.problems import Problem, ProblemCounts
+from mpo.data.problems import Problem, ProblemCounts, Reason
 from mpo.data.sources import LAYOUTS, SourceSpec, read_sets, resolve_layout
 from mpo.data.statistics import SetStatistics
-from mpo.errors import EXIT_CODE, UserError
+from mpo.errors import EXIT_CODE, UserError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the sources; 0 if every row is usable, 2 otherwise or for a source that cannot be read."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack what the data holds
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return EXIT_CODE if _check(options) else 0
     except UserError as error:
@@ -50,9 +54,9 @@ def _check(options: argparse.Namespace) -> bool:
     failed = False
     seen: list[tuple[str, bool, SetStatistics]] = []
     for name, heldout, spec in _specs(options):
-        print(f"{name}: reading", flush=True)
+        print(f"{printable(name)}: reading", flush=True)
         print(f"  layout            {resolve_layout(spec)}{' (found)' if options.layout == 'auto' else ''}", flush=True)
-        printer = _Printer(options.max_problems)
+        printer = _Printer(options.max_problems, {Reason.NO_SCORE} if options.score_field else set())
         statistics = SetStatistics()
         for one in read_sets(spec, printer):
             statistics.add(one)
@@ -66,7 +70,9 @@ def _check(options: argparse.Namespace) -> bool:
         contaminated = heldout_a != heldout_b and shared > 0
         note = "  ERROR: held-out data is contaminated" if contaminated else ""
         share = shared / max(1, len(b.prompts))
-        print(f"shared prompts: {name_a} and {name_b}: {shared} ({share:.1%} of the latter){note}")
+        print(
+            f"shared prompts: {printable(name_a)} and {printable(name_b)}: {shared} ({share:.1%} of the latter){note}"
+        )
         failed = failed or contaminated
     return failed
 
@@ -82,13 +88,16 @@ def _specs(options: argparse.Namespace) -> Iterator[tuple[str, bool, SourceSpec]
 
 
 class _Printer:
-    """Shows the first problems, counts all."""
+    """Shows the first problems, counts all; warnings of the ``fatal`` reasons are errors."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fatal: set[Reason]) -> None:
         self.counts = ProblemCounts()
+        self._fatal = fatal
         self._limit, self._seen = limit, 0
 
     def __call__(self, problem: Problem) -> None:
+        if problem.reason_code in self._fatal:
+            problem = replace(problem, severity="error")
         self.counts(problem)
         self._seen += 1
         if self._seen <= self._limit:

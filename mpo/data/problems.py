@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from mpo.errors import cut, printable
+
+MESSAGE = 280
+"""Most characters of a problem's message: what it quotes comes from the data, and may be of any size."""
+FIELDS = 20
+"""Fields that are counted by their own name; beyond these a file is hardly one that people wrote."""
+
 
 class Reason(StrEnum):
     """Why a row, a response or a score is not used as it stands."""
@@ -19,6 +26,7 @@ class Reason(StrEnum):
     EMPTY_PROMPT = "empty_prompt"
     BAD_MESSAGE = "bad_message"
     BAD_ROLE_ORDER = "bad_role_order"
+    BAD_TOOLS = "bad_tools"
     PROMPTS_DIFFER = "prompts_differ"
     NO_RESPONSES = "no_responses"
     RESPONSE_NOT_TEXT = "response_not_text"
@@ -30,6 +38,7 @@ class Reason(StrEnum):
     NO_TOKENS = "no_tokens"
     PROMPT_TOO_LONG = "prompt_too_long"
     TEMPLATE_REFUSED = "template_refused"
+    TEMPLATE_IGNORES = "template_ignores"
     # Warnings from here on: the set is used, with what the message says.
     NO_SCORE = "no_score"
     ONE_RESPONSE = "one_response"
@@ -38,6 +47,9 @@ class Reason(StrEnum):
     UNSCORED_RESPONSE = "unscored_response"
     OVERALL_TEN_MENDED = "overall_ten_mended"
     OVERALL_TEN_UNCLEAR = "overall_ten_unclear"
+    EQUAL_TEXTS = "equal_texts"
+    UNUSED_FIELD = "unused_field"
+    TEMPLATE_CHANGES = "template_changes"
     SPECIAL_TOKEN = "special_token"
 
 
@@ -49,6 +61,7 @@ class Problem:
     """One finding. ``error``: the whole set is skipped. ``warning``: the set is used, as the message says.
 
     ``where`` is ``file:line``, ``file:row N`` (both from 1) or ``set ID``; ``id`` is empty where it isn't known.
+    ``field``: what it is counted by beside the reason, where a field's name says more.
     """
 
     where: str
@@ -56,9 +69,31 @@ class Problem:
     reason_code: Reason
     message: str
     severity: Severity = "error"
+    field: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", cut(printable(self.message), MESSAGE))
+        object.__setattr__(self, "field", cut(printable(self.field), 40))
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason_code}: {self.message}"
+        return f"{cut(printable(self.where), MESSAGE)}: {self.reason_code}: {self.message}"
+
+    @property
+    def label(self) -> str:
+        """What it is counted as."""
+        return f"{self.reason_code} ({self.field})" if self.field else str(self.reason_code)
+
+
+def unusable_sets(first: Problem, counts: Counter[str], sets: int) -> tuple[str, str]:
+    """What an error says of ``sets`` of which too many cannot be used, with the ``first`` one's own words; the
+    remedy."""
+    reasons = ", ".join(f"{label} {count}" for label, count in counts.most_common())
+    what = f"{cut(first.message, 160)} ({counts.total()} of {sets} sets cannot be used: {reasons})"
+    if first.reason_code is Reason.PROMPT_TOO_LONG:
+        return what, "raise data.max_prompt_tokens, or data.max_skipped_share"
+    if first.reason_code in (Reason.TEMPLATE_REFUSED, Reason.TEMPLATE_IGNORES):
+        return what, "change these sets, or name another model.chat_template"
+    return what, "mend these sets, or raise data.max_skipped_share"
 
 
 class RowError(Exception):
@@ -70,11 +105,17 @@ class RowError(Exception):
 
 
 class ProblemCounts:
-    """An ``on_problem`` that counts by severity and reason."""
+    """An ``on_problem`` that counts by severity and label, which is the reason and sometimes a field; the first problem
+    of each label is kept."""
 
     def __init__(self) -> None:
-        self.errors: Counter[Reason] = Counter()
-        self.warnings: Counter[Reason] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
+        self.first: dict[str, Problem] = {}
 
     def __call__(self, problem: Problem) -> None:
-        (self.errors if problem.severity == "error" else self.warnings)[problem.reason_code] += 1
+        label = problem.label
+        if problem.field and label not in self.first and len(self.first) >= FIELDS:
+            label = f"{problem.reason_code} (other fields)"
+        self.first.setdefault(label, problem)
+        (self.errors if problem.severity == "error" else self.warnings)[label] += 1

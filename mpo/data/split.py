@@ -26,8 +26,13 @@ class Split:
 
 def prompt_key(prompt: Sequence[Message]) -> str:
     """The prompt as compared for equality: case, width and white space don't count, nor does a system turn."""
-    turns = (f"{turn.role}: {turn.content}" for turn in prompt if turn.role != "system")
+    turns = (_said(turn) for turn in prompt if turn.role != "system")
     return " ".join(unicodedata.normalize("NFKC", "\n".join(turns)).casefold().split())
+
+
+def _said(turn: Message) -> str:
+    """Tool calls belong to what a conversation says; reasoning, as a system turn, only to how it came about."""
+    return f"{turn.role}: {turn.content}" + (f" {turn.tool_calls}" if turn.tool_calls else "")
 
 
 def split_heldout(keys: Sequence[str], heldout: float, seed: int) -> Split:

@@ -24,6 +24,8 @@ class SetStatistics:
         self.equal_score_sets = 0
         self.scored_pairs = self.tied_pairs = 0
         self.longer_wins = 0.0
+        self.carrying: Counter[str] = Counter()
+        """Sets that have more than texts, by what they have."""
         self._scores = array("d")
         self._lengths = {name: array("q") for name in ("prompt words", "prompt chars", "resp. words", "resp. chars")}
 
@@ -32,6 +34,11 @@ class SetStatistics:
         self.sets += 1
         self.prompts.add(hashlib.blake2b(prompt_key(one.prompt).encode(), digest_size=16).digest())
         self.sizes[len(one.responses)] += 1
+        turns = [*one.prompt, *(response.message for response in one.responses)]
+        self.carrying["system turns"] += one.prompt[0].role == "system"
+        self.carrying["tools"] += one.tools is not None
+        self.carrying["tool calls"] += any(turn.tool_calls for turn in turns)
+        self.carrying["reasoning"] += any(turn.reasoning for turn in turns)
         self._lengths["prompt words"].append(sum(len(turn.content.split()) for turn in one.prompt))
         self._lengths["prompt chars"].append(sum(len(turn.content) for turn in one.prompt))
         self._lengths["resp. words"].extend(len(response.text.split()) for response in one.responses)
@@ -58,6 +65,7 @@ class SetStatistics:
             _line("responses a set", sizes or "-"),
             _line("repeated prompts", f"{self.sets - len(self.prompts)}"),
         ]
+        lines += [_line(f"with {name}", f"{count}") for name, count in self.carrying.items() if count]
         lines += [_line(name, _percentiles(values)) for name, values in self._lengths.items() if values]
         if not self._scores:
             return [*lines, _line("scores", "none")]

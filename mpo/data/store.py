@@ -16,10 +16,11 @@ from mpo.types import Message, Response, ResponseSet
 GROUP_SETS = 1024
 """Sets in a row group, and so in memory at once."""
 
+_TURN = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
 SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
-        ("prompt", pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))),
+        ("prompt", pyarrow.list_(pyarrow.struct([(name, pyarrow.string()) for name in _TURN]))),
         (
             "responses",
             pyarrow.list_(
@@ -30,10 +31,13 @@ SCHEMA = pyarrow.schema(
                         ("model", pyarrow.string()),
                         ("accepted", pyarrow.bool_()),
                         ("finished", pyarrow.bool_()),
+                        ("reasoning", pyarrow.string()),
+                        ("tool_calls", pyarrow.string()),
                     ]
                 )
             ),
         ),
+        ("tools", pyarrow.string()),
     ]
 )
 
@@ -65,6 +69,7 @@ def read_stored_sets(path: Path) -> Iterator[ResponseSet]:
                     row["id"],
                     tuple(Message(**turn) for turn in row["prompt"]),
                     tuple(Response(**response) for response in row["responses"]),
+                    row["tools"],
                 )
 
 
@@ -76,7 +81,7 @@ def count_stored_sets(path: Path) -> int:
 def _as_row(one: ResponseSet) -> dict[str, Any]:
     return {
         "id": one.id,
-        "prompt": [{"role": turn.role, "content": turn.content} for turn in one.prompt],
+        "prompt": [{name: getattr(turn, name) for name in _TURN} for turn in one.prompt],
         "responses": [
             {
                 "text": each.text,
@@ -84,7 +89,10 @@ def _as_row(one: ResponseSet) -> dict[str, Any]:
                 "model": each.model,
                 "accepted": each.accepted,
                 "finished": each.finished,
+                "reasoning": each.reasoning,
+                "tool_calls": each.tool_calls,
             }
             for each in one.responses
         ],
+        "tools": one.tools,
     }

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow
 
 from mpo.data.chat import chat_format, encode, prompt_text, special_tokens
+from mpo.data.left_out import left_out_of_prompt, left_out_of_response
 from mpo.data.problems import Problem, Reason
-from mpo.data.quick import render_responses
+from mpo.data.quick import body_ids, is_proved, render_bodies
 from mpo.errors import ConfigError
 from mpo.types import ResponseSet
 
@@ -57,11 +58,18 @@ def tokenize_rows(
 ) -> tuple[pyarrow.RecordBatch, list[Problem]]:
     """The batch of the usable sets, in order, and what was found on the way."""
     problems: list[Problem] = []
-    kept, prompt_ids = _prompts(sets, tokenizer, limits, problems)
+    rendered = _bodies(*usable_prompts(sets, tokenizer, limits.max_prompt_tokens, problems), tokenizer, problems)
+    responses_of = body_ids(
+        tokenizer,
+        [each.prompt for each in rendered],
+        [each.ids for each in rendered],
+        [each.bodies for each in rendered],
+    )
     special = frozenset(special_tokens(tokenizer).values())
     end_id = chat_format(tokenizer).end_id
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for one, prompt, responses in zip(kept, prompt_ids, render_responses(tokenizer, kept, prompt_ids), strict=True):
+    for each_set, responses in zip(rendered, responses_of, strict=True):
+        one, prompt = each_set.one, each_set.ids
         room = limits.max_tokens - len(prompt)
         # A response that sampling cut off has no end of turn: training it to stop there would be wrong.
         whole = [ids if each.finished else ids[:-1] for ids, each in zip(responses, one.responses, strict=True)]
@@ -71,7 +79,8 @@ def tokenize_rows(
             continue
         for index, ids in enumerate(whole):
             inner = ids[:-1] if ids[-1] == end_id else ids
-            if not special.isdisjoint(inner):
+            response = one.responses[index]  # calls and reasoning come with special tokens of the template's
+            if not (response.tool_calls or response.reasoning) and not special.isdisjoint(inner):
                 message = f"response {index} holds a special token inside its text; kept"
                 problems.append(Problem(f"set {one.id}", one.id, Reason.SPECIAL_TOKEN, message, "warning"))
         columns["id"].append(one.id)
@@ -100,25 +109,75 @@ def update_digest(digest: Digest, batch: pyarrow.RecordBatch) -> None:
             digest.update(filled.to_numpy(zero_copy_only=False).tobytes())
 
 
-def _prompts(
-    sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, limits: Limits, problems: list[Problem]
-) -> tuple[list[ResponseSet], list[list[int]]]:
-    rendered: list[ResponseSet] = []
-    texts: list[str] = []
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A set, its prompt as text and ids, and what its responses are rendered as."""
+
+    one: ResponseSet
+    prompt: str
+    ids: list[int]
+    bodies: list[str]
+
+
+def usable_prompts(
+    sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int, problems: list[Problem]
+) -> tuple[list[ResponseSet], list[str], list[list[int]]]:
+    """The sets whose prompts can be used, with those as text and ids."""
+    rendered: list[tuple[ResponseSet, str]] = []
     for one in sets:
         try:
-            texts.append(prompt_text(tokenizer, one.prompt))
-            rendered.append(one)
+            before = prompt_text(tokenizer, one.prompt, one.tools)
         except jinja2.TemplateError as error:
-            message = f"the chat template refuses the prompt: {error}"
+            message = f"the chat template refuses {_refused_part(tokenizer, one)}: {error}"
             problems.append(Problem(f"set {one.id}", one.id, Reason.TEMPLATE_REFUSED, message))
-    kept: list[ResponseSet] = []
-    kept_ids: list[list[int]] = []
-    for one, ids in zip(rendered, encode(tokenizer, texts), strict=True):
-        if len(ids) <= limits.max_prompt_tokens:
-            kept.append(one)
-            kept_ids.append(ids)
+            continue
+        found = list(left_out_of_prompt(tokenizer, one, before))
+        problems += found
+        if all(problem.severity == "warning" for problem in found):
+            rendered.append((one, before))
+    ids = encode(tokenizer, [before for _, before in rendered])
+    kept = []
+    for (one, before), prompt_ids in zip(rendered, ids, strict=True):
+        if len(prompt_ids) <= max_prompt_tokens:
+            kept.append((one, before, prompt_ids))
         else:
-            message = f"the prompt has {len(ids)} tokens, more than max_prompt_tokens {limits.max_prompt_tokens}"
+            message = f"the prompt has {len(prompt_ids)} tokens, more than max_prompt_tokens {max_prompt_tokens}"
             problems.append(Problem(f"set {one.id}", one.id, Reason.PROMPT_TOO_LONG, message))
-    return kept, kept_ids
+    return [one for one, _, _ in kept], [before for _, before, _ in kept], [each for _, _, each in kept]
+
+
+def _bodies(
+    sets: Sequence[ResponseSet],
+    prompts: Sequence[str],
+    prompt_ids: Sequence[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    problems: list[Problem],
+) -> list[_Rendered]:
+    """The sets whose responses can be used."""
+    kept = []
+    for one, before, ids in zip(sets, prompts, prompt_ids, strict=True):
+        try:
+            bodies = render_bodies(tokenizer, one, before)
+        except jinja2.TemplateError as error:
+            message = f"the chat template refuses a response: {error}"
+            problems.append(Problem(f"set {one.id}", one.id, Reason.TEMPLATE_REFUSED, message))
+            continue
+        found: list[Problem] = []
+        if not is_proved(tokenizer, one):
+            for index, body in enumerate(bodies):
+                found += left_out_of_response(tokenizer, one, index, before, body)
+        problems += found
+        if all(problem.severity == "warning" for problem in found):
+            kept.append(_Rendered(one, before, ids, bodies))
+    return kept
+
+
+def _refused_part(tokenizer: PreTrainedTokenizerBase, one: ResponseSet) -> str:
+    """What of a refused prompt it is that the template refuses: system turns, where it takes the rest."""
+    if one.prompt[0].role != "system":
+        return "the prompt"
+    try:
+        prompt_text(tokenizer, one.prompt[1:], one.tools)
+    except jinja2.TemplateError:
+        return "the prompt"
+    return "system turns (put their text before that of the first user turn)"

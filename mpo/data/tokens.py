@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-from mpo.data.problems import Problem
+from mpo.data.problems import Problem, ProblemCounts, unusable_sets
 from mpo.data.token_rows import SCHEMA, Limits, update_digest
 from mpo.data.workers import tokenized_batches
 from mpo.errors import DataError
@@ -79,7 +79,7 @@ def tokenize_sets(
 
     limits = Limits(max_prompt_tokens, max_tokens)
     digest = sha256()
-    skipped: dict[str, int] = {}
+    found = ProblemCounts()
     counts = np.zeros(5, dtype=np.int64)
     part = out.with_name(f"{out.name}.part.arrow")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +88,13 @@ def tokenize_sets(
             for batch, problems in tokenized_batches(sets, tokenizer, limits, processes):
                 for problem in problems:
                     on_problem(problem)
-                    if problem.severity == "error":
-                        reason = str(problem.reason_code)
-                        skipped[reason] = skipped.get(reason, 0) + 1
+                    found(problem)
                 stream.write_batch(batch)
                 update_digest(digest, batch)
                 counts += _count(batch)
         sets_seen, responses, prompt_tokens, response_tokens, truncated = counts.tolist()
-        stats = TokenStats(sets_seen, responses, prompt_tokens, response_tokens, truncated, skipped)
-        _require_sets(stats, limits)
+        stats = TokenStats(sets_seen, responses, prompt_tokens, response_tokens, truncated, dict(found.errors))
+        _require_sets(stats, found)
         datasets.Dataset.from_file(str(part)).save_to_disk(str(out))
     finally:
         part.unlink(missing_ok=True)
@@ -112,14 +110,14 @@ def _count(batch: pyarrow.RecordBatch) -> NDArray[np.int64]:
     return np.array([len(batch), len(responses), prompt_tokens, len(responses.flatten()), truncated.sum()], np.int64)
 
 
-def _require_sets(stats: TokenStats, limits: Limits) -> None:
+def _require_sets(stats: TokenStats, found: ProblemCounts) -> None:
     if stats.sets:
         return
-    if not stats.skipped_sets:
+    if not found.errors:
         raise DataError("there is no set to tokenise", "data", "check the source with python -m mpo.data.check")
-    reasons = ", ".join(f"{reason} {count}" for reason, count in stats.skipped_sets.items())
-    remedy = f"raise max_prompt_tokens (now {limits.max_prompt_tokens}), or check the data and the chat template"
-    raise DataError(f"no set is left: {reasons}", "data", remedy)
+    first = found.first[found.errors.most_common(1)[0][0]]
+    what, remedy = unusable_sets(first, found.errors, found.errors.total())
+    raise DataError(f"no set is left: {what}", first.where, remedy)
 
 
 class TokenizedSets:

@@ -43,10 +43,16 @@ class _Findings:
             self.first_without_signal = problem
 
     @property
+    def shown(self) -> list[Problem]:
+        """The first problems, and the first of each kind of warning."""
+        warnings = [one for one in self.counts.first.values() if one.severity == "warning" and one not in self.first]
+        return [*self.first, *warnings]
+
+    @property
     def unusable(self) -> dict[str, int]:
         """Sets that cannot be used, by reason."""
         fatal = {reason: n for reason, n in self.counts.warnings.items() if reason in self._fatal}
-        return {str(reason): n for reason, n in {**self.counts.errors, **fatal}.items()}
+        return {**self.counts.errors, **fatal}
 
 
 def run(context: StageContext) -> None:
@@ -85,16 +91,16 @@ def run(context: StageContext) -> None:
             "source": Path(_source(context, "source")).name,
             "sets": {"train": len(chosen), "heldout": heldout_count},
             "skipped": {"train": findings.unusable, "heldout": heldout_findings.unusable},
-            "warnings": {str(reason): n for reason, n in _together(findings, heldout_findings).items()},
+            "warnings": dict(_together(findings, heldout_findings)),
             "left_out_because_heldout": shared,
-            "problems": [str(problem) for problem in (*findings.first, *heldout_findings.first)],
+            "problems": [str(problem) for one in (findings, heldout_findings) for problem in one.shown],
         },
     )
 
 
-def _together(*findings: _Findings) -> Counter[Reason]:
+def _together(*findings: _Findings) -> Counter[str]:
     """Warnings of all; those about a set's signal are left to the partition, which knows whether it matters."""
-    total = sum((one.counts.warnings for one in findings), Counter())
+    total: Counter[str] = sum((one.counts.warnings for one in findings), Counter())
     return Counter({reason: n for reason, n in total.items() if reason not in (*_NO_SIGNAL, Reason.NO_SCORE)})
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from mpo.artifacts import write_json
 from mpo.config.schema import SftResponses
-from mpo.data.problems import ProblemCounts, Reason
+from mpo.data.problems import ProblemCounts, unusable_sets
 from mpo.data.store import count_stored_sets, read_stored_sets
 from mpo.data.tokens import TokenizedSets, tokenize_sets
 from mpo.errors import DataError
@@ -47,13 +47,16 @@ def run(context: StageContext) -> None:
         )
         skipped = sum(counts.errors.values())
         if skipped > config["max_skipped_share"] * max(1, skipped + stats.sets):
-            reasons = ", ".join(f"{reason} {n}" for reason, n in counts.errors.items())
-            what = f"{skipped} of {skipped + stats.sets} {split} sets cannot be used: {reasons}"
-            if counts.errors.most_common(1)[0][0] is Reason.PROMPT_TOO_LONG:
-                raise DataError(what, "data.max_prompt_tokens", "raise it, or data.max_skipped_share")
-            raise DataError(what, "data", "mend these sets or the chat template, or raise data.max_skipped_share")
+            first = counts.first[counts.errors.most_common(1)[0][0]]
+            what, remedy = unusable_sets(first, counts.errors, skipped + stats.sets)
+            raise DataError(f"{split}: {what}", first.where, remedy)
         check_ids(context, TokenizedSets.load(context.output / split).largest_id, tokenizer)
-        facts[split] = {**asdict(stats), "skipped": {str(reason): n for reason, n in counts.errors.items()}}
+        facts[split] = {
+            **asdict(stats),
+            "skipped": dict(counts.errors),
+            "warnings": dict(counts.warnings),
+            "problems": [str(problem) for problem in counts.first.values()],
+        }
         progress.update(stats.sets, stats.sets, "sets")
     progress.close()
     write_json(context.output / SUMMARY_FILE, facts)

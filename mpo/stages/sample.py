@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from mpo.artifacts import write_json
 from mpo.config.schema import SampleConfig
-from mpo.data.chat import render_prompt, stop_ids
-from mpo.data.problems import Reason
+from mpo.data.batches import batched
+from mpo.data.chat import stop_ids
+from mpo.data.problems import Problem, ProblemCounts, unusable_sets
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
+from mpo.data.token_rows import usable_prompts
 from mpo.errors import DataError
 from mpo.logprobs.devices import join_group
 from mpo.logprobs.load import load_model
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCHES = ".batches.jsonl"
+BATCH_SETS = 256
 
 
 def run(context: StageContext) -> None:
@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
     model.to(join_group()).eval()
     facts: dict[str, object] = {}
     progress = context.progress()
-    for number, (split, (asked, skipped)) in enumerate(prompts_of.items()):
+    for number, (split, (asked, found)) in enumerate(prompts_of.items()):
         with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
             prompts, seed = [prompt for _, prompt in asked], config["seed"] * 1000 + number
             drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add)
@@ -65,7 +65,7 @@ def run(context: StageContext) -> None:
             "responses": len(every),
             "cut_at_limit": sum(not each.finished for each in every),
             "mean_characters": sum(len(each.text) for each in every) / max(len(every), 1),
-            "skipped": dict(skipped),
+            "skipped": dict(found.errors),
         }
     progress.close()
     write_json(context.output / SUMMARY_FILE, facts)
@@ -75,16 +75,16 @@ def run(context: StageContext) -> None:
 
 def _prompts(
     context: StageContext, split: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[tuple[ResponseSet, list[int]]], Counter[str]]:
-    """What is asked of ``split``, this round's share of it, and how many sets are left out for which reason."""
+) -> tuple[list[tuple[ResponseSet, list[int]]], ProblemCounts]:
+    """What is asked of ``split``, this round's share of it, and what was found wrong."""
     config = context.config
     sets = list(read_stored_sets(context.inputs["prompts"] / f"{split}.parquet"))
     if split == "train" and config["rounds"] > 1:
         rounds = split_rounds([prompt_key(one.prompt) for one in sets], config["rounds"], config["seed_rounds"])
         sets = [sets[index] for index in rounds[config["round"] - 1]]
-    asked, skipped = _rendered(sets, tokenizer, config["max_prompt_tokens"])
-    _check_skipped(skipped, len(sets), split, config)
-    return asked[: config["prompts"]], skipped
+    asked, found = _rendered(sets, tokenizer, config["max_prompt_tokens"])
+    _check_skipped(found, len(sets), split, config["max_skipped_share"])
+    return asked[: config["prompts"]], found
 
 
 def _show(progress: ProgressWriter, total: int, done: int) -> None:
@@ -93,29 +93,23 @@ def _show(progress: ProgressWriter, total: int, done: int) -> None:
 
 def _rendered(
     sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[list[tuple[ResponseSet, list[int]]], Counter[str]]:
-    """Sets with their prompts' ids, and how many are left out for which reason: those that tokenising would leave out
-    need not be answered first."""
+) -> tuple[list[tuple[ResponseSet, list[int]]], ProblemCounts]:
+    """Sets with their prompts' ids, and what was found: those that tokenising would leave out need not be answered
+    first."""
     rendered: list[tuple[ResponseSet, list[int]]] = []
-    skipped: Counter[str] = Counter()
-    for one in sets:
-        try:
-            prompt = render_prompt(tokenizer, one.prompt)
-        except jinja2.TemplateError:
-            skipped[str(Reason.TEMPLATE_REFUSED)] += 1
-            continue
-        if len(prompt) <= max_tokens:
-            rendered.append((one, prompt))
-        else:
-            skipped[str(Reason.PROMPT_TOO_LONG)] += 1
-    return rendered, skipped
+    problems: list[Problem] = []
+    for group in batched(sets, BATCH_SETS):
+        kept, _, prompt_ids = usable_prompts(group, tokenizer, max_tokens, problems)
+        rendered += zip(kept, prompt_ids, strict=True)
+    found = ProblemCounts()
+    for problem in problems:
+        found(problem)
+    return rendered, found
 
 
-def _check_skipped(skipped: Counter[str], total: int, split: str, config: dict[str, Any]) -> None:
-    count = skipped.total()
-    if count > config["max_skipped_share"] * max(1, total) or (count and count == total):
-        long, refused = skipped[str(Reason.PROMPT_TOO_LONG)], skipped[str(Reason.TEMPLATE_REFUSED)]
-        what = f"{long} of {total} {split} prompts are longer than {config['max_prompt_tokens']} tokens"
-        if refused:
-            what += f", the chat template refuses {refused}"
-        raise DataError(what, "data.max_prompt_tokens", "raise it, or data.max_skipped_share")
+def _check_skipped(found: ProblemCounts, total: int, split: str, max_share: float) -> None:
+    count = found.errors.total()
+    if count > max_share * max(1, total) or (count and count == total):
+        first = found.first[found.errors.most_common(1)[0][0]]
+        what, remedy = unusable_sets(first, found.errors, total)
+        raise DataError(f"{split}: {what}", first.where, remedy)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mpo.data.problems import Reason, RowError
 from mpo.types import Message, Response
 
 Row = Mapping[str, Any]
-Warn = Callable[[Reason, str], None]
+
+
+class Warn(Protocol):
+    """Takes a reason, a message and the field that it is counted by, if any."""
+
+    def __call__(self, code: Reason, message: str, field: str = "", /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a layout finds in a row, before the checks that all layouts share."""
+    """What a layout finds in a row, before the checks and columns that all layouts share."""
 
     prompt: tuple[Message, ...]
     responses: tuple[Response, ...]
+    tools: str | None = None
 
 
 def field(row: Row, name: str) -> Any:
@@ -41,55 +47,6 @@ def text(value: object, name: str, reason: Reason) -> str:
     except UnicodeEncodeError as error:
         raise RowError(Reason.NOT_UNICODE, f"{name} has a lone surrogate at character {error.start}") from None
     return value
-
-
-def messages(value: object, name: str) -> tuple[Message, ...]:
-    """``[{role, content}, …]`` as messages; raises ``RowError`` (bad_message) for any other shape."""
-    if not isinstance(value, list | tuple):
-        raise RowError(Reason.BAD_MESSAGE, f"{name} is {kind(value)}, not a list of messages")
-    turns = []
-    for index, turn in enumerate(value):
-        where = f"{name}[{index}]"
-        if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
-            raise RowError(Reason.BAD_MESSAGE, f"{where} is not an object with role and content")
-        role = turn["role"]
-        if role not in ("system", "user", "assistant"):
-            raise RowError(Reason.BAD_MESSAGE, f"{where} has role {role!r}, not system, user or assistant")
-        turns.append(Message(role, text(turn["content"], f"{where}.content", Reason.BAD_MESSAGE)))
-    return tuple(turns)
-
-
-def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
-    """A prompt given as text (one user turn) or as messages: [system,] user, assistant, …, user."""
-    if isinstance(value, str):
-        turns: tuple[Message, ...] = (Message("user", text(value, name, Reason.PROMPT_NOT_TEXT)),)
-    elif isinstance(value, list | tuple):
-        turns = messages(value, name)
-    else:
-        raise RowError(Reason.PROMPT_NOT_TEXT, f"{name} is {kind(value)}, neither text nor a list of messages")
-    return checked_prompt(turns, name)
-
-
-def checked_prompt(turns: tuple[Message, ...], name: str) -> tuple[Message, ...]:
-    """``turns`` if they are a prompt: [system,] user, assistant, …, user, the last one not empty."""
-    if not turns:
-        raise RowError(Reason.EMPTY_PROMPT, f"{name} has no messages")
-    body = turns[1:] if turns[0].role == "system" else turns
-    roles = [turn.role for turn in body]
-    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-        order = ", ".join(turn.role for turn in turns)
-        raise RowError(Reason.BAD_ROLE_ORDER, f"{name} has roles {order}; want [system,] user, assistant, …, user")
-    if not body[-1].content.strip():
-        raise RowError(Reason.EMPTY_PROMPT, f"the last user turn of {name} is empty")
-    return turns
-
-
-def conversation(value: object, name: str) -> tuple[tuple[Message, ...], str]:
-    """Messages that end with the assistant's: the prompt's turns (unchecked) and the last turn's text."""
-    turns = messages(value, name)
-    if not turns or turns[-1].role != "assistant":
-        raise RowError(Reason.BAD_ROLE_ORDER, f"{name} does not end with an assistant turn")
-    return turns[:-1], turns[-1].content
 
 
 def score(value: object, name: str) -> float | None:

@@ -14,16 +14,19 @@ from mpo.data.sources import (
     ultrafeedback_armorm,
     ultrafeedback_binarized,
 )
+from mpo.data.sources.columns import COMMON, UNUSED
 from mpo.data.sources.fields import Draft, Row, Warn
 from mpo.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A layout: the keys that give it away, its parser, and the score fields that may be chosen (None: any name)."""
+    """A layout: the keys that give it away, the columns that its parser reads, the parser, and the score fields that
+    may be chosen (None: any name)."""
 
     name: str
     keys: frozenset[str]
+    reads: frozenset[str]
     parse: Callable[[Row, str | None, Warn], Draft]
     score_fields: tuple[str, ...] | None
 
@@ -32,14 +35,34 @@ class Layout:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("ultrafeedback", ultrafeedback.KEYS, ultrafeedback.parse, ultrafeedback.SCORE_FIELDS),
-        Layout("ultrafeedback_armorm", ultrafeedback_armorm.KEYS, ultrafeedback_armorm.parse, None),
-        Layout("ultrafeedback_binarized", ultrafeedback_binarized.KEYS, ultrafeedback_binarized.parse, ()),
-        Layout("pairs", pairs.KEYS, pairs.parse, ()),
-        Layout("response_sets", response_sets.KEYS, response_sets.parse, None),
-        Layout("chat", chat.KEYS, chat.parse, ()),
+        Layout(
+            "ultrafeedback", ultrafeedback.KEYS, ultrafeedback.READS, ultrafeedback.parse, ultrafeedback.SCORE_FIELDS
+        ),
+        Layout(
+            "ultrafeedback_armorm",
+            ultrafeedback_armorm.KEYS,
+            ultrafeedback_armorm.READS,
+            ultrafeedback_armorm.parse,
+            None,
+        ),
+        Layout(
+            "ultrafeedback_binarized",
+            ultrafeedback_binarized.KEYS,
+            ultrafeedback_binarized.READS,
+            ultrafeedback_binarized.parse,
+            (),
+        ),
+        Layout("pairs", pairs.KEYS, pairs.READS, pairs.parse, ()),
+        Layout("response_sets", response_sets.KEYS, response_sets.READS, response_sets.parse, None),
+        Layout("chat", chat.KEYS, chat.READS, chat.parse, ()),
     )
 }
+
+
+def columns_of_interest(score_field: str | None) -> frozenset[str]:
+    """Every column that some layout reads or that is worth a word where it isn't read; a table's others are not."""
+    read = frozenset[str]().union(*(layout.reads | layout.keys for layout in LAYOUTS.values()))
+    return read | COMMON | UNUSED | ({score_field} if score_field else set())
 
 
 def check_layout(name: str, score_field: str | None) -> None:

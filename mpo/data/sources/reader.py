@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpo.data.problems import Problem, Reason, RowError
 from mpo.data.sources import fields
+from mpo.data.sources.columns import COMMON, ID, with_columns
 from mpo.data.sources.fields import Draft, Row, Warn
-from mpo.data.sources.layouts import LAYOUTS, check_layout, detect_layout
+from mpo.data.sources.layouts import LAYOUTS, check_layout, columns_of_interest, detect_layout
 from mpo.data.sources.rows import Found, read_rows
 from mpo.errors import DataError
 from mpo.types import Response, ResponseSet
@@ -46,23 +47,28 @@ def read_sets(spec: SourceSpec, on_problem: OnProblem) -> Iterator[ResponseSet]:
     layout_name, rows = _open(spec)
     layout = LAYOUTS[layout_name]
     seen: set[str] = set()
+    reads = layout.reads | COMMON | ({spec.score_field} if spec.score_field else set())
     for where, row in rows:
-        warnings: list[tuple[Reason, str]] = []
+        warnings: list[tuple[Reason, str, str]] = []
+
+        def warn(code: Reason, message: str, field: str = "", /) -> None:
+            warnings.append((code, message, field))  # noqa: B023
+
         found_id = ""
         try:
             if isinstance(row, RowError):
                 raise row
             found_id = _given_id(row)
-            draft = layout.parse(row, spec.score_field, lambda code, text: warnings.append((code, text)))  # noqa: B023
-            responses = _shared_checks(draft, lambda code, text: warnings.append((code, text)))  # noqa: B023
+            draft = with_columns(layout.parse(row, spec.score_field, warn), row, reads, warn)
+            responses = _shared_checks(draft, spec.score_field, warn)
             found_id = _unique_id(row, draft, seen)
         except RowError as error:
             on_problem(Problem(where, found_id, error.reason_code, error.message))
             continue
         seen.add(found_id)
-        for code, message in warnings:
-            on_problem(Problem(where, found_id, code, message, "warning"))
-        yield ResponseSet(found_id, draft.prompt, responses)
+        for code, message, field in dict.fromkeys(warnings):
+            on_problem(Problem(where, found_id, code, message, "warning", field))
+        yield ResponseSet(found_id, draft.prompt, responses, draft.tools)
 
 
 def resolve_layout(spec: SourceSpec) -> str:
@@ -72,7 +78,7 @@ def resolve_layout(spec: SourceSpec) -> str:
 
 def _open(spec: SourceSpec) -> tuple[str, Iterator[Found]]:
     check_layout(spec.layout, spec.score_field)
-    rows = read_rows(spec.path_or_name, spec.split, spec.revision)
+    rows = read_rows(spec.path_or_name, spec.split, spec.revision, columns_of_interest(spec.score_field))
     if spec.layout != "auto":
         return spec.layout, rows
     unreadable: list[Found] = []
@@ -88,7 +94,7 @@ def _open(spec: SourceSpec) -> tuple[str, Iterator[Found]]:
 
 
 def _given_id(row: Row) -> str:
-    for key in ("id", "prompt_id"):
+    for key in ID:
         if row.get(key) is not None:
             return fields.text(str(row[key]), key, Reason.NOT_UNICODE)
     return ""
@@ -102,7 +108,9 @@ def _unique_id(row: Row, draft: Draft, seen: set[str]) -> str:
         return found
     # A prompt_id names the prompt, so several sets may share it; only the same content twice is a duplicate.
     sha = hashlib.sha256()
-    for part in [*(turn.content for turn in draft.prompt), *(response.text for response in draft.responses)]:
+    turns = [*draft.prompt, *(response.message for response in draft.responses)]
+    more = [each for turn in turns for each in (turn.reasoning, turn.tool_calls) if each is not None]
+    for part in [*(turn.content for turn in turns), *more, *([draft.tools] if draft.tools else [])]:
         sha.update(part.encode() + b"\0")
     digest = sha.hexdigest()[:16]
     if digest in seen:
@@ -113,15 +121,16 @@ def _unique_id(row: Row, draft: Draft, seen: set[str]) -> str:
     return f"{found}-{digest}" if found in seen else found
 
 
-def _shared_checks(draft: Draft, warn: Warn) -> tuple[Response, ...]:
+def _shared_checks(draft: Draft, score_field: str | None, warn: Warn) -> tuple[Response, ...]:
     """The responses to keep: all, or those with a score where some have one."""
     responses = draft.responses
     for index, response in enumerate(responses):
-        if not response.text.strip():
+        if not (response.text.strip() or response.reasoning or response.tool_calls):
             warn(Reason.EMPTY_RESPONSE, f"response {index} is empty; kept")
     scored = tuple(response for response in responses if response.score is not None)
     if not scored:
-        warn(Reason.NO_SCORE, "no response has a score")
+        named = f"'{score_field}'" if score_field else "a score"
+        warn(Reason.NO_SCORE, f"no response has {named}")
     elif len(scored) < len(responses):
         for index, response in enumerate(responses):
             if response.score is None:
@@ -131,4 +140,15 @@ def _shared_checks(draft: Draft, warn: Warn) -> tuple[Response, ...]:
         warn(Reason.ONE_RESPONSE, "one response only: nothing to contrast")
     elif scored and len({response.score for response in responses}) == 1:
         warn(Reason.EQUAL_SCORES, f"all {len(responses)} scores are {responses[0].score:g}")
+    _warn_equal_texts(draft.responses, warn)
     return responses
+
+
+def _warn_equal_texts(responses: Sequence[Response], warn: Warn) -> None:
+    """Equal texts (but for white space at their ends) with different scores pull a policy both ways."""
+    first: dict[tuple[str, str | None, str | None], int] = {}
+    for index, response in enumerate(responses):
+        earlier = first.setdefault((response.text.strip(), response.reasoning, response.tool_calls), index)
+        score, other = response.score, responses[earlier].score
+        if score is not None and other is not None and score != other:
+            warn(Reason.EQUAL_TEXTS, f"responses {earlier} and {index} are equal, with scores {other:g} and {score:g}")

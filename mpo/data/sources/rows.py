@@ -6,34 +6,36 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from mpo.data.problems import Reason, RowError
 from mpo.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow
-
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-BATCH_ROWS = 256
-"""Rows held in memory at once, whatever the size of the file."""
-
 Found = tuple[str, Mapping[str, Any] | RowError]
 
 
-def read_rows(path_or_name: str, split: str, revision: str | None) -> Iterator[Found]:
+def read_rows(
+    path_or_name: str, split: str, revision: str | None, columns: frozenset[str] = frozenset()
+) -> Iterator[Found]:
     """Yield ``(where, row)``, or ``(where, RowError)`` for a row that isn't readable.
 
-    Lines and rows count from 1. Raises ``DataError`` for a file that is missing, empty, of an unknown kind or broken
-    as a whole, and for a data set or a split that doesn't exist.
+    ``columns``: those of a table that are read, the others are null in every row. Lines and rows count from 1. Raises
+    ``DataError`` for a file that is missing, empty, not readable, of an unknown kind or broken as a whole, and for a
+    data set or a split that doesn't exist.
     """
     path = Path(path_or_name)
     if path.is_file():
-        yield from _file_rows(path)
+        try:
+            yield from _file_rows(path, columns)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", str(path), "check the file") from None
     elif (path.is_dir() and path_or_name.strip("/")) or _may_be_a_name(path_or_name):
-        yield from _hub_rows(path_or_name, split, revision)
+        yield from _hub_rows(path_or_name, split, revision, columns)
+    elif path.exists():
+        raise DataError("a pipe or device, not a file", path_or_name, "write what it gives to a file, and name that")
     else:
         raise DataError("no such file", path_or_name or "''", "check the path")
 
@@ -42,14 +44,20 @@ def _may_be_a_name(text: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", text)) and not text.endswith(SUFFIXES)
 
 
-def _file_rows(path: Path) -> Iterator[Found]:
+def _file_rows(path: Path, columns: frozenset[str]) -> Iterator[Found]:
     if not path.name.endswith(SUFFIXES):
         raise DataError(
             f"files of type '{path.suffix}' are not read", str(path), f"convert it to {', '.join(SUFFIXES)}"
         )
     if path.stat().st_size == 0:
         raise DataError("the file is empty", str(path), "give a file with at least one row")
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    if path.suffix == ".parquet":
+        # Half a second to import, for one kind of file.
+        from mpo.data.sources.tables import parquet_rows
+
+        rows: Iterator[Found] = parquet_rows(path, columns)
+    else:
+        rows = _json_rows(path)
     empty = True
     for row in rows:
         empty = False
@@ -123,28 +131,11 @@ def _array_rows(stream: IO[bytes], path: Path) -> Iterator[Found]:
         yield f"{path}:row {number}", _as_object(value)
 
 
-def _parquet_rows(path: Path) -> Iterator[Found]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            yield from _table_rows(file.iter_batches(BATCH_ROWS), str(path))
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"not readable as parquet: {error}", str(path), "write the file again") from None
-
-
-def _table_rows(batches: Iterable[pyarrow.RecordBatch | pyarrow.Table], name: str) -> Iterator[Found]:
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}:row {number}", row
-
-
-def _hub_rows(name: str, split: str, revision: str | None) -> Iterator[Found]:
+def _hub_rows(name: str, split: str, revision: str | None, columns: frozenset[str]) -> Iterator[Found]:
     # Half a second to import, and most sources are files.
     import datasets
+
+    from mpo.data.sources.tables import dataset_rows
 
     try:
         data = datasets.load_dataset(name, split=split, revision=revision)
@@ -154,4 +145,4 @@ def _hub_rows(name: str, split: str, revision: str | None) -> Iterator[Found]:
         raise DataError(f"cannot load split '{split}': {detail}", name, remedy) from None
     if len(data) == 0:
         raise DataError(f"split '{split}' has no rows", name, "choose another split")
-    yield from _table_rows(data.with_format("arrow").iter(BATCH_ROWS), f"{name}[{split}]")
+    yield from dataset_rows(data, f"{name}[{split}]", columns)

@@ -20,21 +20,29 @@ from collections.abc import Mapping
 from mpo.data.problems import Reason, RowError
 from mpo.data.sources import fields
 from mpo.data.sources.fields import Draft, Row, Warn
+from mpo.data.sources.messages import prompt, warn_unused
 from mpo.types import Response
 
 KEYS = frozenset({"instruction", "completions"})
+READS = KEYS
+COMPLETION = frozenset(
+    {"annotations", "critique", "custom_system_prompt", "fine-grained_score", "model", "overall_score", "principle",
+     "response"}
+)  # fmt: skip
+"""Fields of a completion in the published data."""
 SCORE_FIELDS = ("overall_score", "fine-grained_score")
 
 
 def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
     """One set of a row; ``score_field`` is one of ``SCORE_FIELDS``."""
-    prompt = fields.prompt(fields.field(row, "instruction"), "instruction")
+    turns = prompt(fields.field(row, "instruction"), "instruction", warn)
     completions = fields.items(fields.field(row, "completions"), "completions")
     responses = []
     for index, completion in enumerate(completions):
         name = f"completions[{index}]"
         if not isinstance(completion, Mapping):
             raise RowError(Reason.RESPONSE_NOT_TEXT, f"{name} is {fields.kind(completion)}, not an object")
+        warn_unused(completion, COMPLETION, name, warn)
         model = completion.get("model")
         body = fields.text(completion.get("response"), f"{name}.response", Reason.RESPONSE_NOT_TEXT)
         if score_field == "fine-grained_score":
@@ -42,7 +50,7 @@ def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
         else:
             score = _overall(completion, name, warn)
         responses.append(Response(body, score, None if model is None else str(model)))
-    return Draft(prompt, tuple(responses))
+    return Draft(turns, tuple(responses))
 
 
 def _overall(completion: Row, name: str, warn: Warn) -> float | None:

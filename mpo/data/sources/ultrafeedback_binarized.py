@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from mpo.data.sources import fields
+from mpo.data.sources import fields, pairs
 from mpo.data.sources.fields import Draft, Row, Warn
-from mpo.data.sources.pairs import read_pair
-from mpo.types import Response
 
 KEYS = frozenset({"chosen", "rejected", "score_chosen", "score_rejected"})
+READS = KEYS | pairs.READS
 
 
 def parse(row: Row, score_field: str | None, warn: Warn) -> Draft:
     """One set of two responses with the data's scores (equal ones occur) and marks."""
-    prompt, chosen, rejected = read_pair(row)
-    return Draft(
-        prompt,
-        (
-            Response(chosen, fields.score(row.get("score_chosen"), "score_chosen"), accepted=True),
-            Response(rejected, fields.score(row.get("score_rejected"), "score_rejected"), accepted=False),
-        ),
-    )
+    chosen, rejected = (fields.score(row.get(name), name) for name in ("score_chosen", "score_rejected"))
+    return pairs.read_pair(row, chosen, rejected, warn)

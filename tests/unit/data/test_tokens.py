@@ -113,7 +113,7 @@ def test_a_refused_prompt_is_a_problem(make_tokenizer: Make, tmp_path: Path) -> 
         stats, problems = tokenize([system, SETS[1]], tokenizer, tmp_path / "out")
     finally:
         tokenizer.chat_template = plain
-    assert stats.sets == 1 and str(problems[0]).endswith("the chat template refuses the prompt: no system turns")
+    assert stats.sets == 1 and str(problems[0]).endswith("first user turn): no system turns")
 
 
 def test_errors(make_tokenizer: Make, tmp_path: Path) -> None:
@@ -122,7 +122,10 @@ def test_errors(make_tokenizer: Make, tmp_path: Path) -> None:
         tokenize(SETS, tokenizer, tmp_path / "out", max_prompt_tokens=200)
     with pytest.raises(ConfigError, match="0 processes"):
         tokenize(SETS, tokenizer, tmp_path / "out", processes=0)
-    with pytest.raises(DataError, match="no set is left: prompt_too_long 600"):
+    with pytest.raises(
+        DataError,
+        match=r"no set is left: the prompt has 60 tokens.*\(600 of 600 sets cannot be used: prompt_too_long 600",
+    ):
         tokenize(SETS, tokenizer, tmp_path / "out", max_prompt_tokens=3)
     with pytest.raises(DataError, match="there is no set to tokenise"):
         tokenize([], tokenizer, tmp_path / "out")
