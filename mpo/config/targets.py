@@ -47,7 +47,7 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
         return cls(**converted)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if str(node[TARGET]).startswith(OWN):
             raise
         raise ConfigError(
@@ -72,7 +72,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(f"'{target}' needs the package '{error.name}'", where, "install it") from error
         raise ConfigError(f"there is no module '{module_name}'", where, "correct the path or install it") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if target.startswith(OWN):
             raise
         raise ConfigError(f"importing '{module_name}' raised {_told(error)}", where, "mend the module") from error
@@ -85,7 +85,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
     return cast(type[T], cls)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 

@@ -14,6 +14,7 @@ from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import score_sets
 from mpo.losses import Loss, LossInputs
 from mpo.losses.metrics import k3
+from mpo.user_code import user_code
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def rank_heldout(
     done = 0
     for part, logps in score_sets(policy, sets, indices, batch, micro_tokens):
         inputs = _inputs(logps, assignments, part, reference)
-        with torch.no_grad():
+        with torch.no_grad(), user_code(type(loss).__module__, type(loss).__name__, "loss"):
             reward_BK = loss.implicit_reward(inputs).double().cpu()
         for b, i in enumerate(part):
             scores = assignments.scores(i)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mpo.errors import ConfigError
+from mpo.losses.checks import check_keep, check_values
 from mpo.losses.inputs import LossInputs, LossOutput, win_rates
 from mpo.losses.metrics import rank_metrics, set_metrics
 from mpo.partition import Partition, Shape
@@ -51,12 +52,16 @@ class Loss(ABC):
 
         Raises:
             ValueError: an input that the loss needs is missing.
+            ConfigError: ``keep`` or ``per_set`` gave something else than a mark or a number for each set.
         """
+        name, sets = type(self).__name__, inputs.mask_BK.shape[0]
         keep_B = self.keep(inputs.scores_BK, inputs.bins_BK, inputs.mask_BK)
+        check_keep(f"{name}.keep", keep_B, sets)
         if self.needs_win_rates and inputs.win_rates_BK is None:
             inputs = replace(inputs, win_rates_BK=win_rates(inputs.scores_BK, inputs.mask_BK))
         active_BK = inputs.mask_BK & (inputs.bins_BK >= 0) & keep_B[:, None]
         loss_B = self.per_set(inputs.only(active_BK))
+        check_values(f"{name}.per_set", loss_B, sets)
         with torch.no_grad():
             real = inputs.only(inputs.mask_BK)
             metrics = set_metrics(self.implicit_reward(real), real) | self.extra_metrics(inputs.only(active_BK))

@@ -6,13 +6,13 @@ import importlib
 import inspect
 import math
 import numbers
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpo.errors import ConfigError, DataError
 from mpo.types import Message
+from mpo.user_code import user_code
 
 
 class Scorer(Protocol):
@@ -45,7 +45,7 @@ class FunctionScorer:
         except (ImportError, AttributeError, ValueError) as error:
             remedy = "give package.module.function of an installed module"
             raise ConfigError(f"cannot import '{self.function}': {error}", "score.function", remedy) from error
-        except Exception as error:  # the user's module runs, and may fail in any way
+        except (Exception, SystemExit) as error:  # the user's module runs, and may fail in any way
             what = f"importing '{self.function}' raised {type(error).__name__}: {error}"
             raise ConfigError(what, "score.function", "mend the module") from error
         if not callable(function):
@@ -68,14 +68,8 @@ class FunctionScorer:
     def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
         function = self.resolve()
         question = next(turn.content for turn in reversed(prompt) if turn.role == "user")
-        try:
+        with user_code(self.function, self.function, "score"):
             scores = [function(question, text, **self.options) for text in texts]
-        except Exception as error:
-            if self.function.startswith("mpo."):
-                raise
-            traceback.print_exc()
-            what = f"{self.function} raised {type(error).__name__}: {error}"
-            raise DataError(what, "score", "mend it; its traceback is in the stage's log") from error
         return [self._number(score) for score in scores]
 
     def _number(self, score: Any) -> float:

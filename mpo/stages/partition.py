@@ -13,6 +13,7 @@ from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
 from mpo.partition import Partition, ScoreTransform, no_signal_reason
 from mpo.stages.context import SUMMARY_FILE, StageContext, to_plain
+from mpo.user_code import user_code
 
 
 def run(context: StageContext) -> None:
@@ -43,7 +44,8 @@ def run(context: StageContext) -> None:
             try:
                 if split == "train" and config["score_range"] is not None:
                     _check_range(scores, config["score_range"])
-                bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
+                with user_code(type(partition).__module__, type(partition).__name__, "partition"):
+                    bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
             except DataError as error:  # neither sees whose scores and marks these are
                 refused.append(DataError(error.what, error.where or f"set {one.id}", error.remedy))
                 rows.append((scores, [-1] * len(scores), "refused_by_loss_or_partition"))

@@ -95,7 +95,7 @@ def train(
         for step in range(start.step, total_steps):
             batch = plan.batch(step)
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
-            row, stopping = _step(engine, problem, batch, step, compare, stop)
+            row, stopping = _step(engine, problem, batch, step, compare, step == start.step, stop)
             row["epoch"] = plan.epoch(step)
             row |= {f"skipped/{reason}": count for reason, count in (skipped or {}).items()}
             if log is not None:
@@ -115,12 +115,12 @@ def train(
 
 
 def _step(
-    engine: Engine, problem: Problem, batch: list[int], step: int, compare: bool, stop: StopSignal
+    engine: Engine, problem: Problem, batch: list[int], step: int, compare: bool, first: bool, stop: StopSignal
 ) -> tuple[dict[str, Any], bool]:
     """One optimizer step. Returns its metrics and whether any process was told to stop."""
     began = time.perf_counter()
     sums = Sums()
-    broken = run_window(engine, problem, batch, sums, compare)
+    broken = run_window(engine, problem, batch, sums, compare, first)
     sums.add("memory_bytes", peak_memory(engine.device))
     sums.add("stop", float(stop.asked))
     totals = sums.reduce(engine)

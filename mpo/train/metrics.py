@@ -15,6 +15,7 @@ from torch import Tensor
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.losses.metrics import k3
 from mpo.train.engine import Engine
+from mpo.user_code import user_code
 
 RANKS = 16
 """Ranks by score that are reported one by one; worse ones are not."""
@@ -49,7 +50,9 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     keep_B = output.keep_B
     for name, values_B in output.metrics.items():
         sums.add_sets(name, values_B, keep_B)
-    for name, values_BK in loss.rank_metrics(inputs).items():
+    with user_code(type(loss).__module__, type(loss).__name__, "loss"):
+        by_rank = loss.rank_metrics(inputs)
+    for name, values_BK in by_rank.items():
         there_BK = keep_B[:, None] & ~values_BK.isnan()
         totals_K = torch.where(there_BK, values_BK, torch.zeros_like(values_BK)).double().sum(0).tolist()
         counts_K = there_BK.sum(0).tolist()

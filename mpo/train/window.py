@@ -22,6 +22,7 @@ from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
+from mpo.train.user_loss import call_loss, kept_sets, try_loss
 
 NAMED = 5
 """Prompts that an error names; the rest it counts."""
@@ -48,7 +49,9 @@ class Problem:
         return SetSize.of(self.sets[i], self.shares_prefix, kept)
 
 
-def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool) -> list[str]:
+def run_window(
+    engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool, first: bool = False
+) -> list[str]:
     """Accumulate the gradient of the mean loss over the kept sets of the global batch.
 
     Each process adds (sum of its sets' losses) / (kept sets of the whole global batch), so the result depends neither
@@ -58,6 +61,7 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
         batch: the global batch, by position in ``problem.sets``.
         sums: gets the metrics of this process's share.
         compare: also add ``expected_loss``, the loss with the policy at the reference.
+        first: of this process: try the loss on a copy of the first inputs.
 
     Returns:
         Ids of this process's sets whose loss is not finite.
@@ -76,8 +80,12 @@ def run_window(engine: Engine, problem: Problem, batch: Sequence[int], sums: Sum
 
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
         """The share of the loss that the sets ``part`` have, with its metrics added up."""
+        nonlocal first
         inputs = loss_inputs(logps, assignments, part, problem.reference, drift, loss.needs_win_rates)
-        output = loss(inputs)
+        if first and part:
+            try_loss(loss, inputs)
+            first = False
+        output = call_loss(loss, inputs)
         with torch.no_grad():
             _account(sums, problem, part, inputs, output, compare)
             sums.add("tokens", sum(sizes[i].tokens for i in part))
@@ -210,7 +218,7 @@ def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: float) 
 def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
     responses = max(len(assignments.bins(i)) for i in batch)
     marks = assigned(assignments, batch, len(batch), responses)
-    return int(loss.keep(marks.scores_BK, marks.bins_BK, marks.mask_BK).sum())
+    return int(kept_sets(loss, marks.scores_BK, marks.bins_BK, marks.mask_BK).sum())
 
 
 def _mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int]) -> Tensor:
@@ -243,7 +251,7 @@ def _account(
     sums.add("truncated", sum(cut))
     sums.add("sets", len(part))
     if compare:
-        sums.add("expected_loss", problem.loss(at_reference(inputs)).loss_B.double().sum(), keep_B.sum())
+        sums.add("expected_loss", call_loss(problem.loss, at_reference(inputs)).loss_B.double().sum(), keep_B.sum())
 
 
 def _names(ids: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,10 @@ def as_vector(prompt: str, response: str) -> float:
     return np.ones(2)  # type: ignore[return-value]
 
 
+def leaving(prompt: str, response: str) -> float:
+    sys.exit(0)
+
+
 def failing(prompt: str, response: str) -> float:
     raise KeyError("no such thing")
 
@@ -63,10 +69,12 @@ def test_other_libraries_numbers_are_numbers(name: str) -> None:
     assert FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"]) == [1.5]
 
 
-def test_what_a_function_raises_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=r"failing raised KeyError: 'no such thing'; mend it"):
+def test_what_a_function_raises_is_told_in_one_line() -> None:
+    where = r"at test_function\.py:\d+; correct it"
+    with pytest.raises(ConfigError, match=rf"score: .*failing raised KeyError: 'no such thing' {where}"):
         FunctionScorer(f"{__name__}.failing")([Message("user", "q")], ["a"])
-    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=rf"score: .*leaving called exit\(0\) {where}"):
+        FunctionScorer(f"{__name__}.leaving")([Message("user", "q")], ["a"])
 
 
 def as_bool(prompt: str, response: str) -> bool:
