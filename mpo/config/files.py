@@ -26,6 +26,11 @@ SHAPE = (
     "attention_bias",
 )
 """Of a model's config.json what plans and rules read."""
+NO_LANGUAGE_MODELS = (
+    *("ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForQuestionAnswering"),
+    *("ForMultipleChoice", "ForPreTraining", "RewardModel"),
+)
+"""Ends of the names of classes that have no head for the next token."""
 GIB = 2**30
 
 
@@ -112,6 +117,21 @@ def _check_model(name: str, key: str) -> None:
         raise ConfigError(f"'{name}' has no config.json", key, "name a folder that save_pretrained wrote")
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise ConfigError(f"'{name}' has no weights", key, "add its *.safetensors files")
+    _check_kind(folder / "config.json", key)
+
+
+def _check_kind(file: Path, key: str) -> None:
+    """Refuse what is saved as another kind of model, before its weights are looked at."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        kind, encodes = (config.get("architectures") or [""])[0], config.get("is_encoder_decoder") is True
+    except (ValueError, AttributeError, TypeError, IndexError):  # told elsewhere
+        return
+    remedy = "name a folder with a decoder-only language model"
+    if isinstance(kind, str) and kind.endswith(NO_LANGUAGE_MODELS):
+        raise ConfigError(f"'{file.parent}' holds a {kind}, which predicts no next token", key, remedy)
+    if encodes:
+        raise ConfigError(f"'{file.parent}' holds an encoder-decoder ({config.get('model_type')})", key, remedy)
 
 
 def check_disk(folder: str | Path, needed_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,26 @@ def test_a_model_on_the_hub_keeps_the_chosen_shape() -> None:
 def test_a_model_folder_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         check_files(RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path="runs/tuned/policy")))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "a LlamaForSequenceClassification, which predicts no"),
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "a BertForMaskedLM, which predicts no"),
+        ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True}, "(t5)"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}, None),
+        ({"architectures": ["LlamaForCausalLM"]}, None),
+        ({"architectures": None}, None),
+        ([], None),
+    ],
+)
+def test_a_folder_with_another_kind_of_model(values: object, told: str | None, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config = RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path=str(tmp_path)))
+    if told is None:
+        check_files(config)
+        return
+    with pytest.raises(ConfigError, match=rf"model\.path: .*{re.escape(told)}.*; name a folder with a decoder-only"):
+        check_files(config)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from mpo.logprobs.layers import keep_inputs_alone, keeps_inputs_alone
@@ -142,3 +143,65 @@ def test_what_clamps_its_gate_keeps_its_forward() -> None:
     module = Clamped()
     keep_inputs_alone(module)
     assert "forward" not in module.__dict__
+
+
+class Gated(nn.Module):
+    """A norm with a gate beside its input, as hybrid families have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.ones(8)), 1e-6
+
+    def forward(self, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:
+        inverse = (hidden_states.float().pow(2).mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
+        normed = self.weight * (hidden_states * inverse)
+        return normed if gate is None else normed * functional.silu(gate)
+
+
+class Routed(nn.Module):
+    """Looks like an MLP, and fails on a plain input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("expert")
+
+
+class Listed(nn.Module):
+    """Looks like an MLP, and holds its maps in a list or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.ModuleList([nn.Linear(8, 8)]), nn.ModuleList([nn.Linear(8, 8)])
+        self.down_proj = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("kind", [Gated, Routed, Listed])
+def test_what_only_looks_like_one_keeps_its_forward(kind: type[nn.Module]) -> None:
+    module = kind()
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    keep_inputs_alone(module)
+    assert "forward" not in module.__dict__
+    assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+
+def test_modules_of_one_class_that_differ_are_tried_each() -> None:
+    class Mlp(nn.Module):
+        def __init__(self, act: nn.Module, factor: float) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+            self.act_fn, self.factor = act, factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) * self.factor
+
+    layers = nn.ModuleList([Mlp(nn.SiLU(), 1.0), Mlp(nn.GELU(), 1.0), Mlp(nn.SiLU(), 0.5), Mlp(nn.SiLU(), 1.0)])
+    keep_inputs_alone(layers)
+    assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]
+    keep_inputs_alone(layers, compile=True)  # a second time, as for compilation after a model was tried
+    assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]
