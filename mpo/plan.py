@@ -14,12 +14,13 @@ from mpo.data.estimate import sketch
 from mpo.data.sources import SourceSpec
 from mpo.data.tokens import SUMMARY
 from mpo.planning import disk, memory
-from mpo.planning.forecast import Forecast, forecast
+from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (
     GATED,
     Architecture,
     DataSize,
     adapter_parameters,
+    batch_warning,
     data_size,
     imitated,
     optimizer_steps,
@@ -86,6 +87,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
             left = [one for one in graph.rounds if not store.complete(one.train)]
             begun = [stage for one in left for stage in (one.prepare, one.reference, one.train) if stage is not None]
             check_disk(config.cache_dir, disk_of(len(left)).cache - sum(map(store.written, begun)))
+    if trained is not None and (warning := batch_warning(config.train.global_batch, trained.sets)):
+        facts["warning"] = warning
     facts["cache"] = str(Path(config.cache_dir).expanduser())
     console.summary("plan", facts)
     console.line("")
@@ -183,7 +186,8 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
     if shape is None or sets is None:
         return text
     tokens = memory.micro_batch_tokens(config.train, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    return f"{text}, about {size(memory.reference_memory(shape, config.train.precision, tokens))} a process"
+    needed = memory.reference_memory(shape, config.train.precision, tokens, planned_device(config))
+    return f"{text}, about {size(needed)} a process"
 
 
 def _downloads(config: RunConfig) -> list[str]:
@@ -208,12 +212,14 @@ def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
 def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
-    at_once = memory.tokens_at_once(train, sets)
-    others = [m for m in memory.stages(shape, train, group, *at_once) if m.stage != chosen.stage]
+    device = planned_device(config)
+    found = memory.stages(shape, train, group, *memory.tokens_at_once(train, sets, device), device=device)
+    others = [one for one in found if one.stage != chosen.stage]
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
-    text += f", activations {size(chosen.activations)}, head {size(chosen.logits)})"
+    text += f", activations {size(chosen.activations)}, head {size(chosen.logits)}"
+    text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
     text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
     return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
 

@@ -92,10 +92,8 @@ def _planned(forecast: Forecast | None, graph: Graph, store: Store, rows: Sequen
     built = [row for row in rows if row.path == str(store.path(train)) and not row.cached]
     if forecast is None or not built or built[0].peak_memory_bytes is None:
         return ()
-    summary = read_json(store.path(train) / SUMMARY_FILE)
     steps = [row["step_seconds"] for row in read_metrics(store.path(train) / METRICS_FILE)]
-    taken = built[0].peak_memory_bytes - summary["memory_before_bytes"]
-    memory = Planned("memory of a process", "bytes", forecast.memory.device, taken)
+    memory = Planned("memory of a process", "bytes", forecast.memory.device, built[0].peak_memory_bytes)
     if forecast.seconds is None:
         return (memory,)
     return Planned("a training step", "seconds", forecast.seconds, statistics.median(steps)), memory

@@ -18,7 +18,7 @@ class Forecast:
     """Of one training of the run.
 
     Attributes:
-        memory: of one process, above what its libraries take.
+        memory: of one process.
         work: of one process in an optimizer step.
         seconds: that it takes on ``machine``; None where its rates could not be measured.
         machine: what was measured.
@@ -32,6 +32,18 @@ class Forecast:
     bf16_speedup: float
 
 
+def planned_device(config: RunConfig) -> str:
+    """What the training's processes run on, ``cpu`` or ``cuda``.
+
+    A plan in bfloat16 for a group of processes is one for GPUs, also where it is printed on a machine that has none.
+    """
+    import torch
+
+    launcher = config.launcher
+    group = launcher.processes * launcher.nodes > 1 and config.train.precision is Precision.bf16
+    return "cuda" if torch.cuda.is_available() or (config.dry_run and group) else "cpu"
+
+
 def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path) -> Forecast:
     """The forecast for training a model of this shape on these sets, with processes like this machine's."""
     train, launcher = config.train, config.launcher
@@ -43,7 +55,8 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
 
     machine, bf16 = rates(train.precision), rates(Precision.bf16)
     work = step_work(shape, train, sets, group)
-    expected = training_memory(shape, train, group, *tokens_at_once(train, sets))
+    device = planned_device(config)
+    expected = training_memory(shape, train, group, *tokens_at_once(train, sets, device), device=device)
     if machine is None or bf16 is None:
         return Forecast(expected, work, None, "", 1.0)
     speedup = bf16.flops_per_second / machine.flops_per_second

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
-LOGITS_AT_ONCE = {Precision.fp32: 1 << 20, Precision.bf16: 1 << 27}
-"""Most logits (positions × vocabulary) that the head computes at once, as mpo.logprobs.head has it for a CPU and for
-CUDA: the configurations train in float32 on the one and in bfloat16 on the other."""
-VOCABULARY_AT_ONCE = {Precision.fp32: 1 << 11, Precision.bf16: 1 << 15}
+LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Most logits (positions × vocabulary) that the head computes at once, by device, as mpo.logprobs.head has it."""
+VOCABULARY_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
+LIBRARIES = {"cpu": 480 * 2**20, "cuda": 0}
+"""What a process that trains next to nothing has resident: the interpreter, PyTorch, transformers and DeepSpeed, and
+their memory for exporting the model. On CUDA only what lies on the card counts."""
 LOGIT_BYTES = 3 * 4
 """The value, its probability and what that is multiplied as, in float32."""
 
@@ -42,11 +44,13 @@ class Memory:
     logits: int
     host: int
     loading: int
+    libraries: int
 
     @property
     def device(self) -> int:
-        """Bytes on the device."""
-        return self.weights + self.gradients + self.optimizer + self.gathered + self.activations + self.logits
+        """Bytes on the device: on the card, or resident where there is none."""
+        states = self.weights + self.gradients + self.optimizer + self.gathered
+        return states + self.activations + self.logits + self.libraries
 
 
 def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
@@ -72,6 +76,7 @@ def training_memory(
     prompt: int = 0,
     outputs: int = 0,
     stage: int | None = None,
+    device: str = "cuda",
 ) -> Memory:
     """Estimated peak of one process while it trains.
 
@@ -81,6 +86,7 @@ def training_memory(
         prompt: tokens that pieces of a set share, see :func:`shared_prompt_tokens`.
         outputs: tokens of which attention's outputs are kept, see :func:`kept_output_tokens`.
         stage: another ZeRO stage than the configured one.
+        device: what it trains on, ``cpu`` or ``cuda``.
     """
     stage = effective_stage(train, train.zero_stage if stage is None else stage, processes)
     width = 2 if train.precision is Precision.bf16 else 4
@@ -100,8 +106,9 @@ def training_memory(
         # The layer at work and the one prefetched, or the embedding, whichever is larger.
         gathered = max(2 * shape.layer, shape.embedding) * width
     loading = (trained + frozen) * width
-    # A process alone on a CPU adds the head's gradient to its sum in place; the configurations train in float32 there.
-    in_place = processes == 1 and stage == 0 and train.precision is Precision.fp32
+    # A process alone on a CPU adds the gradients of embedding and head to their float32 sum in place.
+    lowest = 1 if train.precision is Precision.bf16 else 0
+    in_place = device == "cpu" and processes == 1 and stage == lowest
     host = 0
     if train.offload is not Offload.none and stage >= 1:
         # Below stage 3 gradients are summed on the device and copied; there they are summed and copied on the host.
@@ -119,26 +126,34 @@ def training_memory(
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing)
         + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing)
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
-        logits=_logit_bytes(shape, tokens, train.precision)
+        logits=_logit_bytes(shape, tokens, device)
         + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
-        + (0 if train.lora is not None or in_place else _head_gradient_bytes(shape, train.precision)),
+        + (0 if train.lora is not None or in_place else _head_gradient_bytes(shape, train.precision, device)),
         host=host,
         loading=loading,
+        libraries=LIBRARIES[device],
     )
 
 
 def stages(
-    shape: Architecture, train: TrainConfig, processes: int, tokens: int, prompt: int = 0, outputs: int = 0
+    shape: Architecture,
+    train: TrainConfig,
+    processes: int,
+    tokens: int,
+    prompt: int = 0,
+    outputs: int = 0,
+    device: str = "cuda",
 ) -> list[Memory]:
     """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
     running = sorted({effective_stage(train, stage, processes) for stage in range(4)})
-    return [training_memory(shape, train, processes, tokens, prompt, outputs, stage) for stage in running]
+    return [training_memory(shape, train, processes, tokens, prompt, outputs, stage, device) for stage in running]
 
 
-def reference_memory(shape: Architecture, precision: Precision, tokens: int) -> int:
+def reference_memory(shape: Architecture, precision: Precision, tokens: int, device: str = "cuda") -> int:
     """Bytes of the pass that computes reference log-probs: all weights, one layer's activations, some logits."""
     width = 2 if precision is Precision.bf16 else 4
-    return shape.parameters * width + _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens, precision)
+    computed = _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens, device)
+    return LIBRARIES[device] + shape.parameters * width + computed
 
 
 def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
@@ -161,13 +176,13 @@ def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpoint
     return numbers * (width + 4 + (0 if checkpointing else width))
 
 
-def _logit_bytes(shape: Architecture, tokens: int, precision: Precision) -> int:
-    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[precision], shape.vocab)) * LOGIT_BYTES
+def _logit_bytes(shape: Architecture, tokens: int, device: str) -> int:
+    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[device], shape.vocab)) * LOGIT_BYTES
 
 
-def _head_gradient_bytes(shape: Architecture, precision: Precision) -> int:
+def _head_gradient_bytes(shape: Architecture, precision: Precision, device: str) -> int:
     """The gradient in the weights' precision, and that of some entries while it is summed in float32."""
-    summed = min(shape.vocab, VOCABULARY_AT_ONCE[precision]) * shape.hidden * 4
+    summed = min(shape.vocab, VOCABULARY_AT_ONCE[device]) * shape.hidden * 4
     return shape.embedding * (2 if precision is Precision.bf16 else 4) + summed
 
 
@@ -175,13 +190,13 @@ def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
     return tokens * shape.activations * width
 
 
-def tokens_at_once(train: TrainConfig, sets: DataSize) -> tuple[int, int, int]:
+def tokens_at_once(train: TrainConfig, sets: DataSize, device: str = "cuda") -> tuple[int, int, int]:
     """What :func:`training_memory` takes for training on such sets: ``tokens``, ``prompt`` and ``outputs``."""
     lengths = (sets.prompt_tokens, sets.response_tokens, sets.responses)
     return (
         micro_batch_tokens(train, *lengths),
         shared_prompt_tokens(train, *lengths),
-        kept_output_tokens(train, *lengths),
+        kept_output_tokens(train, *lengths) if device == "cpu" else 0,
     )
 
 
@@ -194,10 +209,10 @@ def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: 
 def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
     """Tokens of a set in pieces of which attention's outputs are kept for the second forward pass, on a CPU.
 
-    As :mod:`mpo.train.window` has it; the configurations train in float32 there.
+    As :mod:`mpo.train.window` has it.
     """
     tokens = prompt_tokens + responses * response_tokens
-    if tokens <= train.micro_tokens or train.precision is not Precision.fp32:
+    if tokens <= train.micro_tokens:
         return 0
     return min(tokens, OUTPUTS_KEPT[train.precision] * train.micro_tokens)
 

@@ -14,6 +14,9 @@ from mpo.errors import ConfigError
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
 """Model types with rotary positions, RMS norms and a gated MLP, for which the count is exact up to norms' details."""
 
+FUSED = ("phi3",)
+"""Those of them with one linear map for q, k and v, and one for gate and up."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -28,6 +31,7 @@ class Architecture:
     vocab: int
     tied: bool
     qkv_bias: bool
+    fused: bool = False  # q, k and v are one linear map, and so are gate and up
 
     @property
     def embedding(self) -> int:
@@ -82,6 +86,7 @@ def read_architecture(values: Mapping[str, Any]) -> Architecture:
             vocab=int(values["vocab_size"]),
             tied=bool(values.get("tie_word_embeddings", False)),
             qkv_bias=model_type == "qwen2" or bool(values.get("attention_bias", False)),
+            fused=model_type in FUSED,
         )
     except KeyError as error:
         key = str(error.args[0])
@@ -104,10 +109,13 @@ def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:
         ConfigError: a target that is none of them.
     """
     query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sides = {"q_proj": query, "k_proj": key_value, "v_proj": key_value, "o_proj": query}
-    sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), shape.intermediate)
+    if shape.fused:
+        sides = {"qkv_proj": query + 2 * key_value, "gate_up_proj": 2 * shape.intermediate}
+    else:
+        sides = {"q_proj": query, "k_proj": key_value, "v_proj": key_value}
+        sides |= {"gate_proj": shape.intermediate, "up_proj": shape.intermediate}
+    sides |= {"o_proj": query, "down_proj": shape.intermediate}
     chosen = [target.rpartition(".")[2] for target in lora.target_modules] or list(sides)
-    sides |= {"qkv_proj": query + 2 * key_value, "gate_up_proj": 2 * shape.intermediate}  # phi3 has them fused
     for name in chosen:
         if name not in sides:
             raise ConfigError(f"'{name}' is no linear map of a layer", "train.lora.target_modules", hint(name, sides))
@@ -160,6 +168,16 @@ def imitated(size: DataSize, data: DataConfig, responses: SftResponses) -> DataS
         return replace(size, sets=data.testbed.demonstrations, responses=1)
     sets = size.sets * size.responses if responses is SftResponses.all else size.sets
     return replace(size, sets=sets, responses=1)
+
+
+def batch_warning(global_batch: int, sets: int) -> str | None:
+    """What to say where a global batch holds more sets than there are; None where it does not."""
+    if global_batch <= sets:
+        return None
+    return (
+        f"train.global_batch {global_batch:,} exceeds the {sets:,} training sets: an epoch is one step on all of them; "
+        f"for more steps set train.global_batch below {max(2, sets):,}"
+    )
 
 
 def optimizer_steps(train: TrainConfig, sets: int) -> int:

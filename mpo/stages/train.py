@@ -15,11 +15,11 @@ from mpo.logprobs.layers import keeps_inputs_alone
 from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.planning.sizes import batch_warning
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.train.export import export_policy, rehearse_export
 from mpo.train.loop import train
-from mpo.train.metrics import memory_of_files, memory_taken
 
 SHOWN = ("loss", "accuracy", "margin")
 
@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
         if context.rank == 0:
             shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
         return
-    config, taken_before = context.config, memory_taken()
+    config = context.config
     settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
     settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
     loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
@@ -56,6 +56,8 @@ def run(context: StageContext) -> None:
         context.warn(f"the model's generation config is exported as it is, though transformers says: {odd[:200]}")
     progress = context.progress()
     usable = assignments.usable
+    if context.rank == 0 and (warning := batch_warning(settings.global_batch, len(usable))):
+        context.warn(warning)
     steps = -(-len(usable) // settings.global_batch) * settings.epochs
     steps = steps if settings.max_steps is None else min(steps, settings.max_steps)
 
@@ -95,7 +97,6 @@ def run(context: StageContext) -> None:
         layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
             layout += ", norms and gates compiled" if keeps_inputs_alone(policy) else ", nothing that compiles"
-        before = taken_before + memory_of_files()
-        kept = {**facts, "layout": layout, "memory_before_bytes": before, **asdict(summary)}
+        kept = {**facts, "layout": layout, **asdict(summary)}
         write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)

@@ -70,23 +70,6 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
         sums.add("abs_log_ratio", delta_BKT.abs().sum(), tokens_BKT.sum())
 
 
-def memory_taken() -> int:
-    """Bytes that this process has taken: on the card where it has one, or resident and of no file."""
-    return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else _pages(1) - _pages(2)
-
-
-def memory_of_files() -> int:
-    """Resident bytes that lie in files too, those of libraries above all; 0 where the card's memory is what counts.
-
-    A forked process gets them into its account as it touches them, long after it began.
-    """
-    return 0 if torch.cuda.is_available() else _pages(2)
-
-
-def _pages(field: int) -> int:
-    return int(Path("/proc/self/statm").read_text().split()[field]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def peak_memory(device: torch.device) -> int:
     """Most bytes that this process has held: on the card, or resident where there is none."""
     if device.type == "cuda":

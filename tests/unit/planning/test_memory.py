@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mpo.config.schema import LoraConfig, Offload, Precision, TrainConfig
+from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, RunConfig, TrainConfig
 from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.logprobs.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
 from mpo.logprobs.layout import share_prefix
 from mpo.logprobs.load import make_policy
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
+from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
+    LIBRARIES,
     LOGITS_AT_ONCE,
     OUTPUTS_KEPT,
     VOCABULARY_AT_ONCE,
@@ -26,6 +29,7 @@ from mpo.planning.memory import (
     reference_memory,
     shared_prompt_tokens,
     stages,
+    tokens_at_once,
     training_memory,
 )
 from mpo.planning.sizes import DataSize, read_architecture
@@ -104,7 +108,7 @@ def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
 def test_adapters_need_states_for_themselves_alone() -> None:
     full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
-    summed = VOCABULARY_AT_ONCE[Precision.bf16] * LLAMA3_8B.hidden * 4
+    summed = VOCABULARY_AT_ONCE["cuda"] * LLAMA3_8B.hidden * 4
     assert full.logits - lora.logits == 2 * LLAMA3_8B.embedding + summed  # a frozen head has no gradient
 
 
@@ -128,7 +132,8 @@ def test_pieces_on_a_cpu_keep_what_attention_computed_up_to_a_bound() -> None:
     budget = replace(TESTBED, micro_tokens=3000)
     found = [kept_output_tokens(budget, 1000, 500, responses) for responses in (4, 5, 512)]
     assert found == [0, 3500, 8 * 3000] and OUTPUTS_KEPT == OUTPUTS_OF_THE_WINDOW
-    assert kept_output_tokens(replace(PAPER, micro_tokens=3000), 1000, 500, 512) == 0  # a GPU computes them again
+    sets = DataSize(sets=1, responses=512, prompt_tokens=1000, response_tokens=500)
+    assert [tokens_at_once(budget, sets, device)[2] for device in ("cpu", "cuda")] == [24_000, 0]
     whole, pieces = (training_memory(LLAMA3_8B, TESTBED, 8, 4000, 0, outputs) for outputs in (0, 48_000))
     assert pieces.activations - whole.activations == 48_000 * 32 * 4096 * 4  # tokens, layers, hidden, bytes
 
@@ -163,18 +168,35 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
-    assert LOGITS_OF_THE_HEAD["cpu"] == LOGITS_AT_ONCE[Precision.fp32]
-    assert LOGITS_OF_THE_HEAD["cuda"] == LOGITS_AT_ONCE[Precision.bf16]
-    assert VOCABULARY_OF_THE_HEAD["cpu"] == VOCABULARY_AT_ONCE[Precision.fp32]
-    assert VOCABULARY_OF_THE_HEAD["cuda"] == VOCABULARY_AT_ONCE[Precision.bf16]
+    assert {device: LOGITS_OF_THE_HEAD[device] for device in LOGITS_AT_ONCE} == LOGITS_AT_ONCE
+    assert {device: VOCABULARY_OF_THE_HEAD[device] for device in VOCABULARY_AT_ONCE} == VOCABULARY_AT_ONCE
     head, hidden = 128256 * 4096, 4096 * 4  # gradients of the weights, in their precision, and of a token, in float32
-    logits = LOGITS_AT_ONCE[Precision.bf16] * 12
+    logits = LOGITS_AT_ONCE["cuda"] * 12
     narrow, wide = head * 2 + (1 << 15) * 4096 * 4, head * 4 + (1 << 11) * 4096 * 4
     assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == logits + 10**6 * hidden + narrow
     assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * (128256 * 12 + hidden) + narrow
-    assert training_memory(LLAMA3_8B, TESTBED, 8, 8).logits == 8 * (128256 * 12 + hidden) + wide
-    # A process alone adds the weights' gradient to its sum in place, where they train.
-    assert training_memory(LLAMA3_8B, TESTBED, 1, 8).logits == 8 * (128256 * 12 + hidden)
+    assert training_memory(LLAMA3_8B, TESTBED, 8, 8, device="cpu").logits == 8 * (128256 * 12 + hidden) + wide
+    # A process alone adds the weights' gradient to its sum in place on a CPU, in either precision.
+    for train in (TESTBED, PAPER):
+        assert training_memory(LLAMA3_8B, train, 1, 8, device="cpu").logits == 8 * (128256 * 12 + hidden)
+
+
+def test_on_a_cpu_the_libraries_count() -> None:
+    assert training_memory(LLAMA3_8B, PAPER, 8, 8).libraries == 0
+    assert training_memory(LLAMA3_8B, PAPER, 8, 8, device="cpu").libraries == LIBRARIES["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("cards", "planned", "device"),
+    [(0, RunConfig(), "cpu"), (0, RunConfig(dry_run=True), "cpu"), (1, RunConfig(), "cuda"),
+     (0, RunConfig(dry_run=True, launcher=LauncherConfig(processes=8)), "cuda"),
+     (0, RunConfig(launcher=LauncherConfig(processes=8)), "cpu")],
+)  # fmt: skip
+def test_a_plan_for_a_group_in_bfloat16_is_one_for_gpus(
+    cards: int, planned: RunConfig, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cards > 0)
+    assert planned_device(planned) == device
 
 
 def test_the_reference_pass_needs_no_states() -> None:

@@ -11,7 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mpo.config.paths import folder
 from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
 from mpo.errors import ConfigError
-from mpo.planning.sizes import adapter_parameters, data_size, imitated, optimizer_steps, parameters, read_architecture
+from mpo.planning.sizes import (
+    adapter_parameters,
+    batch_warning,
+    data_size,
+    imitated,
+    optimizer_steps,
+    parameters,
+    read_architecture,
+)
 
 PUBLISHED = Path(__file__).parents[3] / "../shared/spec/models.yaml"
 TINY = {
@@ -73,6 +81,7 @@ def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
         ("llama", ["q_proj", "v_proj"]),
         ("llama", ["self_attn.q_proj"]),
         ("phi3", ["qkv_proj", "gate_up_proj"]),
+        ("phi3", []),
     ],
 )
 def test_adapter_count_is_that_of_peft(model_type: str, modules: list[str]) -> None:
@@ -92,6 +101,20 @@ def test_adapter_count_is_that_of_peft(model_type: str, modules: list[str]) -> N
 def test_an_adapter_on_what_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
         adapter_parameters(read_architecture(TINY), LoraConfig(target_modules=["v_proj", "q_prj"]))
+
+
+@pytest.mark.parametrize(("model_type", "module"), [("phi3", "q_proj"), ("llama", "qkv_proj")])
+def test_a_map_that_the_family_has_fused_or_apart_is_refused(model_type: str, module: str) -> None:
+    with pytest.raises(ConfigError, match="did you mean '.*_proj'"):
+        adapter_parameters(read_architecture({**TINY, "model_type": model_type}), LoraConfig(target_modules=[module]))
+
+
+def test_a_global_batch_above_the_data_is_said() -> None:
+    assert batch_warning(54, 54) is None
+    assert batch_warning(128, 54) == (
+        "train.global_batch 128 exceeds the 54 training sets: an epoch is one step on all of them; "
+        "for more steps set train.global_batch below 54"
+    )
 
 
 def test_unknown_structures_are_not_guessed() -> None:
