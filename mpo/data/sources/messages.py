@@ -59,6 +59,9 @@ def conversation(value: object, name: str, warn: Warn) -> tuple[tuple[Message, .
     turns = messages(value, name, warn)
     if not turns or turns[-1].role != "assistant":
         raise RowError(Reason.BAD_ROLE_ORDER, f"{name} does not end with an assistant turn")
+    for key in ("name", "tool_call_id"):  # a prompt's turn has them, a response doesn't
+        if getattr(turns[-1], key) is not None:
+            warn(Reason.UNUSED_FIELD, f"{name}[{len(turns) - 1}].{key} is not used", key)
     return turns[:-1], turns[-1]
 
 
