@@ -75,7 +75,7 @@ def fitting_extras(lm: PreTrainedModel) -> LogitExtras:
     given: list[Tensor] = []
 
     def replaced(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
-        given.append(torch.linspace(-60, 60, output.numel()).view_as(output).to(output))
+        given.append(torch.linspace(-60, 60, output.shape[-1]).to(output).expand_as(output).clone())
         return given[-1]
 
     hook = head.register_forward_hook(replaced)
