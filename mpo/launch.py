@@ -67,7 +67,10 @@ def prepare_fork_server() -> None:
     # A library that asks for CUDA while it is imported must not initialise it, or no forked process could.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(PRELOADED)
+    # It removes what a stopped run has left, and its warning of that would come after the run's last line.
+    sys.warnoptions.append(_TRACKER_SILENT)
     resource_tracker.ensure_running()  # it sets this process's signal mask, so before what follows
+    sys.warnoptions.remove(_TRACKER_SILENT)
     # A signal to the whole group, such as Ctrl-C, would end it with a traceback before mpo.patience is imported there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
