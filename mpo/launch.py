@@ -57,6 +57,9 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """Signals that ask a run to stop, which torch's agent takes while a group is at work."""
 
 
+_TRACKER_SILENT = "ignore:resource_tracker"
+
+
 def prepare_fork_server() -> None:
     """Start importing the heavy libraries in the background; the first stage then need not wait for them."""
     from multiprocessing import forkserver, resource_tracker
