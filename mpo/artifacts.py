@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,7 @@ class Store:
             **facts,
         }
         write_json(work / MANIFEST, sealed(manifest))
+        _follow_umask(work)
         if path.exists():  # an incomplete or damaged directory under the final name
             shutil.rmtree(path)
         work.rename(path)
@@ -206,8 +208,8 @@ class Store:
         members = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         digest = hashlib.sha256()
         for member in members:
-            stat = member.stat()
-            mark = f"{member.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            known = member.stat()
+            mark = f"{member.resolve()}|{known.st_size}|{known.st_mtime_ns}"
             memo = self.root / "hashes" / hashlib.sha256(mark.encode()).hexdigest()[:32]
             if memo.is_file():
                 content = memo.read_text()
@@ -218,6 +220,18 @@ class Store:
             name = member.name if path.is_file() else str(member.relative_to(path))
             digest.update(f"{name if path.is_dir() else ''}:{content};".encode())
         return digest.hexdigest()[:20]
+
+
+def _follow_umask(folder: Path) -> None:
+    """Give all that is in a folder the rights that new folders and files have: some libraries write for one user alone,
+    which would lock others out of a shared cache."""
+    rights = {True: folder.stat().st_mode & 0o777, False: (folder / MANIFEST).stat().st_mode & 0o777}
+    for parent, folders, files in os.walk(folder):
+        for is_folder, names in ((True, folders), (False, files)):
+            for path in (os.path.join(parent, name) for name in names):
+                mode = os.lstat(path).st_mode
+                if not stat.S_ISLNK(mode) and rights[is_folder] & ~mode:
+                    os.chmod(path, stat.S_IMODE(mode) | rights[is_folder])
 
 
 def _open_lock(path: Path) -> TextIO:

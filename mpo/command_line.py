@@ -96,10 +96,15 @@ def _ended(action: Callable[[], None]) -> int | str | None:
         return reported.code
     except SystemExit as left:  # Hydra's, after --help say
         return left.code
+    except (Stopped, KeyboardInterrupt):
+        exit_stopped()
     except Exception as error:
-        if not _begun.is_set() and (isinstance(error, BrokenPipeError) or (lost := flushed())):
+        if isinstance(error, BrokenPipeError) and not _begun.is_set():
             abandon(sys.stdout)
-            return 0 if isinstance(error, BrokenPipeError) else lost
+            return 0
+        # Was it the help that could not be written? Then neither can an empty line.
+        if isinstance(error, OSError) and error.filename is None and not _begun.is_set() and (lost := flushed("\n")):
+            return lost
         told = explain(error) if _begun.is_set() else explain_composition(error)
         code = report(error, told or explain_failure(error))
         if code is None and not asked():
@@ -110,9 +115,10 @@ def _ended(action: Callable[[], None]) -> int | str | None:
             exit_stopped()
 
 
-def flushed() -> int:
+def flushed(more: str = "") -> int:
     """Write out what standard output holds; the exit status if that fails, unless its reader has seen enough."""
     try:
+        sys.stdout.write(more)
         sys.stdout.flush()
     except BrokenPipeError:
         abandon(sys.stdout)

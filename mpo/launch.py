@@ -138,8 +138,6 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
                 what = "the process that starts the stages' is gone, perhaps out of memory"
                 raise ProcessError(what, context.task, "run the same command again") from None
             raise
-        finally:
-            _share_logs(logs)
         if nodes == 1 and not (context.output / USAGE_FILE).exists():
             raise _why(context, box, {0: 0})
 
@@ -158,14 +156,6 @@ def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseEx
         number = next((one for one in killed if one != signal.SIGTERM), killed[0])
         return explain_killed(number, context.task, logs)
     return ProcessError(f"its processes ended with {codes}, without a word", context.task, f"its log: {logs}")
-
-
-def _share_logs(logs: Path) -> None:
-    """The agent makes its folders for this user alone; give them the rights that the folder around them has."""
-    with contextlib.suppress(OSError):
-        rights = logs.stat().st_mode & 0o7777
-        for folder in logs.iterdir():
-            folder.chmod(rights)
 
 
 def _work(output: str, threads: int, box: str) -> None:

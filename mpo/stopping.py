@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from mpo.errors import Stopped
 
@@ -52,7 +52,7 @@ def stop_if_asked() -> None:
         raise Stopped
 
 
-def exit_stopped() -> None:
+def exit_stopped() -> NoReturn:
     """End this process now, without whatever Python and its libraries do at their end."""
     with contextlib.suppress(OSError):
         os.write(2, MESSAGE.encode())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,44 @@ def test_the_papers_setting_composes_and_is_planned_without_weights(mpo: Command
         assert part in outcome.out, part
     assert outcome.err == "" and outcome.started == []
     assert not mpo.cache.exists() or not list(mpo.cache.glob("train/*/model*"))
+
+
+def test_a_flag_may_follow_the_overrides(mpo: CommandLine, tmp_path: Path) -> None:
+    outcome = mpo("loss=dpo", "-m", "seed=0,1", "dry_run=true", f"hydra.sweep.dir={tmp_path}")
+    assert [f"mpo  dpo · tiny · testbed · off_policy · seed {seed}" in outcome.out for seed in (0, 1)] == [True, True]
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+        ("> /dev/full", 2, "mpo: error: standard output: it cannot be written to"),
+    ],
+)
+def test_standard_streams_may_be_closed_or_full(mpo: CommandLine, redirection: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -m mpo.run --cfg job {redirection}'],
+        check=False,
+        cwd=mpo.home,
+        env=mpo.variables(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    assert done.stderr[: len(said)] == said and len(done.stderr.splitlines()) == bool(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_at_any_time_while_it_starts(mpo: CommandLine, number: signal.Signals) -> None:
+    """From when it begins to import until torch is being imported."""
+    for wait in (0.15, 0.5, 1.5):
+        process, _ = mpo.start("dry_run=true", "seed=3")
+        time.sleep(wait)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+        if "runpy" not in err:  # Python's own beginning, before any of our code, has not been left behind
+            assert err in ("", "mpo: stopped; the same command goes on from where it was\n")
+            assert process.returncode in (0, -number, 143)
