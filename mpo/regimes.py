@@ -130,7 +130,10 @@ def _data(config: RunConfig, loss: Loss, rounds: int) -> Stage:
     from_policy = config.regime.name in (Regime.on_policy, Regime.iterative)
     spec["needs_scores"] = config.regime.name is Regime.off_policy and loss.needs_scores
     spec["contrasts"] = loss.contrasts and not from_policy
-    stage = Stage("data", "data", spec)
+    known: dict[str, Any] = {}
+    if config.regime.name is Regime.off_policy:  # scores that are there already are looked at before they are needed
+        known["binning"] = _partition_config(config, config.partition, config.seed, loss)
+    stage = Stage("data", "data", spec, settings=known)
     for role, source in (("source", data.source), ("heldout_source", data.heldout_source)):
         if source is not None:
             stage = _attach_source(stage, role, source)

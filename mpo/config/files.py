@@ -99,6 +99,8 @@ def _check_data(source: str, key: str) -> None:
         raise DataError(f"'{path.name}' is of no known format", key, "give a .jsonl, .jsonl.gz, .json or .parquet file")
     if path.is_dir():
         raise DataError(f"'{source}' is a folder", key, "name a .jsonl, .jsonl.gz, .json or .parquet file")
+    if path.exists() and not path.is_file():
+        raise DataError(f"'{source}' is a pipe or device", key, "write what it gives to a file, and name that")
     if not path.is_file():
         others = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
         near = hint(path.name, others) if others else "give the path of a file"

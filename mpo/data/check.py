@@ -13,7 +13,7 @@ from pathlib import Path
 from mpo.data.problems import Problem, ProblemCounts, Reason
 from mpo.data.sources import LAYOUTS, SourceSpec, read_sets, resolve_layout
 from mpo.data.statistics import SetStatistics
-from mpo.errors import EXIT_CODE, UserError, printable
+from mpo.errors import EXIT_CODE, DataError, UserError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"mpo: error: {DataError(error.strerror or str(error), str(error.filename or ''))}", file=sys.stderr)
+        return EXIT_CODE
 
 
 def _parser() -> argparse.ArgumentParser:

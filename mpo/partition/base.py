@@ -27,6 +27,8 @@ class Partition(ABC):
     """Rule that turns the scores of one response set into bins."""
 
     shape: ClassVar[Shape]
+    reads_marks: ClassVar[bool] = False
+    """Whether it reads the data's own marks, and so refuses sets without."""
 
     def __call__(
         self, scores: Sequence[float], accepted: Sequence[bool | None] | None = None, draw: int = 0

@@ -135,6 +135,7 @@ class Given(Partition):
     """
 
     shape: ClassVar[Shape] = Shape.two
+    reads_marks: ClassVar[bool] = True
 
     def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
         remedy = "choose a partition that reads scores, or mark the responses"

@@ -16,6 +16,7 @@ from mpo.data.split import prompt_key, split_heldout, take_fraction
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.partition import Binning, check_refused
 from mpo.types import ResponseSet
 
 _SHOWN = 20
@@ -83,7 +84,11 @@ def run(context: StageContext) -> None:
         what = f"all {len(keys)} sets have a prompt that is held out, none is left to train on"
         raise DataError(what, _source(context, "source"), "hold out fewer, or another source")
     chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
-    write_sets(out / "train.parquet", _only(whole, {train[position] for position in chosen}))
+    binning = Binning(config["binning"]) if config.get("binning") else None
+    refused: list[DataError] = []
+    sets = _only(whole, {train[position] for position in chosen})
+    write_sets(out / "train.parquet", sets if binning is None else _binned(sets, binning, refused))
+    check_refused(refused, len(chosen), config["max_skipped_share"])
     whole.unlink()
     write_json(
         out / SUMMARY_FILE,
@@ -157,6 +162,18 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
             first.where,
             "give sets with at least two responses of different scores, or use loss=sft",
         )
+
+
+def _binned(sets: Iterator[ResponseSet], binning: Binning, refused: list[DataError]) -> Iterator[ResponseSet]:
+    """``sets``; what the loss or the partition will refuse of them is found here, before anything is tokenised."""
+    for one in sets:
+        if binning.may_refuse:
+            try:
+                scores = binning.scores(one.id, [each.score for each in one.responses], True)
+                binning.bins(one.id, scores, [each.accepted for each in one.responses], True)
+            except DataError as error:
+                refused.append(error)
+        yield one
 
 
 def _only(path: Path, indices: set[int]) -> Iterator[ResponseSet]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from mpo.artifacts import write_json
 from mpo.config.schema import ScoreTransformConfig
@@ -12,7 +14,7 @@ from mpo.data.assignments import Assignments
 from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
 from mpo.partition import Partition, ScoreTransform, no_signal_reason
-from mpo.stages.context import SUMMARY_FILE, StageContext, to_plain
+from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain, to_plain
 from mpo.user_code import user_code
 
 
@@ -23,37 +25,28 @@ def run(context: StageContext) -> None:
         DataError: no training set carries a signal.
     """
     config = context.config
-    partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
-    noisy = ScoreTransform(**to_plain(context.section(ScoreTransformConfig, "transform")))
-    clean = replace(noisy, noise_sigma=0.0)  # noise is what training has to bear, not what it is judged by
+    binning = Binning(config)
     facts = {}
     for split in ("train", "heldout"):
         folder = context.inputs["prepare"] / split
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
-        transform = noisy if split == "train" else clean
         rows: list[tuple[list[float], list[int], str | None]] = []
         refused: list[DataError] = []
         for index in range(len(sets)):
             one = sets[index]
-            if config["needs_scores"]:
-                scores = transform([_known(score, one.id) for score in one.scores], one.id)
-            else:  # an imitating loss: the best response, where there are scores
-                scores = [0.0 if score is None else float(score) for score in one.scores]
+            scores = binning.scores(one.id, one.scores, split == "train")
             try:
-                if split == "train" and config["score_range"] is not None:
-                    _check_range(scores, config["score_range"])
-                with user_code(type(partition).__module__, type(partition).__name__, "partition"):
-                    bins = partition(scores, one.accepted, _draw(config["seed"], one.id))
-            except DataError as error:  # neither sees whose scores and marks these are
-                refused.append(DataError(error.what, error.where or f"set {one.id}", error.remedy))
+                bins = binning.bins(one.id, scores, one.accepted, split == "train")
+            except DataError as error:
+                refused.append(error)
                 rows.append((scores, [-1] * len(scores), "refused_by_loss_or_partition"))
                 continue
             reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
             rows.append((scores, bins, reason))
         if split == "train":  # held-out sets are ranked by their scores, whatever their bins
-            _check_refused(refused, len(sets), config["max_skipped_share"])
+            check_refused(refused, len(sets), config["max_skipped_share"])
         assignments = Assignments.build(rows)
         assignments.save(context.output / split)
         facts[split] = {"sets": len(rows), "usable": len(assignments.usable), "skipped": assignments.skipped}
@@ -64,12 +57,47 @@ def run(context: StageContext) -> None:
     write_json(context.output / SUMMARY_FILE, facts)
 
 
+class Binning:
+    """The configured transform of scores, partition, and range of scores that the loss is defined for."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
+        self._noisy = ScoreTransform(**to_plain(from_plain(ScoreTransformConfig, config["transform"])))
+        # Noise is what training has to bear, not what it is judged by.
+        self._clean = replace(self._noisy, noise_sigma=0.0)
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether scores or marks of usable sets may be refused, so that looking at them early is worth it."""
+        return self._config["score_range"] is not None or self._partition.reads_marks
+
+    def scores(self, set_id: str, given: Sequence[float | None], training: bool) -> list[float]:
+        """A set's scores after the transform."""
+        if not self._config["needs_scores"]:  # an imitating loss: the best response, where there are scores
+            return [0.0 if score is None else float(score) for score in given]
+        transform = self._noisy if training else self._clean
+        return transform([_known(score, set_id) for score in given], set_id)
+
+    def bins(self, set_id: str, scores: list[float], accepted: Sequence[bool | None], training: bool) -> list[int]:
+        """A set's bins; raises ``DataError``, with the set's id, for scores or marks that it is not defined for."""
+        try:
+            if training and self._config["score_range"] is not None:
+                _check_range(scores, self._config["score_range"])
+            own = type(self._partition)
+            with user_code(own.__module__, own.__name__, "partition"):
+                return self._partition(scores, accepted, _draw(self._config["seed"], set_id))
+        except DataError as error:  # neither sees whose scores and marks these are
+            raise DataError(error.what, error.where or f"set {set_id}", error.remedy) from error
+
+
 def _draw(seed: int, set_id: str) -> int:
     """The integer that a random choice in a set is made with: by seed and id, whatever the order of the sets."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{set_id}".encode(), digest_size=8).digest(), "big")
 
 
-def _check_refused(refused: list[DataError], sets: int, max_share: float) -> None:
+def check_refused(refused: list[DataError], sets: int, max_share: float) -> None:
+    """Raise the first of ``refused`` where it is more than ``max_share`` of the sets."""
     if len(refused) > max_share * sets:
         first = refused[0]
         what = f"{first.what} ({len(refused)} of {sets} sets cannot be used)"

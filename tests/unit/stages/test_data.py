@@ -70,6 +70,32 @@ def test_a_held_out_source_with_every_prompt_leaves_nothing(tmp_path: Path) -> N
         run(tmp_path, {"source": source, "heldout_source": source})
 
 
+BINNING = {
+    "partition": {"_target_": "mpo.partition.Everything"}, "seed": 0, "contrasts": False, "max_skipped_share": 0.1,
+    "needs_scores": True, "needs_sides": False, "score_range": [0.0, 10.0], "allow_targets": [],
+    "transform": {"scale": 1.0, "zscore": False, "noise_sigma": 0.0, "noise_seed": 0},
+}  # fmt: skip
+
+
+def test_scores_that_the_loss_is_not_defined_for_are_told_at_once(tmp_path: Path) -> None:
+    source = {"source": rows(tmp_path / "a.jsonl", 4, scores=[1, 11])}
+    with pytest.raises(DataError, match=r"set \d: score 11 is outside the 0 to 10 .*3 of 3 sets cannot be used"):
+        run(tmp_path, source, binning=BINNING)
+
+
+def test_marks_that_the_partition_needs_are_told_at_once(tmp_path: Path) -> None:
+    given = BINNING | {"partition": {"_target_": "mpo.partition.Given"}, "score_range": None}
+    with pytest.raises(DataError, match=r"set \d: partition given needs accepted/rejected marks"):
+        run(tmp_path, {"source": rows(tmp_path / "a.jsonl", 4)}, binning=given)
+
+
+def test_warnings_are_counted_and_the_first_of_each_kind_is_kept(tmp_path: Path) -> None:
+    source = rows(tmp_path / "a.jsonl", 4, responses=["a", "a"], history=[["x", "y"]])
+    summary = run(tmp_path, {"source": source}, binning=BINNING)
+    assert summary["warnings"] == {"unused_field (history)": 4, "equal_texts": 4}
+    assert [problem.split(": ")[0][-2:] for problem in summary["problems"]] == [":1", ":1"]
+
+
 def test_an_id_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     broken = rows(tmp_path / "a.jsonl", 1)
     broken.write_text(broken.read_text().replace('"id": "0"', r'"id": "\ud800"'))
