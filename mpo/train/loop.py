@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.schema import TrainConfig
 from mpo.errors import DataError
 from mpo.logprobs.inputs import Assignments, TrainingSets
 from mpo.logprobs.policy import PolicyModule
@@ -19,12 +19,11 @@ from mpo.losses import Loss
 from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint
+from mpo.train.closed_form import check_closed_form
 from mpo.train.engine import Engine
 from mpo.train.metrics import MetricsLog, Sums, peak_memory
 from mpo.train.stop import STOPPED, StopSignal
-from mpo.train.window import Problem, check_closed_form, check_gradient, check_loss, run_window
-
-CLOSED_FORM_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 2e-2}
+from mpo.train.window import Problem, check_gradient, check_loss, run_window
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _step(
     totals = sums.reduce(engine)
     check_loss(engine, totals, broken, step)
     if compare:
-        check_closed_form(totals, CLOSED_FORM_TOLERANCE[engine.config.precision])
+        check_closed_form(engine, problem, batch, totals)
     lr = engine.lr
     norm = engine.step()
     check_gradient(norm, problem.sets, batch, step)

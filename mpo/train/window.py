@@ -193,28 +193,6 @@ def check_gradient(norm: float, sets: TrainingSets, batch: Sequence[int], step: 
         )
 
 
-def check_closed_form(totals: dict[str, tuple[float, float]], tolerance: float) -> None:
-    """Stop if the first loss is not the loss at policy = reference, or the log-probs differ.
-
-    Args:
-        totals: of the first window.
-        tolerance: of the loss, relative above 1, and of the mean absolute log-ratio of a token in nats.
-
-    Raises:
-        UserError: policy and reference are not the same model, tokens or layout.
-    """
-    kept = totals["loss"][1]
-    actual, expected = totals["loss"][0] / kept, totals["expected_loss"][0] / kept
-    ratio = totals["abs_log_ratio"][0] / max(totals["abs_log_ratio"][1], 1.0)
-    if abs(actual - expected) > tolerance * max(1.0, abs(expected)) or ratio > tolerance:
-        raise UserError(
-            f"the first loss is {actual:.6g} but {expected:.6g} at policy = reference, and their log-probs differ by "
-            f"{ratio:.2g} nats a token",
-            "train.closed_form_check",
-            "compute the reference with the policy's own weights, or switch the check off if they are meant to differ",
-        )
-
-
 def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
     responses = max(len(assignments.bins(i)) for i in batch)
     marks = assigned(assignments, batch, len(batch), responses)

@@ -108,11 +108,23 @@ def tiny_policy(
     return make_policy(lm, checkpointing, LoraConfig(rank=4, alpha=8.0) if lora else None, compile)
 
 
+def add_noise(policy: PolicyModule, share: float) -> None:
+    """Make hidden states differ from one forward pass to the next by a share of them, as if kernels rounded them so."""
+    generator = torch.Generator().manual_seed(3)
+
+    def noisy(module: torch.nn.Module, inputs: object, hidden: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(hidden.shape, generator=generator).to(hidden)
+        return hidden * (1 + share * noise)
+
+    policy.base.get_decoder().norm.register_forward_hook(noisy)
+
+
 def run_job(job: dict[str, Any]) -> None:
     """Train as ``job`` says and export.
 
     Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora, rows; stop_at and kill_at (step whose end
-    sends the signal), shift_reference (nats added to each token), break_set (whose reference becomes nan).
+    sends the signal), noise (see add_noise), shift_reference (nats added to each token), break_set (whose reference
+    becomes nan).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -127,6 +139,8 @@ def run_job(job: dict[str, Any]) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     init_process_group()
     policy.to(join_group())
+    if "noise" in job:
+        add_noise(policy, job["noise"])
     reference = None
     if loss.needs_reference:
         folder = out / "reference"
