@@ -1,0 +1,184 @@
+"""Runs that are killed at random moments, again and again, end with the weights of the undisturbed run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.end_to_end.campaigns.conftest import trials
+from tests.end_to_end.campaigns.prepared import CHECKPOINT_EVERY, RUNS, Finished
+from tests.end_to_end.campaigns.runs import Run, Server
+from tests.end_to_end.conftest import CommandLine, MakeCommandLine
+from tests.end_to_end.test_repeatable import without_timing
+
+KILLS = 4
+"""Kills of one trial."""
+GONE_S = 10
+"""Seconds until no process of a killed run may be left."""
+STARTING_S = 2.0
+"""Weight of the time before the first stage, in which a kill may fall too."""
+STOPPED = "mpo: stopped; the same command goes on from where it was"
+
+Victim = Callable[[Run, random.Random], None]
+
+
+def stage_processes(run: Run) -> list[psutil.Process]:
+    """Processes of the stage at work: children of the run's fork server, which is the run's child."""
+    try:
+        return [process for child in psutil.Process(run.pid).children() for process in child.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def run_alone(number: signal.Signals) -> Victim:
+    return lambda run, chance: os.kill(run.pid, number)
+
+
+def whole_group(number: signal.Signals) -> Victim:
+    """As Ctrl-C does in a terminal, and ``timeout`` and batch systems with SIGTERM."""
+    return lambda run, chance: os.killpg(run.pid, number)
+
+
+def one_of_the_stage(run: Run, chance: random.Random) -> None:
+    """One process of the stage at work, of a group any rank; as the kernel does when memory runs out."""
+    while run.alive():
+        found = stage_processes(run)
+        if found:
+            chance.choice(found).kill()
+            return
+        time.sleep(0.01)
+
+
+def everything(run: Run, chance: random.Random) -> None:
+    """The run and all that it started at once; as a machine that loses its power."""
+    for process in run.members():
+        process.kill()
+
+
+KINDS: dict[str, tuple[Victim, bool]] = {
+    "run killed": (run_alone(signal.SIGKILL), False),
+    "stage's process killed": (one_of_the_stage, False),
+    "everything killed": (everything, False),
+    "run terminated": (run_alone(signal.SIGTERM), True),
+    "group terminated": (whole_group(signal.SIGTERM), True),
+    "run interrupted": (run_alone(signal.SIGINT), True),
+    "group interrupted": (whole_group(signal.SIGINT), True),
+}
+"""Each way to end a run, and whether it is a request that the run answers."""
+
+
+class Disturbed:
+    """A run whose cache lacks some stages, started and killed until it is finished."""
+
+    def __init__(self, server: Server, finished: Finished, command_line: CommandLine, chance: random.Random) -> None:
+        self.server, self.finished, self.command_line, self.chance = server, finished, command_line, chance
+        names = [name for name, _, _ in finished.stages]
+        # Once in four from nothing; else from somewhere between the first samples and the training.
+        last = max(index for index, name in enumerate(names) if name.rpartition("/")[2] == "train")
+        first = 0 if chance.random() < 0.25 else chance.randint(names.index("start/sft"), last)
+        without = {name for name in names[first:] if not name.startswith("evaluate/start")}
+        if chance.random() < 0.7:  # an evaluation is known by what went into it: it can be there before its policy
+            without = {name for name in without if "evaluate" not in name}
+        finished.copy(command_line.cache, without)
+
+    def missing(self) -> list[tuple[str, float]]:
+        """Stages that are not complete, with the seconds that each took."""
+        home = self.command_line.cache
+        return [
+            (name, max(seconds, 0.3))
+            for name, path, seconds in self.finished.stages
+            if not (home / path.parent.name / path.name).exists()
+        ]
+
+    def moment(self) -> tuple[str, float]:
+        """A stage and seconds after its start, evenly spread over the time that the run will take."""
+        candidates = [("", STARTING_S), *self.missing()]
+        name, seconds = self.chance.choices(candidates, [weight for _, weight in candidates])[0]
+        return name, self.chance.uniform(0, seconds)
+
+    def kill(self, kind: str) -> tuple[bool, str]:
+        """Start the run and end it; whether it was ended before it was finished, and what it told."""
+        stage, seconds = self.moment()
+        end, polite = KINDS[kind]
+        run = self.server.start(self.command_line, self.finished.arguments)
+        wanted = f"{stage}: started" if stage else "mpo  "
+        while run.alive() and not any(line.startswith(wanted) for line in run.err.splitlines()):
+            time.sleep(0.01)
+        time.sleep(seconds)
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            end(run, self.chance)
+        status = run.wait()
+        run.wait_until_gone(GONE_S)
+        lines = run.err.splitlines()
+        told = f"{kind}, {seconds:.2f} s into {stage or 'the start'}, status {status}:\n{run.err}"
+        assert "Traceback" not in run.err and all(len(line) <= 400 for line in lines), told
+        if status == 0:
+            return False, told
+        if polite:
+            assert status == 143 and lines[-1] == STOPPED, told
+        elif end is one_of_the_stage:
+            assert status > 0 and sum(line.startswith("mpo: error:") for line in lines) == 1, told
+        else:
+            assert status == -signal.SIGKILL, told
+        return True, told
+
+    def lost_steps(self) -> int:
+        """Optimizer steps that the killed run had done and the next one has to do again."""
+        lost = 0
+        for work in self.command_line.cache.glob("train/*.work"):
+            if (work / "summary.json").exists() or not (work / "metrics.jsonl").exists():
+                continue
+            steps = [int(path.name.rpartition("-")[2]) for path in work.glob("checkpoints/step-*")]
+            lost += (work / "metrics.jsonl").read_bytes().count(b"\n") - max(steps, default=0)
+        return lost
+
+    def check_finished(self) -> None:
+        """The same command to its end gives what the undisturbed run gave."""
+        run = self.server.start(self.command_line, self.finished.arguments)
+        outcome, undisturbed = run.outcome(), self.finished.outcome
+        assert outcome.code == 0, outcome.err
+        assert outcome.weights == undisturbed.weights
+        assert without_timing(outcome.metrics) == without_timing(undisturbed.metrics)
+        assert outcome.result["evaluation"] == undisturbed.result["evaluation"]
+        run.wait_until_gone(GONE_S)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", trials(25, short=1))
+def test_killed_runs_end_with_the_same_weights(
+    seed: int,
+    server: Server,
+    finished: dict[str, Finished],
+    command_lines: MakeCommandLine,
+    counts: Counter[str],
+) -> None:
+    chance = random.Random(seed)
+    undisturbed = finished[list(RUNS)[seed % len(RUNS)]]
+    disturbed = Disturbed(server, undisturbed, command_lines(), chance)
+    kills = 0
+    while kills < KILLS:
+        kind = chance.choice(list(KINDS))
+        hit, told = disturbed.kill(kind)
+        if not hit:
+            counts["too late"] += 1
+            disturbed.check_finished()
+            disturbed = Disturbed(server, undisturbed, command_lines(), chance)
+            continue
+        kills += 1
+        counts["kills"] += 1
+        counts[kind] += 1
+        lost = disturbed.lost_steps()
+        counts["steps lost"] += lost
+        assert lost <= CHECKPOINT_EVERY, told
+        if KINDS[kind][1]:
+            assert lost == 0, told
+    disturbed.check_finished()
+    counts["runs finished"] += 1
