@@ -265,7 +265,7 @@ DAY = datetime.date(2024, 2, 29)
 COLUMNS: list[Callable[[int], pyarrow.Array]] = [
     lambda count: pyarrow.array([DAY] * count),
     lambda count: pyarrow.array([datetime.datetime(9999, 12, 31)] * count, pyarrow.timestamp("us", "Nowhere/Here")),
-    lambda count: pyarrow.array([2**62] * count, pyarrow.timestamp("s")),
+    lambda count: pyarrow.array([2**62] * count, pyarrow.timestamp("us")),
     lambda count: pyarrow.array([1] * count, pyarrow.timestamp("ns", "Europe/Berlin")),
     lambda count: pyarrow.array([2**62] * count, pyarrow.duration("s")),
     lambda count: pyarrow.array([datetime.time(3)] * count),
