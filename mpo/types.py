@@ -20,6 +20,11 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it says: content, reasoning, tool calls, those that it has."""
+        return tuple(each for each in (self.content, self.reasoning, self.tool_calls) if each)
+
 
 @dataclass(frozen=True, slots=True)
 class Response:

@@ -12,7 +12,7 @@ from mpo.data.problems import Problem
 from mpo.data.sources import SourceSpec, read_sets
 from mpo.data.sources.rows import read_rows
 from mpo.errors import DataError
-from mpo.types import ResponseSet
+from mpo.types import Message, ResponseSet
 
 SAMPLE = 200
 """Sets that are looked at."""
@@ -56,7 +56,7 @@ def sketch(spec: SourceSpec, max_prompt_tokens: int, max_tokens: int) -> Sketch 
     if not responses:
         return None
     response_tokens = sum(
-        min(len(response.text) / CHARACTERS_A_TOKEN, max_tokens - prompt)
+        min(_characters(response.message) / CHARACTERS_A_TOKEN, max_tokens - prompt)
         for prompt, one in kept
         for response in one.responses
     )
@@ -69,7 +69,11 @@ def sketch(spec: SourceSpec, max_prompt_tokens: int, max_tokens: int) -> Sketch 
 
 
 def _tokens(one: ResponseSet) -> float:
-    return sum(len(turn.content) for turn in one.prompt) / CHARACTERS_A_TOKEN
+    return (len(one.tools or "") + sum(map(_characters, one.prompt))) / CHARACTERS_A_TOKEN
+
+
+def _characters(turn: Message) -> int:
+    return sum(map(len, turn.texts))
 
 
 @dataclass(frozen=True, slots=True)

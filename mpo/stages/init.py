@@ -37,5 +37,7 @@ def run(context: StageContext) -> None:
 
 def _texts(path: Path) -> Iterator[str]:
     for one in read_stored_sets(path):
-        yield from (turn.content for turn in one.prompt)
-        yield from (response.text for response in one.responses)
+        for turn in (*one.prompt, *(response.message for response in one.responses)):
+            yield from turn.texts
+        if one.tools is not None:
+            yield one.tools

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def test_a_format_that_is_not_read_though_the_file_is_there(tmp_path: Path) -> N
     (tmp_path / "sets.csv").write_text("prompt,chosen,rejected\n")
     with pytest.raises(DataError, match=r"sets\.csv.*no known format"):
         check_files(RunConfig(data=DataConfig(source=str(tmp_path / "sets.csv"))))
+
+
+def test_a_pipe_is_told_as_such(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sets.jsonl")
+    with pytest.raises(DataError, match=r"sets\.jsonl' is a pipe or device"):
+        check_files(RunConfig(data=DataConfig(source=str(tmp_path / "sets.jsonl"))))
 
 
 @pytest.mark.parametrize("nested", [False, True])

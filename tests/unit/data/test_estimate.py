@@ -58,3 +58,16 @@ def test_nothing_is_told_of_a_file_that_cannot_be_used(tmp_path: Path, content: 
     path = tmp_path / "sets.jsonl"
     path.write_text(content)
     assert sketch_of(path) is None
+
+
+def test_tools_calls_and_reasoning_count(tmp_path: Path) -> None:
+    calls = [{"name": "f" * 400}]
+    row = {"prompt": "q" * 40, "responses": [{"text": "a" * 40, "score": 1, "reasoning": "r" * 400}]}
+    more = {"prompt": "q" * 40, "tools": calls, "responses": [{"tool_calls": calls, "score": 1}]}
+    path = tmp_path / "sets.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    found = sketch(SourceSpec(str(path)), 1000, 2000)
+    assert found is not None and (found.prompt_tokens, found.response_tokens) == (10, 110)
+    path.write_text(json.dumps(more) + "\n")
+    found = sketch(SourceSpec(str(path)), 1000, 2000)
+    assert found is not None and found.prompt_tokens > 100 and found.response_tokens > 100
