@@ -130,7 +130,7 @@ class Engine:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.config, self.stage = config, effective_stage(config, config.zero_stage, self.world_size)
         optimizer = build_optimizer(policy, config)
-        hidden = int(policy.base.config.get_text_config().hidden_size)
+        hidden = int(policy.head.weight.shape[-1])
         parameters = sum(parameter.numel() for parameter in policy.parameters())
         self.deepspeed, *_ = deepspeed.initialize(
             model=_Tensors(policy),
