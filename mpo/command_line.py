@@ -47,7 +47,8 @@ def experiment(cfg: DictConfig) -> None:
         if isinstance(error, BrokenPipeError) and cfg.dry_run:  # what reads the plan, such as head, has seen enough
             abandon(sys.stdout)
             return
-        code = report(error, explain(error) or explain_failure(error, folder))
+        told = explain(error)
+        code = report(error, explain_failure(told or error, folder) or told)
         if code is None:
             raise
         if hydra_config.mode is RunMode.MULTIRUN:

@@ -57,10 +57,17 @@ _KILLED = {
 def explain_failure(error: BaseException, *folders: Path) -> UserError | None:
     """The failure of the surroundings behind ``error`` or its causes; None if there is none.
 
+    A user's mistake is one already, unless a full disk is what was taken for it.
+
     Args:
         folders: where the failing code writes: told where the error names no file, and tried in case it is the
             consequence of a full disk.
     """
+    if isinstance(error, UserError):
+        for one in _causes(error):
+            if (number := _number_of(one)) in (errno.ENOSPC, errno.EDQUOT):
+                return _of_number(number, one, folders)
+        return None
     for one in _causes(error):
         if told := _explain_one(one, folders):
             return told
@@ -110,9 +117,7 @@ def _explain_one(error: BaseException, folders: tuple[Path, ...]) -> UserError |
         return UserError(f"out of memory ({_first_sentence(error)})", "", _SMALLER)
     if any(name.endswith(".BrokenProcessPool") for name in kinds):
         return ProcessError(f"a process was killed, perhaps out of memory; make room, {GO_ON}")
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and isinstance(error, Exception):
-        number = _number_in(text)
+    number = _number_of(error)
     if number is not None and (told := _of_number(number, error, folders)):
         return told
     library = type(error).__module__.partition(".")[0]
@@ -122,7 +127,11 @@ def _explain_one(error: BaseException, folders: tuple[Path, ...]) -> UserError |
     return None
 
 
-def _number_in(text: str) -> int | None:
+def _number_of(error: BaseException) -> int | None:
+    """The system's number of an error, from its text where a library tells it there."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
     if found := _NUMBER.search(text):
         return int(found.group(1))
     return next((number for part, number in _TEXTS.items() if part in text), None)

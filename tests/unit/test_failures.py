@@ -117,3 +117,15 @@ def test_a_killed_process_is_nobodys_mistake(number: int, parts: tuple[str, ...]
     for part in ("train: ", *parts):
         assert part in str(told)
     assert isinstance(told, ProcessError) and isinstance(told, UserError) and told.exit_code == 1
+
+
+def test_a_full_disk_that_was_taken_for_a_mistake() -> None:
+    def save() -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(f"cannot be saved: {error}", "model.path", "correct it") from error
+
+    told = explain_failure(raised(save), FOLDER)
+    assert told is not None and str(told).startswith(f"{FOLDER}: the disk is full")
+    assert explain_failure(UserError("no such key", "loss"), FOLDER) is None
