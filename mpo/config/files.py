@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -84,11 +85,15 @@ def with_own_shape(config: RunConfig) -> RunConfig:
 
 def is_shipped(architecture: Mapping[str, Any]) -> bool:
     """Whether one of the package's own model files has exactly these values; tests make all of them."""
-    for path in (paths.folder("conf") / "model").glob("*.yaml"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if content.get("model", content).get("architecture") == architecture:
-            return True
-    return False
+    return architecture in _shipped()
+
+
+@functools.cache
+def _shipped() -> list[dict[str, Any]]:
+    """Architectures of the package's own models from scratch."""
+    texts = [path.read_text(encoding="utf-8") for path in (paths.folder("conf") / "model").glob("*.yaml")]
+    files = [yaml.safe_load(text) for text in texts if "scratch:" in text]
+    return [content.get("model", content)["architecture"] for content in files]
 
 
 def _check_data(source: str, key: str) -> None:

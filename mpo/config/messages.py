@@ -29,6 +29,9 @@ from mpo.errors import ConfigError, UserError
 _NULL_NODE = ("Unexpected type for root", "Unexpected type: None", "'NoneType' object has no attribute")
 """How Hydra fails at a key below one that is null; neither message names the key."""
 
+COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml", "copy")
+"""Packages that make a configuration out of a command line and files."""
+
 
 def explain(error: BaseException) -> UserError | None:
     """The user's mistake behind an exception, by its type; None if it is none.
@@ -74,10 +77,26 @@ def explain_composition(error: BaseException) -> UserError | None:
     ):
         return ConfigError(str(error).splitlines()[0], "", "write '- group: option' a line below 'defaults:'")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return ConfigError(
-            "a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value"
-        )
-    return None
+        return _no_option_name()
+    return _of_hydras_code(error)
+
+
+def _no_option_name() -> ConfigError:
+    return ConfigError("a group takes the name of an option", "", "write e.g. loss=mpo, or loss.beta=0.1 for a value")
+
+
+def _of_hydras_code(error: BaseException) -> ConfigError | None:
+    """An exception that Hydra or a library below it trips over, at a value or file that it does not expect."""
+    if not isinstance(error, (TypeError, ValueError, AttributeError, AssertionError, KeyError, RecursionError)):
+        return None
+    frames = list(traceback.walk_tb(error.__traceback__))
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    if not modules or modules[-1].partition(".")[0] not in COMPOSERS or "mpo.runner" in modules:
+        return None
+    if modules[-1] == "hydra._internal.defaults_list":
+        return _no_option_name()
+    told = _first_line(error) if str(error) else type(error).__name__
+    return ConfigError(f"the command line cannot be composed: {told}", "", "see python -m mpo.run --help")
 
 
 def _is_config(name: object) -> bool:
@@ -130,6 +149,18 @@ def _of_composition(text: str) -> ConfigError:
         group = repeated.group(1)
         remedy = f"write {group}=option without a plus sign, in a file '- override /{group}: option'"
         return ConfigError("already chosen", group, remedy)
+    if found := re.match(r"Could not delete from config\. The value of '(.+)' is .* and not", text):
+        return ConfigError("has another value", found.group(1), f"write ~{found.group(1)} to remove it")
+    if found := re.match(r"Could not delete from config\. '(.+)' does not exist", text):
+        return ConfigError("no such key", found.group(1), "leave it out")
+    if found := re.match(r"Could not append to config\. An item is already at '(.+)'", text):
+        return ConfigError("is there already", found.group(1), f"write {found.group(1)}=… without a plus sign")
+    if found := re.match(r"Could not delete from config\. The value of '(.+)' is .* and not", text):
+        return ConfigError("has another value", found.group(1), f"write ~{found.group(1)} to remove it")
+    if found := re.match(r"Could not delete from config\. '(.+)' does not exist", text):
+        return ConfigError("no such key", found.group(1), "leave it out")
+    if found := re.match(r"Could not append to config\. An item is already at '(.+)'", text):
+        return ConfigError("is there already", found.group(1), f"write {found.group(1)}=… without a plus sign")
     if "force-add of config groups" in text:
         return ConfigError("a group takes no plus signs", f"'{name}'", f"write {name.lstrip('+')}")
     return ConfigError(text.splitlines()[0], "", "see python -m mpo.run --help")
@@ -167,7 +198,7 @@ def _wrong_type(error: ValidationError, where: str, key: str) -> ConfigError:
     return ConfigError(f"{given} does not fit", where, f"give {wanted}")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from shutil import which
 from typing import TYPE_CHECKING
 
 from mpo.config.files import DATA_SUFFIXES, check_files, is_local
-from mpo.config.limits import check_limits, trainings
+from mpo.config.limits import FACTOR, check_limits, trainings
 from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import OWN, TARGET, build
 from mpo.errors import ConfigError, UserError
@@ -277,6 +277,10 @@ def _check_responses(config: RunConfig, partition: Partition) -> None:
 def _check_loss(config: RunConfig, loss: Loss) -> None:
     from mpo.losses import SFT
 
+    for field in fields(loss) if type(loss).__module__.startswith(OWN) else ():
+        value = getattr(loss, field.name)
+        if isinstance(value, float) and value != 0 and abs(value) not in FACTOR:
+            raise ConfigError(f"{value:g} is out of range", f"loss.{field.name}", f"give a number {FACTOR}")
     if config.regime.name is Regime.sft and not isinstance(loss, SFT):
         raise ConfigError(f"regime sft trains on single responses, {type(loss).__name__} on sets", "loss",
                           "leave loss out, or choose another regime")  # fmt: skip

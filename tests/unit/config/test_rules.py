@@ -132,3 +132,22 @@ def test_too_small_a_disk_is_told(tmp_path: Path) -> None:
     check_disk(tmp_path / "not" / "yet", 1)
     with pytest.raises(ConfigError, match="cache_dir: needs about .* GiB"):
         check_disk(tmp_path, 10**18)
+
+
+EXTREMES = [
+    *("launcher.threads=100000", "sample.n=1000000000000000000", "train.epochs=1000000000000", "train.lr=1e300"),
+    *("evaluate.temperatures=[1e-300]", "model.beta=1e-300", "train.global_batch=1000000000000", "rounds=100000"),
+    *("loss.beta=1e-300", "loss.alpha=1e300", "model.architecture.num_hidden_layers=100000"),
+    *("data.testbed.prompts=1000000000000", "train.adam_eps=1e-300"),
+]
+
+
+@pytest.mark.parametrize("override", EXTREMES)
+def test_extremes_are_refused_by_their_key(changed: Load, override: str) -> None:
+    key = override.partition("=")[0]
+    assert refusal(changed("regime=iterative", override)).where == key
+
+
+def test_a_list_has_a_most_of_entries(changed: Load) -> None:
+    many = ",".join(["1.0"] * 21)
+    assert refusal(changed(f"evaluate.temperatures=[{many}]")).remedy == "give at most 20"
