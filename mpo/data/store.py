@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
 
@@ -71,6 +72,24 @@ def read_stored_sets(path: Path) -> Iterator[ResponseSet]:
                     tuple(Response(**response) for response in row["responses"]),
                     row["tools"],
                 )
+
+
+def copy_sets(source: Path, indices: Iterable[int], path: Path) -> int:
+    """Write those of the stored sets at ``source`` that have the ``indices``, in their order; returns how many."""
+    chosen = np.fromiter(indices, np.int64)
+    kept: list[pyarrow.RecordBatch] = []
+    start = 0
+    with parquet.ParquetFile(source) as file, parquet.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for batch in file.iter_batches(GROUP_SETS):
+            here = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
+            kept.append(batch.take(pyarrow.array(np.sort(here))))
+            start += len(batch)
+            if sum(map(len, kept)) >= GROUP_SETS:
+                writer.write_table(pyarrow.Table.from_batches(kept, SCHEMA))
+                kept = []
+        if any(len(batch) for batch in kept):
+            writer.write_table(pyarrow.Table.from_batches(kept, SCHEMA))
+    return len(chosen)
 
 
 def count_stored_sets(path: Path) -> int:

@@ -13,7 +13,7 @@ from mpo.artifacts import write_json
 from mpo.data.problems import Problem, ProblemCounts, Reason
 from mpo.data.sources import SourceSpec, read_sets, resolve_layout
 from mpo.data.split import prompt_key, split_heldout, take_fraction
-from mpo.data.store import read_stored_sets, write_sets
+from mpo.data.store import copy_sets, read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.partition import Binning, check_refused
@@ -79,16 +79,15 @@ def run(context: StageContext) -> None:
     else:
         parts = split_heldout(keys, config["heldout"], config["split_seed"])
         train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
-        write_sets(out / "heldout.parquet", _only(whole, set(parts.heldout)))
+        copy_sets(whole, parts.heldout, out / "heldout.parquet")
     if not train:
         what = f"all {len(keys)} sets have a prompt that is held out, none is left to train on"
         raise DataError(what, _source(context, "source"), "hold out fewer, or another source")
     chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
-    binning = Binning(config["binning"]) if config.get("binning") else None
-    refused: list[DataError] = []
-    sets = _only(whole, {train[position] for position in chosen})
-    write_sets(out / "train.parquet", sets if binning is None else _binned(sets, binning, refused))
-    check_refused(refused, len(chosen), config["max_skipped_share"])
+    copy_sets(whole, [train[position] for position in chosen], out / "train.parquet")
+    if config.get("binning"):
+        refused = _refused(out / "train.parquet", Binning(config["binning"]))
+        check_refused(refused, len(chosen), config["max_skipped_share"])
     whole.unlink()
     write_json(
         out / SUMMARY_FILE,
@@ -164,17 +163,13 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
         )
 
 
-def _binned(sets: Iterator[ResponseSet], binning: Binning, refused: list[DataError]) -> Iterator[ResponseSet]:
-    """``sets``; what the loss or the partition will refuse of them is found here, before anything is tokenised."""
-    for one in sets:
-        if binning.may_refuse:
-            try:
-                scores = binning.scores(one.id, [each.score for each in one.responses], True)
-                binning.bins(one.id, scores, [each.accepted for each in one.responses], True)
-            except DataError as error:
-                refused.append(error)
-        yield one
-
-
-def _only(path: Path, indices: set[int]) -> Iterator[ResponseSet]:
-    return (one for index, one in enumerate(read_stored_sets(path)) if index in indices)
+def _refused(path: Path, binning: Binning) -> list[DataError]:
+    """What the loss or the partition will refuse of the sets, found before anything is tokenised."""
+    refused: list[DataError] = []
+    for one in read_stored_sets(path) if binning.may_refuse else ():
+        try:
+            scores = binning.scores(one.id, [each.score for each in one.responses], True)
+            binning.bins(one.id, scores, [each.accepted for each in one.responses], True)
+        except DataError as error:
+            refused.append(error)
+    return refused

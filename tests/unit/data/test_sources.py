@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from mpo.data.sources import Problem, SourceSpec, read_sets, resolve_layout
-from mpo.data.store import read_stored_sets, write_sets
+from mpo.data.store import copy_sets, read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.types import Message, Response, ResponseSet
 
@@ -273,6 +273,10 @@ def test_stored_sets_come_back_and_read_as_response_sets(tmp_path: Path) -> None
     path = tmp_path / "sets.parquet"
     assert write_sets(path, iter(sets)) == 3000
     assert list(read_stored_sets(path)) == sets
+    chosen = [2999, 0, 5, *range(1000, 2100)]
+    assert copy_sets(path, chosen, tmp_path / "some.parquet") == len(chosen)
+    assert list(read_stored_sets(tmp_path / "some.parquet")) == [sets[index] for index in sorted(chosen)]
+    assert copy_sets(path, [], tmp_path / "none.parquet") == 0 == len(list(read_stored_sets(tmp_path / "none.parquet")))
     again, problems = read(path)
     assert again[1:] == sets[1:] and problems[0].where == f"{path}:row 1"
     parquet.write_table(pyarrow.Table.from_pylist([{"id": "x"}]), tmp_path / "other.parquet")
