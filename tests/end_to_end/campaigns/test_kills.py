@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from tests.end_to_end.campaigns.conftest import trials
 from tests.end_to_end.campaigns.prepared import CHECKPOINT_EVERY, RUNS, Finished
 from tests.end_to_end.campaigns.runs import Run, Server
-from tests.end_to_end.conftest import CommandLine, MakeCommandLine
+from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
 from tests.end_to_end.test_repeatable import without_timing
 
 KILLS = 4
@@ -73,6 +75,12 @@ KINDS: dict[str, tuple[Victim, bool]] = {
     "group interrupted": (whole_group(signal.SIGINT), True),
 }
 """Each way to end a run, and whether it is a request that the run answers."""
+
+
+def metrics_of(outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """Metrics of every round by file, without those that tell the time."""
+    files = sorted(outcome.folder.glob("*metrics.jsonl"))
+    return {file.name: without_timing([json.loads(line) for line in file.read_text().splitlines()]) for file in files}
 
 
 class Disturbed:
@@ -146,7 +154,7 @@ class Disturbed:
         outcome, undisturbed = run.outcome(), self.finished.outcome
         assert outcome.code == 0, outcome.err
         assert outcome.weights == undisturbed.weights
-        assert without_timing(outcome.metrics) == without_timing(undisturbed.metrics)
+        assert metrics_of(outcome) == metrics_of(undisturbed)
         assert outcome.result["evaluation"] == undisturbed.result["evaluation"]
         run.wait_until_gone(GONE_S)
 
