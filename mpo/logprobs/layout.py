@@ -32,7 +32,7 @@ def share_prefix(lm: PreTrainedModel) -> bool:
     another is the proof that it does not see them. So the answer depends on the architecture, not on its weights.
     """
     rows = lm.config.get_text_config()._attn_implementation
-    if not getattr(lm, "_supports_attention_backend", True):
+    if not lm._can_set_attn_implementation():  # its attention is its own
         return False
     windows: set[int | None] = set()
     policy = PolicyModule(lm, _watched(windows))
