@@ -165,22 +165,33 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON record that :func:`sealed` made.
+    """A JSON record that :func:`sealed` made, from its file.
 
     Raises:
         Damaged: it is missing, not JSON, or not what was written.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise Damaged(f"{path.name} is missing") from None
+    return unsealed(content, path.name)
+
+
+def unsealed(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON record that :func:`sealed` made, without its checksum.
+
+    Raises:
+        Damaged: it is not JSON, or not what was written; says so of ``name``.
+    """
+    try:
+        record = json.loads(content)
     except ValueError:  # also of text that is not UTF-8
-        raise Damaged(f"{path.name} is not JSON") from None
+        raise Damaged(f"{name} is not JSON") from None
     if not isinstance(record, dict) or FIELD not in record:
-        raise Damaged(f"{path.name} has no checksum: damaged, or of an older version")
+        raise Damaged(f"{name} has no checksum: damaged, or of an older version")
     found = record.pop(FIELD)
     if found != _of_record(record):
-        raise Damaged(f"{path.name} does not have its checksum")
+        raise Damaged(f"{name} does not have its checksum")
     return record
 
 

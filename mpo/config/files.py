@@ -21,6 +21,7 @@ from mpo.errors import ConfigError, DataError
 DATA_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")
 UNREAD_SUFFIXES = (".csv", ".tsv", ".txt", ".arrow", ".yaml", ".zip", ".zst", ".xlsx")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 SHAPE = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings"),
@@ -123,6 +124,13 @@ def _check_model(name: str, key: str) -> None:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"'{name}' has no config.json", key, "name a folder that save_pretrained wrote")
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        pickled = next((file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))), None)
+        if pickled is not None:  # transformers would read it, and whatever code it holds would run
+            what = f"'{name}' has its weights as a pickle ({pickled}), but only safetensors are read"
+            remedy = (
+                "convert it if you trust it: AutoModelForCausalLM.from_pretrained, then save_pretrained('new folder')"
+            )
+            raise ConfigError(what, key, remedy)
         raise ConfigError(f"'{name}' has no weights", key, "add its *.safetensors files")
     _check_kind(folder / "config.json", key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from torch import distributed as dist
 
 from mpo.artifacts import write_text
+from mpo.checksums import Damaged, check_file, file_checksum, read_sealed, sealed
 from mpo.errors import DataError
 from mpo.logprobs.batch import PromptResponses
 from mpo.logprobs.devices import agreed
@@ -104,6 +106,7 @@ def compute_reference(
     world_size: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     mismatched_seed: int | None = None,
+    on_warning: Callable[[str], None] = warnings.warn,
 ) -> None:
     """Write the log-probs of all response tokens of all sets under ``policy`` into the existing folder ``out``.
 
@@ -115,6 +118,7 @@ def compute_reference(
         micro_batch: sets a forward pass.
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         mismatched_seed: also the mismatched pairs drawn with this seed, for losses with ``needs_mismatched_kl``.
+        on_warning: gets a line if what an earlier attempt has noted is damaged; it is computed again.
 
     Raises:
         DataError: a log-prob is not finite.
@@ -126,7 +130,7 @@ def compute_reference(
     mine = list(range(rank, len(sets), world_size))
     total = len(mine) if pairs is None else 2 * len(mine)
     before = 0
-    if agreed((out / INDEX).exists()):  # written last
+    if agreed(rank == 0 and _whole(out, on_warning)):
         if rank == 0:
             _forget(out)
         return
@@ -145,13 +149,19 @@ def compute_reference(
             on_progress(finished, total)
         before = len(mine)
 
-    with PartlyWritten(out / TOKENS, rank) as file:
+    def open_part(name: str) -> PartlyWritten:
+        file = PartlyWritten(out / name, rank)
+        if file.damaged:
+            on_warning(f"log-probs of an earlier attempt are damaged ({name}); they are computed again from there on")
+        return file
+
+    with open_part(TOKENS) as file:
         _wait(world_size)  # all have read what is done, before anyone notes more
         for i, responses in forward(sets, file):
             file.write(i, int(starts[first[i]]), np.concatenate(responses))
     if pairs is not None:
         crossed = {i: mismatched_pair(sets[i], sets[pairs[i][0]], pairs[i][1], sets.max_tokens) for i in mine}
-        with PartlyWritten(out / MISMATCHED, rank) as file:
+        with open_part(MISMATCHED) as file:
             _wait(world_size)
             for i, (response,) in forward(crossed, file):
                 file.write(i, i, response.sum(dtype=np.float32, keepdims=True))
@@ -160,8 +170,14 @@ def compute_reference(
         join(out / TOKENS, int(starts[-1]))
         if pairs is not None:
             join(out / MISMATCHED, len(sets))
-        index = {"fingerprint": sets.fingerprint, "mismatched_seed": mismatched_seed, "counts": counts, "ids": ids}
-        write_text(out / INDEX, json.dumps(index))
+        index = {
+            "fingerprint": sets.fingerprint,
+            "mismatched_seed": mismatched_seed,
+            "counts": counts,
+            "ids": ids,
+            "files": {path.name: file_checksum(path) for path in sorted(out.glob("*.npy"))},
+        }
+        write_text(out / INDEX, json.dumps(sealed(index)))
         _forget(out)
     _wait(world_size)
 
@@ -183,6 +199,20 @@ def _offsets(lengths: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray
     responses = [length for of_set in lengths for length in of_set]
     starts = np.cumsum([0, *responses], dtype=np.int64)
     return starts, np.cumsum([0, *(len(of_set) for of_set in lengths)], dtype=np.int64)
+
+
+def _whole(out: Path, on_warning: Callable[[str], None]) -> bool:
+    """Whether an earlier attempt has finished in ``out``, and nothing there is damaged; damaged files are removed."""
+    if not (out / INDEX).exists():  # written last
+        return False
+    try:
+        for name, checksum in read_sealed(out / INDEX)["files"].items():
+            check_file(out / name, checksum)
+    except Damaged as damage:
+        on_warning(f"log-probs of an earlier attempt are damaged ({damage}); they are computed again")
+        (out / INDEX).unlink()
+        return False
+    return True
 
 
 def _forget(out: Path) -> None:

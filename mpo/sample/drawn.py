@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mpo.artifacts import whole_lines
+from mpo.artifacts import whole_lines, write_text
+from mpo.checksums import Damaged, sealed, unsealed
 from mpo.sample.hf import Sampled
 
 
 class DrawnBatches:
-    """Batches on the disk, a line each, as they are drawn; a line that a kill has cut is drawn again.
+    """Batches on the disk, a line each, as they are drawn; what a kill has cut or damage has changed is drawn again.
 
     Args:
         path: where they lie; made where it is missing.
@@ -21,22 +22,30 @@ class DrawnBatches:
 
     Attributes:
         drawn: what an earlier attempt has left, each prompt's responses, by the batch's number.
+        damaged: lines that are not as they were written.
     """
 
     def __init__(self, path: Path, on_done: Callable[[int], None]) -> None:
         self._on_done = on_done
         self.drawn: dict[int, list[list[Sampled]]] = {}
-        whole = whole_lines(path)
-        for line in whole.splitlines():
-            row = json.loads(line)
+        kept, self.damaged = [], 0
+        for line in whole_lines(path).splitlines(keepends=True):
+            try:
+                row = unsealed(line, path.name)
+            except Damaged:
+                self.damaged += 1
+                continue
+            kept.append(line)
             self.drawn[row["batch"]] = [[Sampled(**each) for each in of_prompt] for of_prompt in row["responses"]]
+        if self.damaged:
+            write_text(path, b"".join(kept).decode())
         self._file = path.open("ab")
-        self._file.truncate(len(whole))
+        self._file.truncate(sum(map(len, kept)))
 
     def add(self, number: int, responses: Sequence[Sequence[Sampled]], done: int) -> None:
         """Write a batch, to the disk itself; ``done`` prompts have their responses by now."""
         row = {"batch": number, "responses": [[asdict(each) for each in of_prompt] for of_prompt in responses]}
-        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.write(json.dumps(sealed(row)).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._on_done(done)

@@ -43,6 +43,7 @@ def run(context: StageContext) -> None:
             context.world_size,
             lambda done, total: progress.update(done, total, "sets") if context.rank == 0 else None,
             MISMATCHED_SEED if config["mismatched"] else None,
+            context.warn,
         )
         facts[split] = {"sets": len(sets)}
     if context.rank == 0:

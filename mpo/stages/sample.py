@@ -52,6 +52,8 @@ def run(context: StageContext) -> None:
     progress = context.progress()
     for number, (split, (asked, found)) in enumerate(prompts_of.items()):
         with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
+            if batches.damaged:
+                context.warn(f"{batches.damaged} batches of an earlier attempt are damaged; they are drawn again")
             prompts, seed = [prompt for _, prompt in asked], config["seed"] * 1000 + number
             drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add)
         filled: list[ResponseSet] = []

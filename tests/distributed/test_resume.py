@@ -149,6 +149,20 @@ def test_processes_agree_on_damage_that_one_of_them_sees(tmp_path: Path) -> None
     assert all(torch.equal(expected[part], resumed[part]) for part in expected)
 
 
+def test_a_finished_training_is_exported_without_training_again(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", {"max_steps": 2}
+    run.mkdir()
+    (run / "policy").write_text("a file that is in the way")
+    assert spawn([job(run, config=config)]) == [1]
+    metrics = (run / "metrics.jsonl").read_bytes()
+    assert metrics.count(b"\n") == 2
+    (run / "policy").unlink()
+    assert spawn([job(run, config=config), job(tmp_path / "whole", config=config)]) == [0]
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    expected, found = weights(tmp_path / "whole"), weights(run)
+    assert all(torch.equal(expected[part], found[part]) for part in expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "precision"), [(3, "fp32"), (3, "bf16"), (1, "bf16")])
 def test_what_two_processes_share_out_is_resumed(tmp_path: Path, stage: int, precision: str) -> None:

@@ -61,6 +61,15 @@ def test_a_model_on_the_hub_keeps_the_chosen_shape() -> None:
     assert with_own_shape(config) is config
 
 
+def test_weights_in_a_pickle_are_named_with_the_way_to_convert_them(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match=r"as a pickle \(pytorch_model\.bin\), but only safetensors are read; convert it"
+    ):
+        check_files(RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path=str(tmp_path))))
+
+
 def test_a_model_folder_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         check_files(RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path="runs/tuned/policy")))

@@ -139,3 +139,44 @@ def test_logps_that_are_not_finite_name_their_set(tmp_path: Path) -> None:
         policy.base.get_input_embeddings().weight[min(alone)] = torch.nan
     with pytest.raises(DataError, match="set-2: a reference log-prob is not finite"):
         compute_reference(policy, sets, tmp_path, 1, 10**6)
+
+
+@pytest.mark.parametrize("kind", ["notes", "numbers"])
+@pytest.mark.parametrize("place", [0.1, 0.6, 0.95])
+def test_damage_to_what_a_stopped_pass_has_noted_is_computed_again(tmp_path: Path, kind: str, place: float) -> None:
+    policy, sets = tiny_policy(), TokenSets(7)
+    for name in ("whole", "damaged"):
+        (tmp_path / name).mkdir()
+    compute_reference(policy, sets, tmp_path / "whole", 3, 10**6)
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_reference(policy, sets, tmp_path / "damaged", 3, 10**6, on_progress=stop)
+    (file,) = (tmp_path / "damaged").glob(f"logps.npy.{kind}-0")
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+    warnings: list[str] = []
+    compute_reference(policy, sets, tmp_path / "damaged", 3, 10**6, on_warning=warnings.append)
+    assert warnings == [
+        "log-probs of an earlier attempt are damaged (logps.npy); they are computed again from there on"
+    ]
+    for name in ("logps.npy", "index.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "damaged" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["logps.npy", "index.json"])
+def test_damage_to_a_finished_part_of_a_stage_is_computed_again(tmp_path: Path, name: str) -> None:
+    policy, sets = tiny_policy(), TokenSets(7)
+    compute_reference(policy, sets, tmp_path, 3, 10**6)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    content = bytearray(before[name])
+    content[-9] ^= 1
+    (tmp_path / name).write_bytes(content)
+    warnings: list[str] = []
+    compute_reference(policy, sets, tmp_path, 3, 10**6, on_warning=warnings.append)
+    assert len(warnings) == 1 and f"are damaged ({name} " in warnings[0]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
