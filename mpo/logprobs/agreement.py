@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -9,7 +11,7 @@ from transformers import PreTrainedModel
 from mpo.logprobs.batch import collate
 from mpo.logprobs.full_precision import in_float32
 from mpo.logprobs.head import LogitExtras, logit_extras
-from mpo.logprobs.model_class import refusal
+from mpo.logprobs.model_class import backbone, refusal
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.probe import Probe, probe
 
@@ -73,26 +75,43 @@ def fitting_extras(lm: PreTrainedModel) -> LogitExtras:
     if not isinstance(head, nn.Module):
         raise refusal(config, "has no head over its vocabulary")
     given: list[Tensor] = []
+    hidden_D: list[Tensor] = []
 
-    def replaced(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+    def seen(module: nn.Module, arguments: object, output: Any) -> None:
+        hidden_D.append(output[0][0, -1].float())
+
+    def replaced(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        if arguments:
+            hidden_D.append(arguments[0].flatten(0, -2)[-1].float())
         given.append(torch.linspace(-60, 60, output.shape[-1]).to(output).expand_as(output).clone())
         return given[-1]
 
-    hook = head.register_forward_hook(replaced)
+    hooks = [backbone(lm).register_forward_hook(seen), head.register_forward_hook(replaced)]
     try:
         plain_logits_V = _last_logits(lm)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     if not given:
         raise refusal(config, "computes its logits without its own head")
     raw_V = given[-1].float().flatten()[-plain_logits_V.numel() :]
+    before = _ratio(*hidden_D) if len(hidden_D) == 2 else 1.0  # minicpm3 has its factor before the head
     for extras in readings:
-        logits_V = raw_V * extras.factor
+        logits_V = raw_V * (extras.factor / before)
         logits_V = logits_V if extras.softcap is None else (logits_V / extras.softcap).tanh() * extras.softcap
         spread = float(plain_logits_V.max() - plain_logits_V.min())
         if torch.allclose(logits_V, plain_logits_V, rtol=1e-2, atol=1e-2 * spread):
             return extras
     raise refusal(config, "changes its logits in a way that is not known here")
+
+
+def _ratio(one_D: Tensor, other_D: Tensor) -> float:
+    """The factor from the one to the other; 1 if there is none."""
+    if one_D.shape != other_D.shape:
+        return 1.0
+    ratio = float((one_D @ other_D) / (one_D @ one_D))
+    is_one = abs(ratio - 1.0) < 1e-2 or not torch.allclose(one_D * ratio, other_D, rtol=2e-2, atol=1e-6)
+    return 1.0 if is_one or ratio == 0.0 else ratio
 
 
 def _last_logits(lm: PreTrainedModel) -> Tensor:

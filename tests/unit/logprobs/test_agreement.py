@@ -14,6 +14,8 @@ from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.probe import probe
 from tests.families import SMALL, model
 
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+
 
 @pytest.mark.parametrize(
     ("family", "more", "expected"),
@@ -21,6 +23,7 @@ from tests.families import SMALL, model
         ("llama", {}, LogitExtras(1.0, None)),
         ("granite", {"logits_scaling": 8.0}, LogitExtras(0.125, None)),
         ("hyperclovax", {"logits_scaling": 8.0}, LogitExtras(8.0, None)),
+        ("minicpm3", {"dim_model_base": 16, **LATENT}, LogitExtras(0.5, None)),
         ("gemma2", {"head_dim": 8, "final_logit_softcapping": 30.0}, LogitExtras(1.0, 30.0)),
         ("cohere", {"logit_scale": 0.25}, LogitExtras(0.25, None)),
     ],
@@ -29,7 +32,7 @@ from tests.families import SMALL, model
 def test_what_follows_the_head_is_seen_even_in_an_untrained_model(
     family: str, more: dict[str, float], expected: LogitExtras, dtype: torch.dtype
 ) -> None:
-    """Of ``logits_scaling`` one family divides and another multiplies; small logits would show no cap."""
+    """By ``logits_scaling`` families divide, multiply, or divide the head's input; small logits would show no cap."""
     lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **more)).eval().to(dtype)
     assert fitting_extras(lm) == expected
 
