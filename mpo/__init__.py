@@ -3,4 +3,4 @@
 ``mpo.losses`` needs torch alone and serves any trainer; ``python -m mpo.run`` runs a whole experiment.
 """
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
