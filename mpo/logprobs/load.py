@@ -96,7 +96,7 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
         raise UserError(
             f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
         ) from error
-    check_loaded(path, info)
+    check_loaded(path, lm, info)
     return lm.eval()  # type: ignore[no-any-return]
 
 

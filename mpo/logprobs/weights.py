@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from mpo.errors import UserError
 
 NAMED = 3
 """Weights that an error names; the rest it counts."""
-INDEX = "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Weights in one file, which is read where both are, and the index of those in several."""
+OF_OLD_VERSIONS = "masked_bias"
+"""A constant that attention modules of older versions of transformers kept, and saved, beside their causal mask."""
 REMEDY = "copy or save the model again"
 
 
@@ -32,15 +36,20 @@ def check_files(path: str) -> None:
                 pass
         except SafetensorError as error:
             raise UserError(f"not a whole safetensors file: {error}", str(file), REMEDY) from error
-    for name in sorted(_indexed(folder / INDEX)):
+        except FileNotFoundError:
+            raise UserError("a link to a file that is missing", str(file), REMEDY) from None
+    for name in () if (folder / WHOLE).is_file() else sorted(_indexed(folder / INDEX)):
         if not (folder / name).is_file():
             raise UserError(f"{INDEX} names {name}, which is missing", path, REMEDY)
 
 
-def check_loaded(path: str, info: Mapping[str, Any]) -> None:
+def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any]) -> None:
     """Refuse a model with weights that were not read, and so are random, or with files that have others than it needs.
 
+    Causal masks and the like, which older versions of transformers saved and newer ones make anew, are none.
+
     Args:
+        lm: as it was loaded.
         info: transformers' loading info: what it found missing, unexpected and of another shape, without what the
             model's class declares harmless (tied heads, rotary buffers).
 
@@ -54,7 +63,11 @@ def check_loaded(path: str, info: Mapping[str, Any]) -> None:
         name, found, wanted = mismatched[0]
         what = f"has {name} of shape {list(found)}, but its config.json means {list(wanted)}"
         raise UserError(what + (f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""), where, remedy)
-    if unexpected := sorted(info["unexpected_keys"]):
+    made_anew = {name for name, _ in lm.named_buffers()}
+    unexpected = sorted(
+        name for name in info["unexpected_keys"] if name not in made_anew and name.rpartition(".")[2] != OF_OLD_VERSIONS
+    )
+    if unexpected:
         raise UserError(f"has {_named(unexpected)}, which its class does not use", where, remedy)
 
 

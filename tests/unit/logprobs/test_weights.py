@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPTNeoConfig, LlamaConfig, Qwen2Config
 
 from mpo.config.schema import Precision
 from mpo.errors import UserError
@@ -76,6 +76,18 @@ def test_what_its_class_declares_harmless_is_no_mistake(model: Path, tmp_path: P
     load(tmp_path / "tied")
 
 
+def test_buffers_of_older_versions_are_no_weights(tmp_path: Path) -> None:
+    size = {"vocab_size": 40, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 32}
+    neo = GPTNeoConfig(**size, intermediate_size=24, attention_types=[[["global", "local"], 1]])
+    AutoModelForCausalLM.from_config(neo).save_pretrained(tmp_path / "model")
+    mask = {"transformer.h.0.attn.attention.bias": torch.ones(1, 1, 32, 32, dtype=torch.bool)}
+    constant = {"transformer.h.0.attn.attention.masked_bias": torch.tensor(-1e9)}
+    load(changed(tmp_path / "model", tmp_path / "old", lambda weights: weights.update(mask | constant)))
+    with pytest.raises(UserError, match=r"has the weight transformer\.h\.7\.ln_1\.weight, which its class"):
+        more = {"transformer.h.7.ln_1.weight": torch.ones(16)}
+        load(changed(tmp_path / "model", tmp_path / "more", lambda weights: weights.update(more)))
+
+
 @pytest.mark.parametrize("kept", [0, 5, 50, 5000, -1])
 def test_a_cut_file_is_named(model: Path, tmp_path: Path, kept: int) -> None:
     shutil.copytree(model, tmp_path / "cut")
@@ -99,3 +111,18 @@ def test_a_shard_that_the_index_names_has_to_be_there(model: Path, tmp_path: Pat
         (tmp_path / "model.safetensors.index.json").write_text(content)
         with pytest.raises(UserError, match=r"index\.json: not an index of weights; copy or save"):
             load(tmp_path)
+
+
+def test_an_index_beside_all_weights_in_one_file_is_not_read(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    load(tmp_path / "model")
+
+
+def test_a_link_that_leads_nowhere_is_named(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    (tmp_path / "model" / "model.safetensors").symlink_to(tmp_path / "blobs" / "0123")
+    with pytest.raises(UserError, match=r"model\.safetensors: a link to a file that is missing; copy or save"):
+        load(tmp_path / "model")
