@@ -130,6 +130,14 @@ class Store:
             return str(damage)
         return None
 
+    def repaired(self, stage: Stage) -> bool:
+        """As :meth:`complete`, of a stage whose lock is held now: another run may have built it in the meantime."""
+        path = self.path(stage)
+        known = self._damaged.pop(path, None)
+        if known is not None:
+            self._folders.forget(path)
+        return path.is_dir() and self.damage(stage, thorough=known is not None) is None
+
     @contextlib.contextmanager
     def lock(self, stage: Stage) -> Iterator[None]:
         """Hold the right to build the stage; a second run waits here and then finds it complete.
@@ -231,7 +239,8 @@ def _follow_umask(folder: Path) -> None:
             for path in (os.path.join(parent, name) for name in names):
                 mode = os.lstat(path).st_mode
                 if not stat.S_ISLNK(mode) and rights[is_folder] & ~mode:
-                    os.chmod(path, stat.S_IMODE(mode) | rights[is_folder])
+                    with contextlib.suppress(PermissionError):  # another user's, who shares the cache
+                        os.chmod(path, stat.S_IMODE(mode) | rights[is_folder])
 
 
 def _open_lock(path: Path) -> TextIO:

@@ -68,7 +68,7 @@ class Executor:
                 if self.store.locked(stage):
                     self.console.line(f"{stage.name}: another run is building it; waiting")
                 with self.store.lock(stage):
-                    cached = self.store.complete(stage)  # another run may have built it while this one waited
+                    cached = self.store.repaired(stage)  # by another run, while this one waited
                     if not cached:
                         self._build(stage)
         path = self.store.path(stage)

@@ -106,6 +106,20 @@ def test_a_large_file_is_read_by_a_process_that_needs_it_alone(tmp_path: Path, m
     assert not Store(tmp_path).complete(stage)
 
 
+def test_what_another_run_has_repaired_is_not_repaired_again(tmp_path: Path) -> None:
+    stage = Stage("train", "train")
+    path = make(Store(tmp_path), stage)
+    flip(path / "result.txt")
+    one, other = Store(tmp_path), Store(tmp_path)
+    assert one.damage(stage, thorough=True) and other.damage(stage, thorough=True)
+    assert not one.repaired(stage)
+    make(one, stage)
+    assert not other.complete(stage)  # as it remembers
+    with other.lock(stage):
+        assert other.repaired(stage)
+    assert other.complete(stage)
+
+
 def test_logs_are_no_part_of_what_a_stage_wrote(tmp_path: Path) -> None:
     store, stage = Store(tmp_path), Stage("train", "train", resumable=True)
     (store.open_work(stage) / "logs" / "0").mkdir(parents=True)
