@@ -150,6 +150,10 @@ def _of_number(number: int, error: BaseException, folders: tuple[Path, ...]) -> 
     if number == errno.ENOMEM:
         return UserError("out of memory", named or "", _SMALLER)
     if number in (errno.EACCES, errno.EPERM):
+        if named is None and all(os.access(folder, os.W_OK) for folder in folders if os.path.exists(folder)):
+            return UserError(
+                f"the system does not permit it ({_first_sentence(error)})", "", "ask who runs the machine"
+            )
         return UserError(_forbidden(Path(where)), where, "change its permissions, or name another")
     if number in _NETWORK:
         return UserError(f"the network failed ({os.strerror(number)})", named or "", f"mend it, {GO_ON}")

@@ -132,11 +132,11 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
             raise _why(context, box, codes) from None
         except Exception as error:  # the agent's own: it may find no room for its files, or the fork server gone
-            if told := explain_failure(error, context.output):
-                raise told from None
-            if isinstance(error, (EOFError, ConnectionError)):
+            if isinstance(error, (EOFError, ConnectionError)):  # no network: these two talk over a socket of their own
                 what = "the process that starts the stages' is gone, perhaps out of memory"
                 raise ProcessError(what, context.task, "run the same command again") from None
+            if told := explain_failure(error, context.output):
+                raise told from None
             raise
         if nodes == 1 and not (context.output / USAGE_FILE).exists():
             raise _why(context, box, {0: 0})
@@ -145,16 +145,17 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
 def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseException:
     """Why a group of processes failed, of which those in ``codes`` ended with these exit codes."""
     logs = context.output / LOG_FOLDER
-    if report := box.newest(context.output / ERROR_FILE):
+    killed = [-code for code in codes.values() if code < 0]
+    first = next((one for one in killed if one != signal.SIGTERM), None)  # by which the agent ends the others
+    report = box.newest(context.output / ERROR_FILE)
+    if report and not (report.is_bug and first):  # a killed process breaks the connections of the others
         return report.error(logs)
     if STOPPED in codes.values():
         return Stopped()
     if told := full_disk(context.output):
         return told
-    killed = [-code for code in codes.values() if code < 0]
-    if killed:  # once one has failed, the agent ends the others by SIGTERM
-        number = next((one for one in killed if one != signal.SIGTERM), killed[0])
-        return explain_killed(number, context.task, logs)
+    if killed:
+        return explain_killed(first or killed[0], context.task, logs)
     return ProcessError(f"its processes ended with {codes}, without a word", context.task, f"its log: {logs}")
 
 

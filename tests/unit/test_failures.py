@@ -84,6 +84,12 @@ def test_a_bug_is_none_of_it(error: Exception, tmp_path: Path) -> None:
     assert explain_failure(error, tmp_path) is None
 
 
+def test_a_permission_that_is_no_files_blames_no_folder(tmp_path: Path) -> None:
+    told = explain_failure(PermissionError(errno.EPERM, "Operation not permitted"), tmp_path)
+    assert told is not None and str(tmp_path) not in str(told)
+    assert str(told).startswith("the system does not permit it ([Errno 1] Operation not permitted)")
+
+
 def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
     assert full_disk(tmp_path / "not" / "made") is None
     assert not list(tmp_path.iterdir())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
-from mpo.launch import OPENMP, prepare_fork_server
+from mpo.errors import ConfigError, ProcessError, StageFailed
+from mpo.failure_reports import Report, ReportBox, send
+from mpo.launch import ERROR_FILE, OPENMP, _why, prepare_fork_server
+from mpo.stages.context import StageContext
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,22 @@ def test_a_users_policy_for_waiting_threads_is_kept(
     monkeypatch.setattr(multiprocessing, "set_forkserver_preload", lambda names: None)
     prepare_fork_server()
     assert {name: environment[name] for name in OPENMP if name in environment} == found
+
+
+@pytest.mark.parametrize(
+    ("codes", "mistake", "raised"),
+    [
+        ({0: -signal.SIGKILL, 1: 1}, False, ProcessError),  # whose end is what the other stumbled over
+        ({1: 1, 0: -signal.SIGTERM}, False, StageFailed),  # as the agent ends the others
+        ({0: -signal.SIGKILL, 1: 2}, True, ConfigError),
+    ],
+)
+def test_a_killed_process_comes_before_what_it_did_to_others(
+    codes: dict[int, int], mistake: bool, raised: type[Exception], tmp_path: Path
+) -> None:
+    report = Report.of_mistake(ConfigError("wrong")) if mistake else Report.of_bug("Connection closed by peer\n")
+    with ReportBox() as box:
+        send(report, box.address, tmp_path / ERROR_FILE)
+        error = _why(StageContext("train", {}, {}, {}, tmp_path), box, codes)
+    assert type(error) is raised
+    assert ("killed by signal 9 (SIGKILL), perhaps out of memory" in str(error)) is (raised is ProcessError)
