@@ -55,7 +55,9 @@ def try_loss(loss: Loss, inputs: LossInputs) -> None:
     name = type(loss).__name__
     tokens_BKT = inputs.policy_token_logps_BKT
     assert tokens_BKT is not None, "the trainer's inputs have log-probs token by token"
-    with torch.enable_grad():
+    cards = [tokens_BKT.device] if tokens_BKT.is_cuda else []
+    # Random numbers that it draws must not move those of the run, or one that goes on would not draw the same.
+    with torch.random.fork_rng(cards), torch.enable_grad():
         leaf_BKT = tokens_BKT.detach().clone().requires_grad_()
         copy = replace(inputs, policy_logps_BK=leaf_BKT.sum(-1), policy_token_logps_BKT=leaf_BKT)
         output = call_loss(loss, copy)

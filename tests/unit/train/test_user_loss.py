@@ -128,3 +128,11 @@ def test_later_steps_are_looked_at_too() -> None:
     with torch.no_grad():
         call_loss(Mine(), inputs())
     call_loss(Mine(), inputs(grad=False))
+
+
+def test_trying_a_loss_leaves_the_random_numbers_of_the_run_alone() -> None:
+    loss = Mine(lambda x_B: x_B + torch.rand(len(x_B)))
+    given = inputs()
+    before = torch.get_rng_state()
+    try_loss(loss, given)
+    assert torch.equal(torch.get_rng_state(), before)
