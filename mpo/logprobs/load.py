@@ -20,7 +20,7 @@ from mpo.logprobs.model_class import attention_choice, auto_class, caps_attentio
 from mpo.logprobs.policy import ModelSource, PolicyModule
 from mpo.logprobs.probe import probe
 from mpo.logprobs.text_part import keep_text_alone
-from mpo.logprobs.weights import check_files, check_loaded
+from mpo.logprobs.weights import check_files, check_loaded, widen_when_read
 
 
 def load_policy(
@@ -77,6 +77,7 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
     check_files(path)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        widen_when_read(config)
         loader = auto_class(config)
         lm, info = loader.from_pretrained(
             path,

@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 
 from mpo.logprobs.model_class import auto_class, backbone
 from mpo.logprobs.policy import ModelSource, PolicyModule
+from mpo.logprobs.weights import widen_when_read
 
 PROCESSOR_FILES = (
     *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
@@ -44,6 +45,7 @@ def other_parts(source: ModelSource, text: Collection[str]) -> dict[str, Tensor]
     """Weights of the whole model that are not among the names ``text``, in the precision that its config names."""
     arguments = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     config = AutoConfig.from_pretrained(source.path, **arguments)
+    widen_when_read(config)
     lm = auto_class(config).from_pretrained(source.path, config=config, dtype="auto", use_safetensors=True, **arguments)
     state = lm.state_dict()
     tied = {tensor.data_ptr() for name, tensor in state.items() if name in text}

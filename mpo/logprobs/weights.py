@@ -43,6 +43,16 @@ def check_files(path: str) -> None:
             raise UserError(f"{INDEX} names {name}, which is missing", path, REMEDY)
 
 
+def widen_when_read(config: Any) -> None:
+    """Have weights that are quantised in a way that transformers can undo (fp8, mxfp4) undone as they are read.
+
+    Without a card it does so by itself; beside one it would keep them, and most cannot be trained that way.
+    """
+    quantisation = getattr(config, "quantization_config", None)
+    if isinstance(quantisation, dict):
+        quantisation["dequantize"] = True
+
+
 def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any]) -> None:
     """Refuse a model with weights that were not read, and so are random, or with files that have others than it needs.
 
@@ -54,8 +64,12 @@ def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any]) -> None:
             model's class declares harmless (tied heads, rotary buffers).
 
     Raises:
-        UserError: names the weights.
+        UserError: names the weights, or the method by which they are still quantised.
     """
+    if (quantizer := getattr(lm, "hf_quantizer", None)) is not None:
+        method = quantizer.quantization_config.quant_method
+        what = f"its weights are quantised ({getattr(method, 'value', method)})"
+        raise UserError(what, f"the model in '{path}'", "give the model before it was quantised")
     where, remedy = f"the model in '{path}'", "give a folder with all weights of the class that its config.json names"
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"lacks {_named(missing)}", where, remedy)

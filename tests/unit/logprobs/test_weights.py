@@ -126,3 +126,36 @@ def test_a_link_that_leads_nowhere_is_named(model: Path, tmp_path: Path) -> None
     (tmp_path / "model" / "model.safetensors").symlink_to(tmp_path / "blobs" / "0123")
     with pytest.raises(UserError, match=r"model\.safetensors: a link to a file that is missing; copy or save"):
         load(tmp_path / "model")
+
+
+@pytest.fixture
+def quantised(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An fp8 model, beside what transformers takes for a card that computes with fp8."""
+    folder = changed(model, tmp_path / "fp8", quantise)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    return folder
+
+
+def quantise(weights: Weights) -> None:
+    for name in [name for name in weights if "proj" in name]:
+        scale = weights[name].abs().max() / 448
+        weights |= {name: (weights[name] / scale).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale.reshape(1, 1)}
+
+
+def test_what_transformers_can_widen_is_widened_beside_a_card_too(model: Path, quantised: Path) -> None:
+    lm = load_model(str(quantised), None, Precision.bf16, False)
+    assert {parameter.dtype for parameter in lm.parameters()} == {torch.bfloat16}
+    assert not hasattr(lm.config, "quantization_config")  # nor would it be exported
+    whole = load_model(str(model), None, Precision.fp32, False).state_dict()
+    for name, value in lm.state_dict().items():
+        assert torch.allclose(value.float(), whole[name], rtol=0.1, atol=1e-3), name
+
+
+def test_weights_that_stay_quantised_are_refused(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpo.logprobs.load.widen_when_read", lambda config: None)
+    with pytest.raises(UserError, match=r"its weights are quantised \(fp8\); give the model before it was quantised"):
+        load(quantised)
