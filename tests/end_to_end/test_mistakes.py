@@ -85,7 +85,7 @@ MISTAKES = {
     "misspelt key of a loss": Mistake(("loss.alhpa=3",), ("loss.alhpa:", "did you mean 'alpha'?")),
     "misspelt option": Mistake(("loss=wpmo",), ("loss:", "did you mean 'wmpo'?")),
     "wrong type": Mistake(("train.lr=fast",), ("train.lr:", "'fast'", "give a number")),
-    "out of range": Mistake(("train.epochs=0",), ("train.epochs:", "of at least 1")),
+    "out of range": Mistake(("train.epochs=0",), ("train.epochs:", "a number in [1, 10000]")),
     "missing value": Mistake(("model=small",), ("data.source:", "give one")),
     "missing file": Mistake(("model=small", "data.source=set.jsonl"), ("data.source:", "did you mean 'sets.jsonl'?")),
     "empty file": Mistake(FROM_FILE, ("data.source:", "'sets.jsonl' is empty", "name a file"), lambda rows: ""),
@@ -111,7 +111,7 @@ MISTAKES = {
     ),
     "prompts longer than the context": Mistake(
         FROM_FILE,
-        ("data.max_prompt_tokens:", "prompt_too_long", "raise it"),
+        ("set2", "prompt_too_long", "raise data.max_prompt_tokens"),
         third(lambda row: row.update(prompt="word " * 999)),
     ),
     "context longer than the model's": Mistake(
@@ -132,10 +132,7 @@ MISTAKES = {
     "model folder without weights": Mistake(
         ("model.path=.", "model.scratch=null"), ("model.path:", "config.json", "save_pretrained")
     ),
-    "no room for the cache": Mistake(
-        ("data.testbed.prompts=100000000000",), ("cache_dir:", "GiB are free", "larger disk")
-    ),
-    "no room for the model": Mistake(
+    "no room on the disk": Mistake(
         (*FROM_FILE, "model.architecture.hidden_size=600000"), ("cache_dir:", "GiB are free", "larger disk")
     ),
     "cache below a file": Mistake(
