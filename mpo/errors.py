@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that says what, where and what to do instead."""
+"""Errors that a user can fix: one line that says what, where and what to do instead."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cut(text: str, limit: int) -> str:
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; printed as one line, never as a traceback.
+    """A mistake that the user can fix; printed as one line, never as a traceback.
 
     Args:
         what: what is wrong, e.g. ``"score is not a number: 'high'"``.

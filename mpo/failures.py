@@ -156,7 +156,7 @@ def _of_number(number: int, error: BaseException, folders: tuple[Path, ...]) -> 
             )
         return UserError(_forbidden(Path(where)), where, "change its permissions, or name another")
     if number in _NETWORK:
-        return UserError(f"the network failed ({os.strerror(number)})", named or "", f"mend it, {GO_ON}")
+        return UserError(f"the network failed ({os.strerror(number)})", named or "", f"fix it, {GO_ON}")
     return None
 
 

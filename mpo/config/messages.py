@@ -64,7 +64,7 @@ def explain_composition(error: BaseException) -> UserError | None:
         return ConfigError("an override goes below a key that is null", "", remedy)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where = f"{error.problem_mark.name}:{error.problem_mark.line + 1}"
-        return ConfigError(f"not readable as YAML: {error.problem}", where, "mend it")
+        return ConfigError(f"not readable as YAML: {error.problem}", where, "fix it")
     if isinstance(error, UnicodeDecodeError):
         return ConfigError("not UTF-8 text", _file_being_read(error), "save it as UTF-8")
     if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):  # submitit's

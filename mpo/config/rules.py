@@ -254,7 +254,7 @@ def _check_partition(partition: Partition) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "mend it") from error
+        raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "fix it") from error
 
 
 def _check_responses(config: RunConfig, partition: Partition) -> None:

@@ -22,10 +22,10 @@ PROBES = 3
 
 
 def plain_logps(lm: PreTrainedModel, of: Probe) -> list[Tensor]:
-    """Log-probs [T] of each response's tokens by one plain forward pass of the whole model a response.
+    """Log-probs [T] of each response's tokens by one plain forward pass of the whole model for each response.
 
     Raises:
-        ConfigError: the model takes no token ids alone, or tells no logits.
+        ConfigError: the model takes no token ids alone, or returns no logits.
     """
     found = []
     for response in of.response_ids:
@@ -154,7 +154,7 @@ def check_policy(policy: PolicyModule, of: Probe, expected: list[Tensor], rows: 
                     break
         if worst > 1.0:
             by = worst * TOLERANCE[torch.float32]
-            raise refusal(lm.config, f"gives other log-probs here than in transformers (by {by:.2g} nats a token)")
+            raise refusal(lm.config, f"gives other log-probs here than in transformers (by {by:.2g} nats per token)")
     finally:
         policy.train(mode)
 
@@ -169,7 +169,7 @@ def _difference(policy: PolicyModule, of: Probe, expected: list[Tensor], dtype: 
                 logps_1KT = policy(batch).token_logps_BKT
         except Exception as error:
             raise refusal(
-                policy.base.config, f"cannot be computed a response in a row ({_first_line(error)})"
+                policy.base.config, f"cannot be computed with a row for each response ({_first_line(error)})"
             ) from error
         for k, wanted_T in enumerate(expected):
             error_T = (logps_1KT[0, k, : len(wanted_T)] - wanted_T).abs() / (tolerance + 1e-3 * wanted_T.abs())

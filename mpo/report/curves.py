@@ -77,7 +77,7 @@ PANELS = (
         "Geometric mean over a response's tokens (MPPO, figures 3 and 4); rank 0 is the response with the best score.",
         ordered=True,
     ),
-    Panel("kl", "Distance from the reference", "KL estimate (k3), nats a token", r"kl"),
+    Panel("kl", "Distance from the reference", "KL estimate (k3), nats per token", r"kl"),
     Panel("weights", "W-MPO weights", "weight e^(α·deviation)", r"weight_\w+", compared=False),
     Panel("lr", "Learning rate", "learning rate", r"lr", smooth=False, compared=False),
     Panel("grad_norm", "Gradient norm", "norm before clipping", r"grad_norm"),

@@ -100,7 +100,7 @@ def _imitation(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate
     after, before = loss("train"), loss("before")
     progress.close()
     start = Baseline("before training", before.value, before.standard_error)
-    return {"held-out loss": Estimate(after.value, after.standard_error, "nats a token", after.count, (start,))}
+    return {"held-out loss": Estimate(after.value, after.standard_error, "nats per token", after.count, (start,))}
 
 
 def _ranking(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
@@ -141,7 +141,7 @@ def _ranking(context: StageContext, sets: TokenizedSets) -> dict[str, Estimate]:
     }
     if reference is not None:
         estimates["held-out KL(reference || policy)"] = Estimate(
-            ranking.kl.value, ranking.kl.standard_error, "nats a token", ranking.kl.count
+            ranking.kl.value, ranking.kl.standard_error, "nats per token", ranking.kl.count
         )
     return estimates
 

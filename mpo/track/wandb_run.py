@@ -107,7 +107,7 @@ def open_run(
         )
     except (wandb.Error, ValueError) as error:  # a mode or tag that its settings refuse is a ValueError
         raise ConfigError(
-            f"Weights & Biases did not start: {error}", "logger.wandb", "mend it, or set WANDB_MODE=offline"
+            f"Weights & Biases did not start: {error}", "logger.wandb", "fix it, or set WANDB_MODE=offline"
         ) from error
     return Run(run)
 

@@ -47,14 +47,14 @@ def check_closed_form(engine: Engine, problem: Problem, batch: Sequence[int], to
     if not off <= allowed:
         raise UserError(
             f"the first loss is {actual:.6g} but {expected:.6g} at policy = reference, and their log-probs differ by "
-            f"{ratio:.2g} nats a token, {allowed:.2g} allowed",
+            f"{ratio:.2g} nats per token, {allowed:.2g} allowed",
             "train.closed_form_check",
             "compute the reference with the policy's own weights, or switch the check off if they are meant to differ",
         )
 
 
 def tolerance(noise: float) -> float:
-    """What bfloat16 may be off by, where two packings differ by ``noise`` nats a token."""
+    """What bfloat16 may be off by, where two packings differ by ``noise`` nats per token."""
     return min(max(TOLERANCE[Precision.bf16], TIMES * noise), HIGHEST)
 
 

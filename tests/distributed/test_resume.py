@@ -188,7 +188,7 @@ def test_every_process_stops_when_one_is_told_to(tmp_path: Path) -> None:
 
 def test_first_loss_off_its_closed_form_stops(tmp_path: Path) -> None:
     assert spawn([job(tmp_path, shift_reference=0.5)]) == [2]
-    assert "at policy = reference, and their log-probs differ by 0.5 nats a token" in mistake(tmp_path)
+    assert "at policy = reference, and their log-probs differ by 0.5 nats per token" in mistake(tmp_path)
     assert not (tmp_path / "policy").exists()
 
 
@@ -197,13 +197,13 @@ def test_first_loss_off_by_what_packings_differ_by_is_rounding(tmp_path: Path) -
     config = {"precision": "bf16", "max_steps": 1}
     assert spawn([job(tmp_path / "noisy", noise=0.02, config=config | {"zero_stage": 3})], 2) == [0, 0]
     assert spawn([job(tmp_path / "shifted", noise=0.02, shift_reference=0.3, config=config)]) == [2]
-    found = re.search(r"differ by (\S+) nats a token, (\S+) allowed", mistake(tmp_path / "shifted"))
+    found = re.search(r"differ by (\S+) nats per token, (\S+) allowed", mistake(tmp_path / "shifted"))
     assert found is not None
     ratio, allowed = map(float, found.groups())
     assert ratio > 0.25 >= allowed > 0.02
     config["precision"] = "fp32"
     assert spawn([job(tmp_path / "exact", noise=0.02, config=config)]) == [2]
-    assert "nats a token, 0.0001 allowed" in mistake(tmp_path / "exact")
+    assert "nats per token, 0.0001 allowed" in mistake(tmp_path / "exact")
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

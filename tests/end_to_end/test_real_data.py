@@ -72,7 +72,7 @@ def test_supervised_fine_tuning_is_judged_on_held_out_responses(
         (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
     outcome = mpo(*SMALL, "data.source=some.jsonl", "regime=sft", "train.max_steps=10", "train.lr=1e-2")
     loss = outcome.result["evaluation"]["held-out loss"]
-    assert loss["unit"] == "nats a token"
+    assert loss["unit"] == "nats per token"
     assert 0 < loss["value"] < loss["baselines"][0]["value"] - 0.1
 
 

@@ -124,9 +124,9 @@ def _array_rows(stream: IO[bytes], path: Path) -> Iterator[Found]:
         raise DataError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
-        raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where, "mend it, or use .jsonl") from None
+        raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where, "fix it, or use .jsonl") from None
     except (RecursionError, ValueError) as error:  # too deep, or an integer of thousands of digits
-        raise DataError(f"broken JSON: {error}", str(path), "mend it, or use .jsonl") from None
+        raise DataError(f"broken JSON: {error}", str(path), "fix it, or use .jsonl") from None
     for number, value in enumerate(values, start=1):
         yield f"{path}:row {number}", _as_object(value)
 
