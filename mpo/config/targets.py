@@ -51,7 +51,7 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
         if str(node[TARGET]).startswith(OWN):
             raise
         raise ConfigError(
-            f"{cls.__name__} cannot be made: {_told(error)}", key, "mend the class or its values"
+            f"{cls.__name__} cannot be made: {_told(error)}", key, "fix the class or its values"
         ) from error
 
 
@@ -75,7 +75,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
     except (Exception, SystemExit) as error:
         if target.startswith(OWN):
             raise
-        raise ConfigError(f"importing '{module_name}' raised {_told(error)}", where, "mend the module") from error
+        raise ConfigError(f"importing '{module_name}' raised {_told(error)}", where, "fix the module") from error
     cls = getattr(module, class_name, None)
     if cls is None:
         names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]

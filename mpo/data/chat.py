@@ -190,14 +190,14 @@ def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
             for text in (SENTINEL, f"\n {SENTINEL} \n")
         )
     except jinja2.TemplateError as error:
-        remedy = "mend the template, or name another"
+        remedy = "fix the template, or name another"
         raise ConfigError(
             f"the chat template cannot render a user and an assistant turn: {error}", "model.chat_template", remedy
         ) from None
     for role, rendered, times in (("user", before, 1), ("assistant", both, 2)):
         if rendered.lower().count(SENTINEL) < times:
             what = f"the chat template leaves out what the {role} says"
-            raise ConfigError(what, "model.chat_template", "mend the template, or name another")
+            raise ConfigError(what, "model.chat_template", "fix the template, or name another")
     lead, found, tail = both[len(before) :].partition(SENTINEL) if both.startswith(before) else ("", "", "")
     strips = None
     for sides in ((False, False), (True, True), (True, False), (False, True)):

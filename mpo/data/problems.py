@@ -93,7 +93,7 @@ def unusable_sets(first: Problem, counts: Counter[str], sets: int) -> tuple[str,
         return what, "raise data.max_prompt_tokens, or data.max_skipped_share"
     if first.reason_code in (Reason.TEMPLATE_REFUSED, Reason.TEMPLATE_IGNORES):
         return what, "change these sets, or name another model.chat_template"
-    return what, "mend these sets, or raise data.max_skipped_share"
+    return what, "fix these sets, or raise data.max_skipped_share"
 
 
 class RowError(Exception):

@@ -61,7 +61,7 @@ def check_case(case: GoldenCase, tolerance: Tolerance) -> Deviation:
     except Exception as error:
         if case.name in LOSSES:
             raise
-        raise DataError(f"{case.name} raised {type(error).__name__}: {error}", case.where, "mend the loss") from error
+        raise DataError(f"{case.name} raised {type(error).__name__}: {error}", case.where, "fix the loss") from error
     loss_error = relative_error(loss, case.expected_loss, tolerance.loss, tolerance.floor)
     grad_error = max(
         relative_error(actual, expected, tolerance.grad, tolerance.floor)

@@ -48,7 +48,7 @@ class Partition(ABC):
             raise DataError("a set without responses has no bins", remedy="leave it out before the partition")
         for index, score in enumerate(scores):
             if not math.isfinite(score):
-                raise DataError(f"score {score} of response {index} is not finite", remedy="mend or drop the row")
+                raise DataError(f"score {score} of response {index} is not finite", remedy="fix or drop the row")
         bins = self.assign(scores, accepted, draw)
         if not isinstance(bins, Sequence) or len(bins) != len(scores) or not all(map(_is_bin, bins)):
             what = f"{type(self).__name__} gave {bins!r} for {len(scores)} scores"

@@ -47,7 +47,7 @@ class FunctionScorer:
             raise ConfigError(f"cannot import '{self.function}': {error}", "score.function", remedy) from error
         except (Exception, SystemExit) as error:  # the user's module runs, and may fail in any way
             what = f"importing '{self.function}' raised {type(error).__name__}: {error}"
-            raise ConfigError(what, "score.function", "mend the module") from error
+            raise ConfigError(what, "score.function", "fix the module") from error
         if not callable(function):
             raise ConfigError(f"'{self.function}' is not a function", "score.function", "name a function")
         return function  # type: ignore[no-any-return]

@@ -145,7 +145,7 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
     if skipped and (not usable or skipped > config["max_skipped_share"] * (skipped + usable)):
         worst = findings.first[0]
-        remedy = "mend the data, or raise data.max_skipped_share" if usable else "mend the data"
+        remedy = "fix the data, or raise data.max_skipped_share" if usable else "fix the data"
         if worst.reason_code is Reason.NO_SCORE:
             remedy += "; data.score_field names another key of the scores, loss=sft needs none"
         raise DataError(

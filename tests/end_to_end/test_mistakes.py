@@ -89,7 +89,7 @@ MISTAKES = {
     "missing value": Mistake(("model=small",), ("data.source:", "give one")),
     "missing file": Mistake(("model=small", "data.source=set.jsonl"), ("data.source:", "did you mean 'sets.jsonl'?")),
     "empty file": Mistake(FROM_FILE, ("data.source:", "'sets.jsonl' is empty", "name a file"), lambda rows: ""),
-    "broken JSON": Mistake(FROM_FILE, ("sets.jsonl:3:", "broken_json", "mend the data"), broken_line),
+    "broken JSON": Mistake(FROM_FILE, ("sets.jsonl:3:", "broken_json", "fix the data"), broken_line),
     "only blank lines": Mistake(FROM_FILE, ("sets.jsonl", "sets"), lambda rows: "\n\n"),
     "not text at all": Mistake(FROM_FILE, ("sets.jsonl",), lambda rows: bytes(range(256)) * 9),
     "set without scores": Mistake(
@@ -101,7 +101,7 @@ MISTAKES = {
         every(lambda row: row["responses"].__delitem__(slice(1, 3))),
     ),
     "equal scores": Mistake(FROM_FILE, ("sets.jsonl:1:", "equal_scores", "different scores"), every(equal_scores)),
-    "NaN score": Mistake(FROM_FILE, ("sets.jsonl:3:", "nan_score", "mend the data"), third(score(float("nan")))),
+    "NaN score": Mistake(FROM_FILE, ("sets.jsonl:3:", "nan_score", "fix the data"), third(score(float("nan")))),
     "score is a word": Mistake(FROM_FILE, ("sets.jsonl:3:", "score_not_number"), third(score("high"))),
     "response is not text": Mistake(
         FROM_FILE, ("sets.jsonl:3:", "response_not_text"), third(lambda row: row["responses"][0].update(text=7))

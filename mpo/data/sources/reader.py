@@ -90,7 +90,7 @@ def _open(spec: SourceSpec) -> tuple[str, Iterator[Found]]:
             return name, itertools.chain(unreadable, [(where, row)], rows)
         unreadable.append((where, row))
     first_where, first = unreadable[0]
-    raise DataError(f"no row is readable, the first: {first}", first_where, "mend the file")
+    raise DataError(f"no row is readable, the first: {first}", first_where, "fix the file")
 
 
 def _given_id(row: Row) -> str:

@@ -61,8 +61,8 @@ FILES = {
     PACKAGE + "defaults:\n  - override /los: dpo\n": ("mine/one: los", "no such group", "did you mean 'loss'?"),
     "train:\n  lr: 1e-4\n": ("mine/one", "below its folder's name", PACKAGE.strip()),
     "defaults:\n  - override /loss: dpo\n": ("mine/one", "below its folder's name", PACKAGE.strip()),
-    PACKAGE + "train:\n\tlr: 1\n": ("one.yaml:3", "not readable as YAML", "mend it"),
-    PACKAGE + "train:\n  lr: 1\n  lr: 2\n": ("one.yaml:4", "duplicate key lr", "mend it"),
+    PACKAGE + "train:\n\tlr: 1\n": ("one.yaml:3", "not readable as YAML", "fix it"),
+    PACKAGE + "train:\n  lr: 1\n  lr: 2\n": ("one.yaml:4", "duplicate key lr", "fix it"),
     PACKAGE + "# caf\xe9\n": ("one.yaml", "not UTF-8 text", "save it as UTF-8"),
 }
 
