@@ -41,12 +41,15 @@ def user_code(module: str, name: str, key: str) -> Iterator[None]:
         if "RANK" in os.environ:
             traceback.print_exc()
             remedy += "; its traceback is in the stage's log"
-        raise ConfigError(f"{name} {_raised(error)}", key, remedy) from error
+        raise ConfigError(f"{name} {_raised(error, module)}", key, remedy) from error
 
 
-def _raised(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+def _raised(error: BaseException, module: str) -> str:
+    """What was raised and where: in the author's own package, if the error passed through it."""
+    package = module.partition(".")[0]
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [one for one in frames if str(one[0].f_globals.get("__name__")).partition(".")[0] == package] or frames
+    at = f" at {os.path.basename(own[-1][0].f_code.co_filename)}:{own[-1][1]}" if own else ""
     if isinstance(error, SystemExit):
         return f"called exit({error.code}){at}"
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

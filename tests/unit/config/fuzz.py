@@ -197,6 +197,7 @@ def surroundings(folder: Path) -> Iterator[None]:
     (folder / "folder" / "config.json").write_text(json.dumps(SHAPE))
     (folder / "folder" / "model.safetensors").write_bytes(b"0")
     before = os.getcwd()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     os.chdir(folder)
     variables = {"HOME": str(folder), "MPO_CACHE": str(folder / "cache"), "HYDRA_FULL_ERROR": "1"}
     machine = Machine("this machine", 1e10, 1e10)
@@ -207,6 +208,10 @@ def surroundings(folder: Path) -> Iterator[None]:
             yield
     finally:
         os.chdir(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        gc.enable()
+        GlobalHydra.instance().clear()
         _composed.cache_clear()
         _pickled.cache_clear()
 

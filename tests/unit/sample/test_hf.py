@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from mpo.config.schema import SampleConfig
+from mpo.sample.decoder import decoder_of
 from mpo.sample.hf import Sampled, _batches, _continue, sample_responses
 from mpo.testbed.tokenizer import build_tokenizer
 
@@ -101,7 +102,7 @@ def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(
     rows = [[5 + i, 50 + i, 9] if i % 2 else [60 + i] for i in range(8)]
     config = SampleConfig(n=2, temperature=1e-4, max_new_tokens=12)
     stops = torch.tensor([3, *range(40, 60)])
-    found = _continue(model, rows, config, stops, torch.Generator().manual_seed(0))
+    found = _continue(model, decoder_of(model), rows, config, stops, torch.Generator().manual_seed(0))
     lengths = set()
     assert found[::2] == found[1::2]
     for row, tokens in zip(rows, found[::2], strict=True):
@@ -119,7 +120,7 @@ def test_nearly_greedy_equals_a_plain_loop_although_rows_end_at_different_times(
 
 def test_first_tokens_follow_the_model_at_a_temperature(model: LlamaForCausalLM) -> None:
     config = SampleConfig(n=20_000, temperature=0.8, max_new_tokens=1)
-    found = _continue(model, [[7, 8]], config, torch.tensor([3]), torch.Generator().manual_seed(0))
+    found = _continue(model, decoder_of(model), [[7, 8]], config, torch.tensor([3]), torch.Generator().manual_seed(0))
     counts = torch.bincount(torch.tensor([tokens[0] for tokens in found]), minlength=model.config.vocab_size)
     with torch.no_grad():
         expected = (model(torch.tensor([[7, 8]])).logits[0, -1] / 0.8).softmax(-1)
@@ -128,7 +129,7 @@ def test_first_tokens_follow_the_model_at_a_temperature(model: LlamaForCausalLM)
 
 def test_top_p_leaves_the_tail_out(model: LlamaForCausalLM) -> None:
     config = SampleConfig(n=2000, temperature=1.0, top_p=0.3, max_new_tokens=1)
-    found = _continue(model, [[7, 8]], config, torch.tensor([3]), torch.Generator().manual_seed(0))
+    found = _continue(model, decoder_of(model), [[7, 8]], config, torch.tensor([3]), torch.Generator().manual_seed(0))
     with torch.no_grad():
         probabilities = model(torch.tensor([[7, 8]])).logits[0, -1].softmax(-1).sort(descending=True)
     allowed = int((probabilities.values.cumsum(0) < 0.3).sum()) + 1
