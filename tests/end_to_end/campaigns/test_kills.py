@@ -27,6 +27,8 @@ GONE_S = 10
 """Seconds until no process of a killed run may be left."""
 STARTING_S = 2.0
 """Weight of the time before the first stage, in which a kill may fall too."""
+LONGEST = 12
+"""Steps of the longest training."""
 STOPPED = "mpo: stopped; the same command goes on from where it was"
 
 Victim = Callable[[Run, random.Random], None]
@@ -106,19 +108,34 @@ class Disturbed:
             if not (home / path.parent.name / path.name).exists()
         ]
 
-    def moment(self) -> tuple[str, float]:
-        """A stage and seconds after its start, evenly spread over the time that the run will take."""
+    def moment(self) -> tuple[str, float, int]:
+        """A stage, seconds after its start, evenly spread over the time that the run will take, and for a training
+        also steps that must have been done, in two of five cases: its steps are a small part of its seconds."""
         candidates = [("", STARTING_S), *self.missing()]
+        trainings = [name for name, _ in candidates if name.rpartition("/")[2] in ("sft", "train")]
+        if trainings and self.chance.random() < 0.4:
+            return self.chance.choice(trainings), self.chance.uniform(0, 0.1), self.chance.randint(1, LONGEST)
         name, seconds = self.chance.choices(candidates, [weight for _, weight in candidates])[0]
-        return name, self.chance.uniform(0, seconds)
+        return name, self.chance.uniform(0, seconds), 0
+
+    def steps(self, stage: str) -> int:
+        """Steps that the unfinished training ``stage`` has noted."""
+        path = next((path for name, path, _ in self.finished.stages if name == stage), None)
+        file = self.command_line.cache / "train" / f"{path.name}.work/metrics.jsonl" if path else None
+        return file.read_bytes().count(b"\n") if file is not None and file.exists() else 0
 
     def kill(self, kind: str) -> tuple[bool, str]:
         """Start the run and end it; whether it was ended before it was finished, and what it told."""
-        stage, seconds = self.moment()
+        stage, seconds, steps = self.moment()
         end, polite = KINDS[kind]
         run = self.server.start(self.command_line, self.finished.arguments)
-        wanted = f"{stage}: started" if stage else "mpo  "
-        while run.alive() and not any(line.startswith(wanted) for line in run.err.splitlines()):
+        begun, done = f"{stage}: started" if stage else "mpo  ", f"{stage}: done"
+        while run.alive():
+            lines = run.err.splitlines()
+            if any(line.startswith(done) for line in lines) and steps:
+                break
+            if any(line.startswith(begun) for line in lines) and self.steps(stage) >= steps:
+                break
             time.sleep(0.01)
         time.sleep(seconds)
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
