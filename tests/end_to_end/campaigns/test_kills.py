@@ -190,7 +190,7 @@ def test_killed_runs_end_with_the_same_weights(
     disturbed = Disturbed(server, undisturbed, command_lines(), chance)
     kills = 0
     while kills < KILLS:
-        kind = chance.choice(list(KINDS))
+        kind, before = chance.choice(list(KINDS)), disturbed.lost_steps()
         hit, told = disturbed.kill(kind)
         if not hit:
             counts["too late"] += 1
@@ -201,9 +201,9 @@ def test_killed_runs_end_with_the_same_weights(
         counts["kills"] += 1
         counts[kind] += 1
         lost = disturbed.lost_steps()
-        counts["steps lost"] += lost
+        counts["steps lost"] += max(0, lost - before)  # a run that is killed before it resumes has lost nothing more
         assert lost <= CHECKPOINT_EVERY, told
         if KINDS[kind][1]:
-            assert lost == 0, told
+            assert lost <= before, told
     disturbed.check_finished()
     counts["runs finished"] += 1
