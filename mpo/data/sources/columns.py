@@ -57,10 +57,13 @@ def check_prompt_column(row: Row, turns: Sequence[Message], warn: Warn) -> tuple
     if isinstance(row["prompt"], str):
         said = given[0].content.split()
         if not any(turn.role == "user" and turn.content.split() == said for turn in whole):
-            warn(Reason.UNUSED_FIELD, "prompt is no user turn of the conversation; the conversation is used", "prompt")
+            message = "prompt is not a user turn of the conversation; the conversation is used"
+            warn(Reason.UNUSED_FIELD, message, "prompt")
         return whole
     if given == whole or (given[0].role == "system" and given[1:] == whole):
         return given
+    if whole[:1] and whole[0].role == "system" and given == whole[1:]:
+        return whole
     raise RowError(Reason.PROMPTS_DIFFER, f"prompt and the conversation {difference(given, whole)}")
 
 

@@ -109,7 +109,13 @@ def _unique_id(row: Row, draft: Draft, seen: set[str]) -> str:
     # A prompt_id names the prompt, so several sets may share it; only the same content twice is a duplicate.
     sha = hashlib.sha256()
     turns = [*draft.prompt, *(response.message for response in draft.responses)]
-    more = [each for turn in turns for each in (turn.reasoning, turn.tool_calls) if each is not None]
+    more = [  # with whose they are
+        part
+        for n, turn in enumerate(turns)
+        for name, value in (("reasoning", turn.reasoning), ("tool_calls", turn.tool_calls))
+        if value is not None
+        for part in (f"{n}.{name}", value)
+    ]
     for part in [*(turn.content for turn in turns), *more, *([draft.tools] if draft.tools else [])]:
         sha.update(part.encode() + b"\0")
     digest = sha.hexdigest()[:16]

@@ -182,6 +182,27 @@ def test_prompts_beside_whole_conversations_that_agree_are_used(tmp_path: Path) 
     assert roles == [["user"], ["user"], ["user"], ["system", "user"], ["user", "assistant", "tool"]]
 
 
+def test_a_prompt_may_lack_the_system_turn_of_its_conversation(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    row = {"chosen": [system, user(), assistant()], "rejected": [system, user(), assistant("no")]}
+    (one,), problems = read(tmp_path, {**row, "prompt": [user()]})
+    assert [turn.role for turn in one.prompt] == ["system", "user"] and not problems
+    none, (refused,) = read(tmp_path, {**row, "prompt": [user("another")]})
+    assert not none and refused.reason_code == "prompts_differ"
+
+
+def test_sets_that_differ_in_whose_reasoning_it_is_are_both_kept(tmp_path: Path) -> None:
+    thought, plain = {"text": "yes", "reasoning_content": "hm"}, {"text": "yes"}
+    rows = [
+        {"prompt": "hi", "responses": [{**one, "score": 1}, {**other, "text": "no", "score": 0}]}
+        for one, other in ((thought, plain), (plain, thought))
+    ]
+    sets, problems = read(tmp_path, *rows)
+    assert len({one.id for one in sets}) == 2 and not problems
+    sets, (again,) = read(tmp_path, rows[0], rows[0])
+    assert len(sets) == 1 and again.reason_code == "duplicate_id"
+
+
 def test_equal_texts_with_different_scores_are_counted(tmp_path: Path) -> None:
     texts = [{"text": text, "score": score} for text, score in (("x", 9), ("y", 9), ("x", 9), ("x \n", 1))]
     for rows, place, words in (
