@@ -76,13 +76,13 @@ def read_stored_sets(path: Path) -> Iterator[ResponseSet]:
 
 def copy_sets(source: Path, indices: Iterable[int], path: Path) -> int:
     """Write those of the stored sets at ``source`` that have the ``indices``, in their order; returns how many."""
-    chosen = np.fromiter(indices, np.int64)
+    chosen = np.sort(np.fromiter(indices, np.int64))
     kept: list[pyarrow.RecordBatch] = []
     start = 0
     with parquet.ParquetFile(source) as file, parquet.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for batch in file.iter_batches(GROUP_SETS):
-            here = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
-            kept.append(batch.take(pyarrow.array(np.sort(here))))
+            first, end = np.searchsorted(chosen, (start, start + len(batch)))
+            kept.append(batch.take(pyarrow.array(chosen[first:end] - start)))
             start += len(batch)
             if sum(map(len, kept)) >= GROUP_SETS:
                 writer.write_table(pyarrow.Table.from_batches(kept, SCHEMA))
