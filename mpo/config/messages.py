@@ -155,12 +155,6 @@ def _of_composition(text: str) -> ConfigError:
         return ConfigError("no such key", found.group(1), "leave it out")
     if found := re.match(r"Could not append to config\. An item is already at '(.+)'", text):
         return ConfigError("is there already", found.group(1), f"write {found.group(1)}=… without a plus sign")
-    if found := re.match(r"Could not delete from config\. The value of '(.+)' is .* and not", text):
-        return ConfigError("has another value", found.group(1), f"write ~{found.group(1)} to remove it")
-    if found := re.match(r"Could not delete from config\. '(.+)' does not exist", text):
-        return ConfigError("no such key", found.group(1), "leave it out")
-    if found := re.match(r"Could not append to config\. An item is already at '(.+)'", text):
-        return ConfigError("is there already", found.group(1), f"write {found.group(1)}=… without a plus sign")
     if "force-add of config groups" in text:
         return ConfigError("a group takes no plus signs", f"'{name}'", f"write {name.lstrip('+')}")
     return ConfigError(text.splitlines()[0], "", "see python -m mpo.run --help")
