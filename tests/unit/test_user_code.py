@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -60,5 +61,9 @@ def test_mistakes_bugs_of_ours_and_failures_of_the_surroundings_pass() -> None:
         raise ValueError("ours")
     with pytest.raises(OSError, match="No space"), user_code("mine", "Mine", "loss"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(KeyboardInterrupt), user_code("mine", "Mine", "loss"):  # of the terminal
-        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), user_code("mine", "Mine", "loss"):  # of the terminal
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
