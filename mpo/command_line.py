@@ -28,7 +28,7 @@ from mpo.stopping import asked, exit_stopped, take_signals
 from mpo.track.streams import abandon, open_closed, say, unwritable
 
 _begun = threading.Event()
-"""Whether composing is over: exceptions from then on are told by their type alone."""
+"""Whether composing is over: exceptions from then on are explained by their type alone."""
 
 
 def experiment(cfg: DictConfig) -> None:
@@ -47,8 +47,8 @@ def experiment(cfg: DictConfig) -> None:
         if isinstance(error, BrokenPipeError) and cfg.dry_run:  # what reads the plan, such as head, has seen enough
             abandon(sys.stdout)
             return
-        told = explain(error)
-        code = report(error, explain_failure(told or error, folder) or told)
+        mistake = explain(error)
+        code = report(error, explain_failure(mistake or error, folder) or mistake)
         if code is None:
             raise
         if hydra_config.mode is RunMode.MULTIRUN:
@@ -89,7 +89,7 @@ def _compose_and_run() -> None:
 
 
 def _ended(action: Callable[[], None]) -> int | str | None:
-    """Exit status of ``action``, its failure told; raises what is a bug, and ends the process if it was asked to."""
+    """Exit status of ``action``, its failure reported; raises what is a bug, and ends the process if it was asked to."""
     try:
         action()
         return 0
