@@ -89,7 +89,7 @@ def _compose_and_run() -> None:
 
 
 def _ended(action: Callable[[], None]) -> int | str | None:
-    """Exit status of ``action``, its failure reported; raises what is a bug, and ends the process if it was asked to."""
+    """Exit status of ``action``, its failure reported; raises what is a bug, ends the process if it was asked to."""
     try:
         action()
         return 0

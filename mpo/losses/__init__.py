@@ -29,10 +29,10 @@ from mpo.losses.grpo import GRPO
 from mpo.losses.inputs import LossInputs, LossOutput
 from mpo.losses.kto import KTO
 from mpo.losses.mppo import ListMLE, PairMCM, PairMCS, PairMNM, PairMNS, PairSingle
-from mpo.losses.pairwise import DPO, IPO, ORPO, RDPO, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
+from mpo.losses.pairwise import DPO, IPO, ORPO, RDPO, SPPO, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
 from mpo.losses.pointwise import SFT, PointCE, PointMSE
 from mpo.losses.set_level import MPO, WMPO, Deviation, KBinMPO, MPO1vsK, MPORefFree, PlackettLuce
-from mpo.losses.soft import NCA, SPPO, InfoNCA, SPPOSoft
+from mpo.losses.soft import NCA, InfoNCA, SPPOSoft
 
 LOSSES: dict[str, type[Loss]] = {
     "mpo": MPO,

@@ -1,7 +1,7 @@
 """DPO and its relatives: contrasts of pairs, bin_i < bin_j.
 
-Where a partition gives more than one pair, all but SPPO-hard take the mean over the pairs; ORPO's likelihood term and
-SPPO-hard take the mean over each side. One pair is the published loss.
+Where a partition gives more than one pair, all but SPPO take the mean over the pairs; ORPO's likelihood term and
+SPPO take the mean over each side. One pair is the published loss.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from mpo.errors import ConfigError
 from mpo.losses.base import ORDERED_BINS, Loss, check_not_negative, check_positive
 from mpo.losses.contrasts import negative_log_sigmoid, pairwise
-from mpo.losses.inputs import LossInputs, set_mean
+from mpo.losses.inputs import LossInputs, require, set_mean
 from mpo.losses.rewards import log_odds, log_ratio, mean_logp
 from mpo.partition import Shape
 
@@ -147,7 +147,24 @@ class SPPOHard(Loss):
     def implicit_reward(self, inputs: LossInputs) -> Tensor:
         return self.beta * log_ratio(inputs)
 
+    def win_rates(self, inputs: LossInputs) -> Tensor:
+        """Win rate that each response is trained towards, [B,K]: the accepted ones win always, the others never."""
+        return (inputs.bins_BK == 0).to(inputs.policy_logps_BK.dtype)
+
     def per_set(self, inputs: LossInputs) -> Tensor:
-        r_BK, goal = log_ratio(inputs), 0.5 / self.beta
-        accepted_B = set_mean((r_BK - goal) ** 2, inputs.bins_BK == 0)
-        return accepted_B + set_mean((r_BK + goal) ** 2, inputs.bins_BK > 0)
+        error_BK = (log_ratio(inputs) - (self.win_rates(inputs) - 0.5) / self.beta) ** 2
+        return set_mean(error_BK, inputs.bins_BK == 0) + set_mean(error_BK, inputs.bins_BK > 0)
+
+
+@dataclass(frozen=True)
+class SPPO(SPPOHard):
+    """(r_w − (1/β)(P̂_w − ½))² + (r_b − (1/β)(P̂_b − ½))², the best and the worst response against their win rates.
+
+    P̂_i = mean_j σ(S_i − S_j) over all sampled responses, i included and dropped ones too: the loss of the published
+    code of arXiv 2405.00675, which MPO's table 3 compares with. Where a side has several responses, their mean.
+    """
+
+    needs_win_rates: ClassVar[bool] = True
+
+    def win_rates(self, inputs: LossInputs) -> Tensor:
+        return require(inputs.win_rates_BK, "win_rates_BK")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mpo.losses.base import ANY_BINS, Loss, check_positive
 from mpo.losses.contrasts import pointwise, soft_target, softmax_scores
-from mpo.losses.inputs import LossInputs, require, set_mean, win_rates
+from mpo.losses.inputs import LossInputs, set_mean, win_rates
 from mpo.losses.rewards import log_ratio
 from mpo.partition import Shape
 
@@ -68,28 +68,3 @@ class SPPOSoft(_ScoreLoss):
         kept_BK = inputs.bins_BK >= 0
         target_BK = (win_rates(inputs.scores_BK, kept_BK) - 0.5) / self.beta
         return set_mean((log_ratio(inputs) - target_BK) ** 2, kept_BK)
-
-
-@dataclass(frozen=True)
-class SPPO(Loss):
-    """(r_w − (1/β)(P̂_w − ½))² + (r_b − (1/β)(P̂_b − ½))², the best and the worst response against their win rates.
-
-    P̂_i = mean_j σ(S_i − S_j) over all sampled responses, i included and dropped ones too: the loss of the published
-    code of arXiv 2405.00675, which MPO's table 3 compares with. Where a side has several responses, their mean.
-    """
-
-    beta: float = 0.001
-    needs_reference: ClassVar[bool] = True
-    needs_win_rates: ClassVar[bool] = True
-    default_partition: ClassVar[str] = "best_vs_worst"
-
-    def __post_init__(self) -> None:
-        check_positive("beta", self.beta)
-
-    def implicit_reward(self, inputs: LossInputs) -> Tensor:
-        return self.beta * log_ratio(inputs)
-
-    def per_set(self, inputs: LossInputs) -> Tensor:
-        target_BK = (require(inputs.win_rates_BK, "win_rates_BK") - 0.5) / self.beta
-        error_BK = (log_ratio(inputs) - target_BK) ** 2
-        return set_mean(error_BK, inputs.bins_BK == 0) + set_mean(error_BK, inputs.bins_BK > 0)
