@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.fuzz import Fuzz, surroundings
+from tests.unit.config.fuzz import Fuzz
+from tests.unit.config.in_process import surroundings
 
 LINES = int(os.environ.get("MPO_FUZZ", "40"))
 """Command lines that are tried; MPO_FUZZ=5000 is the long form."""

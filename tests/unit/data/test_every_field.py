@@ -12,7 +12,8 @@ import pytest
 
 from mpo.data.problems import Problem
 from mpo.data.sources import SourceSpec, read_sets
-from tests.unit.data.malformed import LAYOUTS, Row, at, places
+from tests.unit.data.damaged_rows import at, places
+from tests.unit.data.layout_rows import LAYOUTS, Row
 
 WORD = "quetzal"
 """What the fields say: where it comes out again, the field was used."""

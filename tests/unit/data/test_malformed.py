@@ -19,7 +19,8 @@ from mpo.data.store import read_stored_sets
 from mpo.errors import DataError
 from mpo.stages import data
 from mpo.stages.context import StageContext
-from tests.unit.data.malformed import COLUMNS, Malformed, malformed_file, pairs
+from tests.unit.data.layout_rows import pairs
+from tests.unit.data.malformed import COLUMNS, Malformed, malformed_file
 
 SHORT = 200
 LONG = int(os.environ.get("MPO_MALFORMED", "2000"))
