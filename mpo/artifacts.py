@@ -9,7 +9,6 @@ and renamed. "Cached" and "resumed" are therefore one question: does the directo
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -20,11 +19,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import mpo
 from mpo.checksums import Damaged, Folders, read_sealed, sealed
-from mpo.errors import ConfigError, DataError
+from mpo.errors import DataError
+from mpo.locks import is_locked, locked
 
 MANIFEST = "manifest.json"
 LOG_FOLDER = "logs"
@@ -146,21 +146,13 @@ class Store:
         """
         path = self.path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open_lock(path.with_name(path.name + ".lock")) as handle:
-            _lock(handle, fcntl.LOCK_EX)
+        with locked(path.with_name(path.name + ".lock")):
             yield
 
     def locked(self, stage: Stage) -> bool:
         """Whether a run is building the stage, or looking whether it has to."""
-        path = self.path(stage).with_name(f"{self.fingerprint(stage)}.lock")
-        if not path.exists():
-            return False
-        try:
-            with _open_lock(path) as handle:
-                _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+        path = self.path(stage)
+        return is_locked(path.with_name(path.name + ".lock"))
 
     def open_work(self, stage: Stage) -> Path:
         """An empty directory to build in, or the half-built one of a resumable stage."""
@@ -241,24 +233,6 @@ def _follow_umask(folder: Path) -> None:
                 if not stat.S_ISLNK(mode) and rights[is_folder] & ~mode:
                     with contextlib.suppress(PermissionError):  # another user's, who shares the cache
                         os.chmod(path, stat.S_IMODE(mode) | rights[is_folder])
-
-
-def _open_lock(path: Path) -> TextIO:
-    """The lock's file, for writing, as NFS wants it for an exclusive lock; another user's may only be there to read."""
-    try:
-        return open(path, "a")
-    except PermissionError:
-        return open(path)
-
-
-def _lock(handle: TextIO, how: int) -> None:
-    try:
-        fcntl.flock(handle, how)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        what = f"its file system does not lock files ({error.strerror})"
-        raise ConfigError(what, "cache_dir", "name a folder elsewhere, or mount it with locks") from error
 
 
 def library_versions() -> dict[str, str]:

@@ -15,8 +15,9 @@ from mpo.artifacts import Stage, Store, read_json, whole_lines
 from mpo.config.schema import LauncherConfig
 from mpo.errors import UserError
 from mpo.failures import explain_failure
-from mpo.launch import USAGE_FILE, run_group, run_inline
+from mpo.launch import run_group, run_inline
 from mpo.report.records import StageRow
+from mpo.stage_process import USAGE_FILE
 from mpo.stages.context import CONTEXT_FILE, PROGRESS_FILE, WARNINGS_FILE, StageContext
 from mpo.stopping import building, stop_if_asked
 from mpo.track.console import Console

@@ -7,28 +7,25 @@ with a clean device. Several machines meet through torch.distributed's rendezvou
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import multiprocessing
+import multiprocessing.connection
 import os
-import resource
 import signal
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
-from mpo.artifacts import LOG_FOLDER, write_json
+from mpo.artifacts import LOG_FOLDER
 from mpo.config.schema import LauncherConfig
-from mpo.errors import EXIT_CODE, FAILURE_CODE, ProcessError, Stopped, UserError
-from mpo.failure_reports import Report, ReportBox, send
+from mpo.errors import ProcessError, Stopped
+from mpo.failure_reports import ReportBox
 from mpo.failures import explain_failure, explain_killed, full_disk
-from mpo.stages.context import CONTEXT_FILE, SUMMARY_FILE, StageContext
+from mpo.stage_process import ERROR_FILE, STOPPED, USAGE_FILE, work, write_usage
+from mpo.stages.context import StageContext
 
 PRELOADED = [
-    "mpo.patience",
+    "mpo.forkserver_signals",
     "torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
@@ -38,20 +35,12 @@ PRELOADED = [
     "mpo.config.messages",
     "mpo.multirun",
 ]
-ERROR_FILE = "error.json"
-USAGE_FILE = "usage.json"
 SHUTDOWN_S = 600
 """Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
-GRACE_S = 5
-"""Seconds that a process has to end by itself once another one of its group has told an error."""
-WRITING_S = 3600
-"""Seconds that other processes wait at most while the first one still writes, weights to a network's disk say."""
 OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin for some microseconds before they sleep, unless the user has a policy. By default they spin for
 milliseconds, and the processes of a machine that is shared with anything else ran several times slower; not spinning at
 all makes steps of many small operators up to 1.5 times as long."""
-STOPPED = 128 + signal.SIGTERM
-"""Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """Signals that ask a run to stop, which torch's agent takes while a group is at work."""
@@ -74,7 +63,8 @@ def prepare_fork_server() -> None:
     sys.warnoptions.append(_TRACKER_SILENT)
     resource_tracker.ensure_running()  # it sets this process's signal mask, so before what follows
     sys.warnoptions.remove(_TRACKER_SILENT)
-    # A signal to the whole group, such as Ctrl-C, would end it with a traceback before mpo.patience is imported there.
+    # A signal to the whole group, such as Ctrl-C, would end it with a traceback before it has imported
+    # mpo.forkserver_signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         forkserver.ensure_running()
@@ -124,8 +114,8 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
     )
     with ReportBox() as box:
         try:
-            with _handlers_restored(), _quiet_elastic():
-                elastic_launch(launch, _work)(str(context.output), threads, box.address)
+            with _handlers_restored(), _quiet_elastic(), killed_workers_noticed():
+                elastic_launch(launch, work)(str(context.output), threads, box.address)
         except SignalException:
             raise Stopped from None
         except ChildFailedError as failed:
@@ -159,121 +149,52 @@ def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseEx
     return ProcessError(f"its processes ended with {codes}, without a word", context.task, f"its log: {logs}")
 
 
-def _work(output: str, threads: int, box: str) -> None:
-    """One process of a stage. If it fails it reports why to ``box`` and ends with the exit status for that."""
-    _die_with_parent()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # which it ignores (mpo.patience)
-        signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C reaches the whole terminal group: take it as the polite request that the agent sends as well.
-    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    folder = Path(output)
-    _end_with_fellows(folder / ERROR_FILE)
-    try:
-        _run_stage(folder, threads)
-    except SystemExit as left:
-        if left.code == STOPPED:
-            raise
-        frame = traceback.extract_tb(left.__traceback__)[-1]
-        where = f"{frame.filename}:{frame.lineno}"
-        mistake = UserError(f"it ended the process by exit({left.code})", where, "raise an error instead")
-        report, code = Report.of_mistake(mistake), EXIT_CODE
-    except Exception as error:
-        told = explain_failure(error, folder) or (error if isinstance(error, UserError) else None)
-        report = Report.of_mistake(told) if told else Report.of_bug(traceback.format_exc())
-        code = told.exit_code if told else FAILURE_CODE
-        with contextlib.suppress(OSError):  # into the log, where there is room
-            traceback.print_exc()
-    else:
-        return
-    send(report, box, folder / ERROR_FILE)
-    sys.exit(code)  # the agent gets no exception: it would write one to the disk, where there may be no room
-
-
-def _run_stage(folder: Path, threads: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    started = time.monotonic()
-    context = StageContext.read(folder / CONTEXT_FILE)
-    built = (folder / SUMMARY_FILE).exists()
-    importlib.import_module(f"mpo.stages.{context.task}").run(context)
-    if context.rank == 0:
-        _keep_usage(folder, started, built)
-    else:
-        _wait_for_usage(folder)
-
-
-def _keep_usage(output: Path, started: float, built: bool) -> None:
-    """:func:`write_usage`, unless the stage was ``built`` by a process before this one, whose usage it is."""
-    if not built:
-        write_usage(output, started, _peak_memory())
-    elif not (output / USAGE_FILE).exists():
-        write_usage(output, started, None)
-
-
-def _wait_for_usage(output: Path) -> None:
-    """Until the first process is done: on several machines it need not be on the one that commits the stage."""
-    deadline = time.monotonic() + WRITING_S
-    while not (output / USAGE_FILE).exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def write_usage(output: Path, started: float, peak_memory: int | None) -> None:
-    """Seconds and peak memory in bytes of a stage's process, for the manifest and the report."""
-    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory, "device": _device()}
-    write_json(output / USAGE_FILE, usage)
-
-
-def _peak_memory() -> int:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _device() -> str | None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return str(torch.cuda.get_device_name())
-    return None
-
-
-def _die_with_parent() -> None:
-    """End this process when the fork server that made it is gone, or the run that asked for it, however it went.
-
-    The run's death does not end the fork server as long as a process that it made is alive, so both are watched.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    run = multiprocessing.parent_process()
-    assert run is not None, "stages are built in processes that multiprocessing started"
-
-    def follow() -> None:
-        run.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _end_with_fellows(error: Path) -> None:
-    """End this process soon after another one of its group has told an error: it may wait in a collective for ever."""
-
-    def follow() -> None:
-        while not error.exists():
-            time.sleep(0.5)
-        time.sleep(GRACE_S)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def _heeded() -> list[signal.Signals]:
     """Signals for the agent to take: not those that this process ignores, as SIGHUP below ``nohup``."""
     return [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class PipeEvent:
+    """The two methods of ``multiprocessing.Event`` that torch's agent uses, by the end of a pipe.
+
+    Setting an event of multiprocessing waits until each process that waits for it has woken up, and so for ever where
+    one of them was killed meanwhile. A copy of this one in another process can only wait.
+    """
+
+    def __init__(self) -> None:
+        self._end, self._held = multiprocessing.Pipe(duplex=False)
+
+    def __getstate__(self) -> multiprocessing.connection.Connection:
+        return self._end
+
+    def __setstate__(self, end: multiprocessing.connection.Connection) -> None:
+        self._end = end
+
+    def wait(self) -> None:
+        """Until it is set, or the process that could set it is gone."""
+        self._end.poll(None)
+
+    def set(self) -> None:
+        self._held.close()
+
+
+@contextlib.contextmanager
+def killed_workers_noticed() -> Iterator[None]:
+    """torch's agent hangs where a process is killed once it has done its work and others have not; here it doesn't."""
+    from torch.distributed.elastic import multiprocessing as elastic
+
+    original = elastic.MultiprocessContext
+
+    class Context(original):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: object, **named: object) -> None:
+            super().__init__(*args, **named)
+            self._worker_finished_event = PipeEvent()
+
+    elastic.MultiprocessContext = Context  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        elastic.MultiprocessContext = original  # type: ignore[misc]
 
 
 @contextlib.contextmanager

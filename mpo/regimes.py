@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpo.artifacts import Stage, Store
-from mpo.config.files import told_name
+from mpo.config.files import redacted_name
 from mpo.config.rules import NO_REFERENCE, TESTBED
 from mpo.config.schema import (
     DataConfig,
@@ -289,9 +289,9 @@ def _card(config: RunConfig) -> dict[str, Any]:
     """What a model card says of where a policy comes from."""
     model = config.model
     return {
-        "starting_policy": told_name(model.path) or "made from nothing",
-        "reference": told_name(model.reference) or "the starting policy",
-        "source": told_name(config.data.source),
+        "starting_policy": redacted_name(model.path) or "made from nothing",
+        "reference": redacted_name(model.reference) or "the starting policy",
+        "source": redacted_name(config.data.source),
         "regime": config.regime.name.name,
         "partition": dict(config.partition),
     }

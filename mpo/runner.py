@@ -11,7 +11,7 @@ from typing import Any
 from mpo import launch, provenance
 from mpo.access import check_cache, check_inputs, check_output
 from mpo.artifacts import Stage, Store
-from mpo.config.files import is_shipped, told_name, with_own_shape
+from mpo.config.files import is_shipped, redacted_name, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
 from mpo.config.targets import build
@@ -91,7 +91,7 @@ def _logged(config: RunConfig) -> dict[str, Any]:
         ("data", ("source", "heldout_source")),
     ):
         for key in keys:
-            plain[group][key] = told_name(plain[group][key])
+            plain[group][key] = redacted_name(plain[group][key])
     return plain
 
 

@@ -42,7 +42,7 @@ def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
     return shaped or os.path.exists(os.path.expanduser(name))  # False where it may not be looked for
 
 
-def told_name(name: str | None) -> str | None:
+def redacted_name(name: str | None) -> str | None:
     """``name`` as records and cards may tell it: of what lies on this machine only the last part of its path."""
     return Path(name).name if name is not None and is_local(name, DATA_SUFFIXES) else name
 

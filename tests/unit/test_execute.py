@@ -19,7 +19,8 @@ from mpo.artifacts import Stage, Store
 from mpo.config.schema import LauncherConfig
 from mpo.errors import Stopped
 from mpo.execute import Executor
-from mpo.launch import run_inline, write_usage
+from mpo.launch import run_inline
+from mpo.stage_process import write_usage
 from mpo.stages.context import StageContext
 from mpo.track.console import Console
 from mpo.track.progress import ProgressReader

@@ -12,7 +12,8 @@ import pytest
 
 from mpo.errors import ConfigError, ProcessError, StageFailed
 from mpo.failure_reports import Report, ReportBox, send
-from mpo.launch import ERROR_FILE, OPENMP, _why, prepare_fork_server
+from mpo.launch import OPENMP, _why, prepare_fork_server
+from mpo.stage_process import ERROR_FILE
 from mpo.stages.context import StageContext
 
 
