@@ -21,6 +21,11 @@ class Message:
     name: str | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has a role and a content only."""
+        return self.reasoning is self.tool_calls is self.tool_call_id is self.name is None
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """What it says: content, reasoning, tool calls, those that it has."""
         return tuple(each for each in (self.content, self.reasoning, self.tool_calls) if each)

@@ -14,12 +14,13 @@ INF = math.inf
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``; an open end is left out."""
+    """Numbers from ``low`` to ``high``; an open end is left out. ``why``: what else would happen, for the message."""
 
     low: float
     high: float = INF
     open_low: bool = False
     open_high: bool = False
+    why: str = ""
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
@@ -27,9 +28,10 @@ class Range:
         return math.isfinite(value) and above and below
 
     def __str__(self) -> str:
+        why = f": {self.why}" if self.why else ""
         if self.high == INF:
-            return f"above {self.low:g}" if self.open_low else f"of at least {self.low:g}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+            return f"{'above' if self.open_low else 'of at least'} {self.low:g}{why}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}{why}"
 
 
 SHARE = Range(0, 1)
@@ -63,7 +65,7 @@ TRAIN = {
     "clip": Range(0, 1e6),
     "zero_stage": Range(0, 3),
     "checkpoint_every": COUNT,
-    "keep_checkpoints": Range(2, 1000),
+    "keep_checkpoints": Range(2, 1000, why="the newest may turn out damaged, then the one before it is taken"),
     "lora.rank": Range(1, 10**4),
     "lora.alpha": FACTOR,
 }

@@ -161,7 +161,7 @@ class DataConfig:
     max_skipped_share: float = 0.1  # unusable rows above this share stop the run
     score: ScoreTransformConfig = field(default_factory=ScoreTransformConfig)
     testbed: TestbedConfig = field(default_factory=TestbedConfig)
-    # Estimates for the plan where nothing has been read yet (sets, responses a set, tokens).
+    # Estimates for the plan where nothing has been read yet (sets, responses per set, tokens).
     expected_sets: int | None = None
     expected_responses: int | None = None
     expected_prompt_tokens: int | None = None

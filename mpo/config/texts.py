@@ -1,4 +1,4 @@
-"""Texts and paths of a configuration: writable as UTF-8 and JSON, and names that a file system takes. No torch."""
+"""Whether the texts and paths of a configuration can be written: as UTF-8, as JSON, as file names. No torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_texts(config: RunConfig) -> None:
 
 
 def check_path(key: str, text: str) -> None:
-    """Raise ConfigError for a path that no file system here can hold, or of a user that there is not."""
+    """Raise ConfigError for a path that is too long for a file system, or of a user who does not exist."""
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:  # its user has no home
@@ -63,7 +63,7 @@ def check_path(key: str, text: str) -> None:
 
 
 def _check_text(key: str, value: str) -> None:
-    """Of one text; free-form options may hold line breaks and other control characters."""
+    """Raise ConfigError for one text; free-form options may hold line breaks and other control characters."""
     free = key.startswith(tuple(f"{group}." for group in FREE))
     found = (_NUL_OR_SURROGATE if free else re.compile(f"{_CONTROL.pattern}|{_NUL_OR_SURROGATE.pattern}")).search(value)
     if found is not None:
@@ -84,7 +84,7 @@ def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, dict):
         for name, value in node.items():
             if not isinstance(name, str):
-                raise ConfigError(f"the key {name!r} is no text", key, f"quote it: '{name}'")
+                raise ConfigError(f"the key {name!r} is not text", key, f"quote it: '{name}'")
             yield from ((f"{below}(a key)", name), *_leaves(value, f"{below}{name}", depth + 1))
     elif isinstance(node, list | tuple):
         for number, value in enumerate(node):

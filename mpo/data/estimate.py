@@ -26,7 +26,7 @@ PACKED = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Sets in the file, responses a set, and mean tokens of a prompt and of a response, all but roughly."""
+    """Sets in the file, responses per set, and mean tokens of a prompt and of a response, all but roughly."""
 
     sets: int
     responses: int

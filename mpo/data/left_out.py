@@ -27,10 +27,11 @@ def left_out_of_prompt(tokenizer: PreTrainedTokenizerBase, one: ResponseSet, bef
         yield _ignores(one, "tools", "the tools", "warning")
     roles: tuple[tuple[str, Severity], ...] = (("system", "warning"), ("tool", "error"))
     for role, severity in roles:
-        silent = [replace(turn, content="") if turn.role == role else turn for turn in one.prompt]
-        texts = [turn.content.strip() for turn in one.prompt if turn.role == role]
-        if any(text not in before for text in texts) and ignored(silent):
+        unseen = any(turn.role == role and turn.content.strip() not in before for turn in one.prompt)
+        if unseen and ignored([replace(turn, content="") if turn.role == role else turn for turn in one.prompt]):
             yield _ignores(one, f"{role} turns", f"{role} turns", severity)
+    if all(turn.is_plain for turn in one.prompt):
+        return
     without: list[tuple[str, list[Message], Severity]] = [
         ("tool_calls", [replace(turn, tool_calls=None) for turn in one.prompt], "error"),
         ("reasoning of earlier turns", [replace(turn, reasoning=None) for turn in one.prompt], "warning"),

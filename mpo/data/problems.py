@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from mpo.errors import cut, printable
+from mpo.errors import DataError, cut, printable
 
 MESSAGE = 280
 """Most characters of a problem's message: what it quotes comes from the data, and may be of any size."""
@@ -45,7 +45,7 @@ class Reason(StrEnum):
     EQUAL_SCORES = "equal_scores"
     EMPTY_RESPONSE = "empty_response"
     UNSCORED_RESPONSE = "unscored_response"
-    OVERALL_TEN_MENDED = "overall_ten_mended"
+    OVERALL_TEN_CORRECTED = "overall_ten_corrected"
     OVERALL_TEN_UNCLEAR = "overall_ten_unclear"
     EQUAL_TEXTS = "equal_texts"
     UNUSED_FIELD = "unused_field"
@@ -84,18 +84,6 @@ class Problem:
         return f"{self.reason_code} ({self.field})" if self.field else str(self.reason_code)
 
 
-def unusable_sets(first: Problem, counts: Counter[str], sets: int) -> tuple[str, str]:
-    """What an error says of ``sets`` of which too many cannot be used, with the ``first`` one's own words; the
-    remedy."""
-    reasons = ", ".join(f"{label} {count}" for label, count in counts.most_common())
-    what = f"{cut(first.message, 160)} ({counts.total()} of {sets} sets cannot be used: {reasons})"
-    if first.reason_code is Reason.PROMPT_TOO_LONG:
-        return what, "raise data.max_prompt_tokens, or data.max_skipped_share"
-    if first.reason_code in (Reason.TEMPLATE_REFUSED, Reason.TEMPLATE_IGNORES):
-        return what, "change these sets, or name another model.chat_template"
-    return what, "fix these sets, or raise data.max_skipped_share"
-
-
 class RowError(Exception):
     """A row that cannot become a response set; the reader turns it into a ``Problem``."""
 
@@ -119,3 +107,19 @@ class ProblemCounts:
             label = f"{problem.reason_code} (other fields)"
         self.first.setdefault(label, problem)
         (self.errors if problem.severity == "error" else self.warnings)[label] += 1
+
+    def unusable_sets(self, sets: int, beginning: str) -> DataError:
+        """The error that too many of ``sets`` cannot be used, in the words of the first problem of the commonest kind.
+
+        Args:
+            beginning: what the message says first.
+        """
+        first = self.first[self.errors.most_common(1)[0][0]]
+        reasons = ", ".join(f"{label} {count}" for label, count in self.errors.most_common())
+        what = f"{cut(first.message, 160)} ({self.errors.total()} of {sets} sets cannot be used: {reasons})"
+        remedy = "fix these sets, or raise data.max_skipped_share"
+        if first.reason_code is Reason.PROMPT_TOO_LONG:
+            remedy = "raise data.max_prompt_tokens, or data.max_skipped_share"
+        elif first.reason_code in (Reason.TEMPLATE_REFUSED, Reason.TEMPLATE_IGNORES):
+            remedy = "change these sets, or name another model.chat_template"
+        return DataError(f"{beginning}: {what}", first.where, remedy)

@@ -50,7 +50,7 @@ def render_responses(
 def is_proved(tokenizer: PreTrainedTokenizerBase, one: ResponseSet) -> bool:
     """Whether the set's responses are known to be rendered as they are, without asking the template."""
     plain = all(each.reasoning is None and each.tool_calls is None for each in one.responses)
-    plain = plain and one.tools is None and all(turn == Message(turn.role, turn.content) for turn in one.prompt)
+    plain = plain and one.tools is None and all(turn.is_plain for turn in one.prompt)
     return plain and inserts_verbatim(tokenizer, tuple(turn.role for turn in one.prompt))
 
 

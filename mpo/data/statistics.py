@@ -1,4 +1,4 @@
-"""What a stream of response sets holds: counts, scores, lengths, duplicates. Memory: a few numbers a response."""
+"""What a stream of response sets holds: counts, scores, lengths, duplicates. Memory: a few numbers per response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpo.types import ResponseSet
 
 
 class SetStatistics:
-    """Collects sets one by one (``add``), then tells (``lines``)."""
+    """Collects sets one by one (``add``), then reports on them (``lines``)."""
 
     def __init__(self) -> None:
         self.sets = 0
@@ -58,11 +58,11 @@ class SetStatistics:
                 self.longer_wins += 1
 
     def lines(self) -> list[str]:
-        """The findings, one a line."""
+        """The findings, one per line."""
         sizes = ", ".join(f"{size}: {count}" for size, count in sorted(self.sizes.items()))
         lines = [
             _line("sets", f"{self.sets}"),
-            _line("responses a set", sizes or "-"),
+            _line("responses per set", sizes or "-"),
             _line("repeated prompts", f"{self.sets - len(self.prompts)}"),
         ]
         lines += [_line(f"with {name}", f"{count}") for name, count in self.carrying.items() if count]

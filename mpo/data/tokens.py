@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-from mpo.data.problems import Problem, ProblemCounts, unusable_sets
+from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.token_rows import SCHEMA, Limits, update_digest
 from mpo.data.workers import tokenized_batches
 from mpo.errors import DataError
@@ -115,9 +115,7 @@ def _require_sets(stats: TokenStats, found: ProblemCounts) -> None:
         return
     if not found.errors:
         raise DataError("there is no set to tokenise", "data", "check the source with python -m mpo.data.check")
-    first = found.first[found.errors.most_common(1)[0][0]]
-    what, remedy = unusable_sets(first, found.errors, found.errors.total())
-    raise DataError(f"no set is left: {what}", first.where, remedy)
+    raise found.unusable_sets(found.errors.total(), "no set is left")
 
 
 class TokenizedSets:

@@ -118,13 +118,13 @@ def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:
     chosen = [target.rpartition(".")[2] for target in lora.target_modules] or list(sides)
     for name in chosen:
         if name not in sides:
-            raise ConfigError(f"'{name}' is no linear map of a layer", "train.lora.target_modules", hint(name, sides))
+            raise ConfigError(f"no layer has a linear map '{name}'", "train.lora.target_modules", hint(name, sides))
     return shape.layers * lora.rank * sum(shape.hidden + sides[name] for name in chosen)
 
 
 @dataclass(frozen=True)
 class DataSize:
-    """Expected size of the training data: sets, responses a set, tokens of a prompt and of a response (means)."""
+    """Expected size of the training data: sets, responses per set, tokens of a prompt and of a response (means)."""
 
     sets: int
     responses: int
@@ -146,7 +146,7 @@ def data_size(data: DataConfig, responses: int | None, rounds: int = 1) -> DataS
     """Expected size of one round's training data, or None where the config gives no estimate.
 
     Args:
-        responses: K, the samples a prompt where responses are sampled; else what the data expects.
+        responses: K, the samples per prompt where responses are sampled; else what the data expects.
         rounds: rounds that share the prompts; the testbed has ``testbed.prompts`` fresh ones for each.
     """
     k = responses or data.expected_responses

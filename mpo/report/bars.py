@@ -43,28 +43,22 @@ def bars_of(numbers: Sequence[tuple[float, float | None]]) -> list[Bar | None]:
 
 def estimate_bars(estimate: Estimate) -> list[Bar | None]:
     """Bars of an estimate and then of its baselines."""
-    return bars_of([(estimate.value, estimate.standard_error), *_numbers(estimate.baselines)])
+    numbers: list[Estimate | Baseline] = [estimate, *estimate.baselines]
+    return bars_of([(one.value, one.standard_error) for one in numbers])
 
 
 def column_bars(
     measure: str, evaluations: Sequence[Mapping[str, Estimate]], baselines: Sequence[Baseline | None]
 ) -> list[Bar | None]:
     """Bars of one measure for each of ``evaluations`` and then of ``baselines``; None where there is no number."""
-    missing = (math.nan, None)
-    found = [one.get(measure) for one in evaluations]
-    numbers = [missing if one is None else (one.value, one.standard_error) for one in found]
-    numbers += [missing if one is None else (one.value, one.standard_error) for one in baselines]
-    return bars_of(numbers)
+    found: list[Estimate | Baseline | None] = [*(one.get(measure) for one in evaluations), *baselines]
+    return bars_of([(math.nan, None) if one is None else (one.value, one.standard_error) for one in found])
 
 
 def shared_baselines(measure: str, evaluations: Iterable[Mapping[str, Estimate]]) -> tuple[Baseline, ...]:
     """Baselines of a measure that all evaluations that have the measure share."""
     found = [evaluation[measure].baselines for evaluation in evaluations if measure in evaluation]
     return tuple(one for one in found[0] if all(one in others for others in found)) if found else ()
-
-
-def _numbers(baselines: Iterable[Baseline]) -> list[tuple[float, float | None]]:
-    return [(one.value, one.standard_error) for one in baselines]
 
 
 def _whisker(error: float | None) -> float:

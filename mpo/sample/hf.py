@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from mpo.config.schema import SampleConfig
+from mpo.data.chat import special_tokens
 from mpo.sample.decoder import Decoder, decoder_of
 
 KEPT = 0.9
@@ -24,10 +25,16 @@ KEPT = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One response as text; ``finished`` where it ended with a stop token rather than at the limit."""
+    """One response as text.
+
+    Attributes:
+        finished: whether it ended with a stop token rather than at the limit.
+        left_out: a special token inside it, which its text is without; empty where there is none.
+    """
 
     text: str
     finished: bool
+    left_out: str = ""
 
 
 def sample_responses(
@@ -71,9 +78,7 @@ def sample_responses(
                 made = [[] for _ in chosen]
                 texts = _continue(model, decoder, [prompts[i] for i in chosen], config, stops, generator)
                 for row, tokens in enumerate(texts):
-                    finished = bool(tokens) and tokens[-1] in ends
-                    text = tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
-                    made[row // config.n].append(Sampled(text, finished))
+                    made[row // config.n].append(_as_text(tokenizer, tokens, ends))
                 on_batch(number, made, done)
             for i, of_prompt in zip(chosen, made, strict=True):
                 responses[i] = of_prompt
@@ -146,6 +151,14 @@ def _continue(
         mask_RT = torch.cat([mask_RT, mask_RT.new_ones(len(mask_RT), 1)], dim=-1)
     ends = set(stops.tolist())
     return [_cut(tokens, ends) for tokens in new]
+
+
+def _as_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: set[int]) -> Sampled:
+    finished = bool(tokens) and tokens[-1] in ends
+    inner = tokens[:-1] if finished else tokens
+    found = set(inner)
+    left_out = next((name for name, index in special_tokens(tokenizer).items() if index in found), "")
+    return Sampled(tokenizer.decode(inner, skip_special_tokens=True), finished, left_out)
 
 
 def _cut(tokens: list[int], ends: set[int]) -> list[int]:

@@ -64,7 +64,7 @@ class Binning:
         self._config = config
         self._partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
         self._noisy = ScoreTransform(**to_plain(from_plain(ScoreTransformConfig, config["transform"])))
-        # Noise is what training has to bear, not what it is judged by.
+        # Noise applies to training scores only; held-out sets are judged by clean ones.
         self._clean = replace(self._noisy, noise_sigma=0.0)
 
     @property

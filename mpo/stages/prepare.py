@@ -8,10 +8,9 @@ from dataclasses import asdict, replace
 
 from mpo.artifacts import write_json
 from mpo.config.schema import SftResponses
-from mpo.data.problems import ProblemCounts, unusable_sets
+from mpo.data.problems import ProblemCounts
 from mpo.data.store import count_stored_sets, read_stored_sets
 from mpo.data.tokens import TokenizedSets, tokenize_sets
-from mpo.errors import DataError
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import check_ids, stage_tokenizer
 from mpo.types import ResponseSet
@@ -47,9 +46,7 @@ def run(context: StageContext) -> None:
         )
         skipped = sum(counts.errors.values())
         if skipped > config["max_skipped_share"] * max(1, skipped + stats.sets):
-            first = counts.first[counts.errors.most_common(1)[0][0]]
-            what, remedy = unusable_sets(first, counts.errors, skipped + stats.sets)
-            raise DataError(f"{split}: {what}", first.where, remedy)
+            raise counts.unusable_sets(skipped + stats.sets, split)
         check_ids(context, TokenizedSets.load(context.output / split).largest_id, tokenizer)
         facts[split] = {
             **asdict(stats),

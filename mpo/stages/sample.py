@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,11 +12,10 @@ from mpo.artifacts import write_json
 from mpo.config.schema import SampleConfig
 from mpo.data.batches import batched
 from mpo.data.chat import stop_ids
-from mpo.data.problems import Problem, ProblemCounts, unusable_sets
+from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.token_rows import usable_prompts
-from mpo.errors import DataError
 from mpo.logprobs.devices import join_group
 from mpo.logprobs.load import load_model
 from mpo.sample.drawn import DrawnBatches
@@ -62,9 +62,15 @@ def run(context: StageContext) -> None:
             filled.append(replace(one, responses=made))
         write_sets(context.output / f"{split}.parquet", filled)
         every = [each for responses in drawn for each in responses]
+        lost = Counter(each.left_out for each in every if each.left_out)
+        if lost:
+            names = ", ".join(name for name, _ in lost.most_common(3))
+            what = f"{lost.total()} of {len(every)} responses sampled for {split} have special tokens inside ({names})"
+            context.warn(f"{what}, which their texts are without; a tool call may be lost so")
         facts[split] = {
             "sets": len(filled),
             "responses": len(every),
+            "with_special_tokens": lost.total(),
             "cut_at_limit": sum(not each.finished for each in every),
             "mean_characters": sum(len(each.text) for each in every) / max(len(every), 1),
             "skipped": dict(found.errors),
@@ -112,6 +118,4 @@ def _rendered(
 def _check_skipped(found: ProblemCounts, total: int, split: str, max_share: float) -> None:
     count = found.errors.total()
     if count > max_share * max(1, total) or (count and count == total):
-        first = found.first[found.errors.most_common(1)[0][0]]
-        what, remedy = unusable_sets(first, found.errors, total)
-        raise DataError(f"{split}: {what}", first.where, remedy)
+        raise found.unusable_sets(total, split)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mpo.data.problems import Reason, RowError
-from mpo.data.sources.fields import Draft, Row, Warn, text
-from mpo.data.sources.messages import checked_prompt, json_list, json_text, prompt
+from mpo.data.sources.fields import Draft, Row, Warn
+from mpo.data.sources.messages import checked_prompt, content, json_list, json_text, prompt
 from mpo.types import Message
 
 ID = ("id", "prompt_id")
@@ -80,7 +80,7 @@ def difference(a: Sequence[Message], b: Sequence[Message]) -> str:
 def _with_system(turns: tuple[Message, ...], row: Row, warn: Warn) -> tuple[Message, ...]:
     if row.get(SYSTEM[0]) is None and row.get(SYSTEM[1]) is None:
         return turns
-    given = {name: text(row[name], name, Reason.BAD_MESSAGE) for name in SYSTEM if row.get(name) is not None}
+    given = {name: content(row[name], name, warn) for name in SYSTEM if row.get(name) is not None}
     said = {name: value for name, value in given.items() if value.strip()}
     if not said:
         return turns

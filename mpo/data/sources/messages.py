@@ -11,6 +11,8 @@ from mpo.data.sources.fields import Row, Warn, kind, text
 from mpo.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
+SAME_ROLE = {"developer": "system"}
+"""Other names of a role: OpenAI's newer models call a system turn so."""
 FOLLOWS = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 ORDER = "want [system,] user, assistant, …, user; tool turns follow the assistant's"
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -102,12 +104,12 @@ def warn_unused(row: Row, known: frozenset[str], where: str, warn: Warn) -> None
 
 def json_list(value: object, where: str, reason: Reason) -> list[Mapping[str, Any]] | None:
     """A list of objects, given as such or as JSON text; None for an empty one."""
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError):
             raise RowError(reason, f"{where} is text that is not JSON") from None
-    if value is None or value in ("", [], ()):
+    if value is None or value in ([], ()):
         return None
     if not isinstance(value, list | tuple):
         raise RowError(reason, f"{where} is {kind(value)}, not a list of objects")
@@ -129,7 +131,7 @@ def json_text(value: object, where: str, reason: Reason) -> str:
 def _message(turn: object, where: str, warn: Warn) -> Message:
     if not isinstance(turn, Mapping) or "role" not in turn:
         raise RowError(Reason.BAD_MESSAGE, f"{where} is not an object with role and content")
-    role = turn["role"]
+    role = SAME_ROLE.get(turn["role"], turn["role"]) if isinstance(turn["role"], str) else turn["role"]
     if role not in ROLES:
         raise RowError(Reason.BAD_MESSAGE, f"{where} has role {str(role)[:80]!r}, not one of {', '.join(ROLES)}")
     reasoning, calls = answer_parts(turn, where)
@@ -138,12 +140,18 @@ def _message(turn: object, where: str, warn: Warn) -> Message:
     if turn.get("content") is None and not (reasoning or calls):
         raise RowError(Reason.BAD_MESSAGE, f"{where} has no content")
     warn_unused(turn, READ, where, warn)
-    body = "" if turn.get("content") is None else content(turn["content"], f"{where}.content", warn)
-    named = {
-        key: None if turn.get(key) is None else text(turn[key], f"{where}.{key}", Reason.BAD_MESSAGE)
-        for key in ("tool_call_id", "name")
-    }
-    return Message(role, body, reasoning, calls, named["tool_call_id"] or None, named["name"] or None)
+    said = turn.get("content")
+    if role == "tool" and isinstance(said, Mapping):  # what the tool returned, not yet written as text
+        said = json_text(said, f"{where}.content", Reason.BAD_MESSAGE)
+    body = "" if said is None else content(said, f"{where}.content", warn)
+    call_id, name = turn.get("tool_call_id"), turn.get("name")
+    if isinstance(call_id, int) and not isinstance(call_id, bool):
+        call_id = str(call_id)
+    named = [
+        None if value is None else text(value, f"{where}.{key}", Reason.BAD_MESSAGE) or None
+        for key, value in (("tool_call_id", call_id), ("name", name))
+    ]
+    return Message(role, body, reasoning, calls, *named)
 
 
 def _part(part: object, where: str, warn: Warn) -> str:

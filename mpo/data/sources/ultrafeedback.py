@@ -61,7 +61,7 @@ def _overall(completion: Row, name: str, warn: Warn) -> float | None:
     if fine is not None and fine > 4:
         return overall
     if fine is not None and fine <= 2:
-        warn(Reason.OVERALL_TEN_MENDED, f"{name}.overall_score 10 with fine-grained score {fine:g} is read as 1")
+        warn(Reason.OVERALL_TEN_CORRECTED, f"{name}.overall_score 10 with fine-grained score {fine:g} is read as 1")
         return 1.0
     shown = "none" if fine is None else f"{fine:g}"
     warn(Reason.OVERALL_TEN_UNCLEAR, f"{name}.overall_score 10 with fine-grained score {shown} may mean 1: unscored")

@@ -31,7 +31,7 @@ BAD = {
     "nan": (config(partition={"trim": float("nan")}), "partition.trim", "not a finite number"),
     "inf in a list": (config(score={"options": {"x": [1.0, float("inf")]}}), "score.options.x[1]", "not a finite"),
     "bytes": (config(score={"options": {"x": b"1"}}), "score.options.x", "type bytes"),
-    "a key that is a number": (config(loss={"x": {1: 2}}), "loss.x", "is no text"),
+    "a key that is a number": (config(loss={"x": {1: 2}}), "loss.x", "is not text"),
     "no such user": (config(cache_dir="~no-such-user-here/x"), "cache_dir", "does not know"),
     "a long part": (config(cache_dir="a/" + "x" * 256), "cache_dir", "part of the path has 256"),
     "a long path": (config(data=DataConfig(source="/".join(["y"] * 1900 + ["a.jsonl"]))), "data.source", "bytes"),

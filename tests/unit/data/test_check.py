@@ -20,7 +20,7 @@ def rows(path: Path, prompts: list[str]) -> Path:
 def test_a_clean_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(rows(tmp_path / "a.jsonl", ["one", "two"]))]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "layout response_sets (found) errors 0 warnings 0 sets 2 responses a set 3: 2 repeated prompts 0" in shown
+    assert "layout response_sets (found) errors 0 warnings 0 sets 2 responses per set 3: 2 repeated prompts 0" in shown
     assert "scores min 1, mean 1.667, max 3" in shown
     assert "tied pairs 2 of 6 (33.3%) longer one wins 100.0% of 4 pairs" in shown
 

@@ -106,6 +106,22 @@ def test_arguments_as_text_are_read_and_ids_tell_sets_apart(tmp_path: Path) -> N
     assert problems == [] and sets[0].id != sets[1].id
 
 
+def test_what_other_formats_write_is_read_as_ours(tmp_path: Path) -> None:
+    asked = assistant("", tool_calls=[CALL | {"id": 7}])
+    parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]
+    result = {"city": "Oslo", "wind": None}
+    rows = [
+        pair(prompt=[{"role": "developer", "content": "Be brief."}, user()]),
+        pair(system=parts, question="hi", prompt=None, tools=" \n"),
+        pair(prompt=[user(), asked, {"role": "tool", "content": result, "tool_call_id": 7}], id="called"),
+    ]
+    first, second, called = (read(tmp_path, row)[0][0] for row in rows)
+    assert first.prompt == second.prompt == (Message("system", "Be brief."), Message("user", "hi"))
+    assert first.tools is second.tools is None and first.id == second.id
+    assert called.prompt[2] == Message("tool", json.dumps(result), tool_call_id="7")
+    assert [read(tmp_path, row)[1] for row in rows] == [[], [], []]
+
+
 def test_content_parts_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Name "}, {"type": "text", "text": "one.", "image": None}]
     (one,), problems = read(tmp_path, {"prompt": [user(parts)], "responses": [{"content": parts, "score": 1}]})
@@ -123,7 +139,10 @@ REFUSED = [
     (pair(chosen=[assistant("a", reasoning="b", thinking="c")]), "bad_message", "reasoning and thinking, which differ"),
     (pair(chosen=[assistant("a", thinking=True)]), "bad_message", "thinking is a boolean"),
     (pair(prompt=[user(tool_calls=[CALL])]), "bad_message", "but is a user turn"),
-    (pair(prompt=[{"role": "developer", "content": "x"}]), "bad_message", "role 'developer', not one of"),
+    (pair(prompt=[{"role": "human", "content": "x"}]), "bad_message", "role 'human', not one of"),
+    (pair(prompt=[user({"text": "x"})]), "bad_message", "content is an object"),
+    (pair(prompt=[user(tool_call_id=True)]), "bad_message", "tool_call_id is a boolean"),
+    (pair(system=[{"type": "image_url"}]), "bad_message", "system[0] is of type 'image_url'; only text"),
     (pair(prompt=[user(), {"role": "tool", "content": "x"}]), "bad_role_order", "roles user, tool"),
     (pair(tools="weather"), "bad_tools", "not JSON"),
     (pair(tools=["weather"]), "bad_tools", r"tools[0] is text"),

@@ -156,7 +156,7 @@ def test_ultrafeedback_scores(tmp_path: Path) -> None:
     (one,), problems = read(path)
     assert [response.score for response in one.responses] == [1.0, 10.0, 6.5]
     assert [problem.reason_code for problem in problems] == [
-        "overall_ten_mended",
+        "overall_ten_corrected",
         "overall_ten_unclear",
         "unscored_response",
         "unscored_response",

@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from mpo.config.schema import SampleConfig
+from mpo.data.chat import special_tokens
 from mpo.sample.decoder import decoder_of
-from mpo.sample.hf import Sampled, _batches, _continue, sample_responses
+from mpo.sample.hf import Sampled, _as_text, _batches, _continue, sample_responses
 from mpo.testbed.tokenizer import build_tokenizer
 
 
@@ -134,6 +135,19 @@ def test_top_p_leaves_the_tail_out(model: LlamaForCausalLM) -> None:
         probabilities = model(torch.tensor([[7, 8]])).logits[0, -1].softmax(-1).sort(descending=True)
     allowed = int((probabilities.values.cumsum(0) < 0.3).sum()) + 1
     assert {tokens[0] for tokens in found} <= set(probabilities.indices[:allowed].tolist())
+
+
+def test_a_special_token_inside_a_response_is_named_but_not_the_one_that_ends_it(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    special = special_tokens(tokenizer)
+    end = int(tokenizer.eos_token_id)
+    name, inside = next((name, index) for name, index in special.items() if index != end)
+    words = [index for index in range(len(tokenizer)) if index not in special.values()][:2]
+    text = tokenizer.decode(words)
+    assert _as_text(tokenizer, [*words, end], {end}) == Sampled(text, True)
+    assert _as_text(tokenizer, [words[0], inside, words[1], end], {end}) == Sampled(text, True, name)
+    assert _as_text(tokenizer, [*words, inside], {end}) == Sampled(text, False, name)
 
 
 def test_a_response_that_hits_the_limit_is_not_finished(

@@ -20,7 +20,7 @@ from mpo.testbed.tokenizer import build_tokenizer
 from mpo.types import Message, ResponseSet
 
 
-def run(tmp_path: Path, share: float, before_template: str = "") -> Path:
+def run(tmp_path: Path, share: float, before_template: str = "", n: int = 2) -> Path:
     build_tokenizer(tmp_path / "policy")
     template = tmp_path / "policy" / "chat_template.jinja"
     template.write_text(before_template + template.read_text())
@@ -35,7 +35,7 @@ def run(tmp_path: Path, share: float, before_template: str = "") -> Path:
         prompts / "train.parquet", [ResponseSet(str(i), (Message("user", text),), ()) for i, text in enumerate(texts)]
     )
     config = {
-        "sample": to_plain(SampleConfig(n=2, max_new_tokens=4)), "seed": 0, "splits": ["train"], "round": 1,
+        "sample": to_plain(SampleConfig(n=n, max_new_tokens=4)), "seed": 0, "splits": ["train"], "round": 1,
         "rounds": 1, "seed_rounds": 0, "prompts": None, "stop_token_ids": [], "max_prompt_tokens": 20,
         "max_skipped_share": share, "tokenizer": None, "chat_template": None, "trust_remote_code": False,
     }  # fmt: skip
@@ -52,6 +52,14 @@ def test_prompts_above_the_limit_are_counted_not_answered(tmp_path: Path) -> Non
     facts = json.loads((out / "summary.json").read_text())["train"]
     assert facts["skipped"] == {"prompt_too_long": 1} and facts["sets"] == 2
     assert not list(out.glob("*.batches.jsonl"))
+
+
+def test_special_tokens_inside_responses_are_counted_and_said(tmp_path: Path) -> None:
+    out = run(tmp_path, 0.5, n=60)  # an untrained policy draws any token
+    facts = json.loads((out / "summary.json").read_text())["train"]
+    said = (out / "warnings.txt").read_text()
+    assert 0 < facts["with_special_tokens"] < facts["responses"] == 120
+    assert said.startswith(f"{facts['with_special_tokens']} of 120 responses sampled for train have special tokens")
 
 
 def test_too_many_of_them_stop_the_run_before_it_samples(tmp_path: Path) -> None:
