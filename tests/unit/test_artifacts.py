@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import shutil
@@ -15,7 +14,7 @@ import pytest
 
 from mpo.artifacts import MANIFEST, Stage, Store, canonical_json, read_json, write_json, write_text
 from mpo.checksums import file_checksum
-from mpo.errors import ConfigError, DataError
+from mpo.errors import DataError
 
 
 def make(store: Store, stage: Stage, text: str = "result") -> Path:
@@ -193,18 +192,6 @@ def test_canonical_json_refuses_nan() -> None:
     assert canonical_json({"b": 1, "a": 2}) == '{"a":2,"b":1}'
     with pytest.raises(ValueError):
         canonical_json(float("nan"))
-
-
-def test_a_disk_that_does_not_lock_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(handle: object, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("mpo.artifacts.fcntl.flock", refuse)
-    with (
-        pytest.raises(ConfigError, match="cache_dir: its file system does not lock files"),
-        Store(tmp_path).lock(Stage("data", "data")),
-    ):
-        pass
 
 
 def test_bytes_on_the_disk_are_counted_while_another_run_moves_them(
