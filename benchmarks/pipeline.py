@@ -78,11 +78,15 @@ def _write(path: Path, sets: int, responses: int) -> None:
 
 
 def _tokenizer(folder: Path) -> None:
+    """A policy's folder without weights, which the stage does not read."""
+    from transformers import LlamaConfig
+
     from mpo.data.tokenizer import train_tokenizer
 
     with (folder / "sets.jsonl").open() as lines:
         some = [json.loads(line)["prompt"] for _, line in zip(range(2000), lines, strict=False)]
-    train_tokenizer(some, 16_000, folder / "tokenizer")
+    tokenizer = train_tokenizer(some, 16_000, folder / "tokenizer")
+    LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(folder / "tokenizer")
 
 
 def _run(task: str, config: dict[str, Any], inputs: dict[str, Path], files: dict[str, Path], out: Path) -> float:

@@ -1,16 +1,16 @@
 """Stage directories: content-addressed, written atomically, shared by runs, resumed where they stopped.
 
-A stage's *fingerprint* covers everything that can change what it writes: its task and version, its slice of the
-configuration, the fingerprints of the stages it reads, the content of files from outside, and library versions. Its
-directory ``<cache>/<task>/<fingerprint>`` exists only when complete, because it is built as ``<fingerprint>.work``
-and renamed. "Cached" and "resumed" are therefore one question: does the directory exist?
+A stage's *fingerprint* covers everything that can change what it writes: its task's code and that of classes which its
+configuration names, its slice of the configuration, the fingerprints of the stages it reads, the content of files from
+outside, and versions of the libraries that its code imports. Its directory ``<cache>/<task>/<fingerprint>`` exists only
+when complete, because it is built as ``<fingerprint>.work`` and renamed. "Cached" and "resumed" are therefore one
+question: does the directory exist?
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import secrets
@@ -21,15 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mpo
 from mpo.checksums import Damaged, Folders, read_sealed, sealed
+from mpo.code_version import CodeVersion, code_version
 from mpo.errors import DataError
 from mpo.locks import is_locked, locked
 
 MANIFEST = "manifest.json"
+LAYOUT_FILE = "layout.json"
+LAYOUT = 2
+"""Of the cache directory: 2 since a stage's code counts."""
 LOG_FOLDER = "logs"
 """In a stage's directory, what its processes printed: nothing reads it, and other machines may still be closing it."""
-LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "peft", "numpy", "liger-kernel")
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,18 @@ class Store:
         self.root = root
         self._fingerprints: dict[int, tuple[Stage, str]] = {}
         self._outside: dict[str, dict[str, str]] = {}
-        self._libraries = library_versions()
+        self._code: dict[str, CodeVersion] = {}
         self._folders = Folders(root / "hashes", write_text)
         self._damaged: dict[Path, str] = {}
+
+    def adopt(self) -> bool:
+        """Mark the cache as one of this layout; returns whether it holds stages of an older one, of no use any more."""
+        file = self.root / LAYOUT_FILE
+        if file.is_file():
+            return False
+        older = any(self.root.glob(f"*/*/{MANIFEST}"))
+        write_json(file, {"layout": LAYOUT})
+        return older
 
     def fingerprint(self, stage: Stage) -> str:
         """Hexadecimal SHA-256 over all that can change the stage's output (20 digits of it)."""
@@ -76,17 +87,25 @@ class Store:
         if known is not None:
             return known[1]
         outside = {name: self.file_hash(Path(path)) for name, path in stage.files.items()}
+        code = code_version(stage.task, stage.config)
         content = {
             "task": stage.task,
             "config": stage.config,
             "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
             "files": outside,
-            "libraries": self._libraries,
+            "code": code.digest,
+            "libraries": code.packages,
         }
         digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:20]
         self._outside.setdefault(digest, outside)
+        self._code.setdefault(digest, code)
         self._fingerprints[id(stage)] = (stage, digest)  # the stage is kept so that its id stays its own
         return digest
+
+    def changed_code(self, stage: Stage) -> list[str]:
+        """Modules that the stage would run and that are no longer as they were when its fingerprint was made."""
+        planned = self._code[self.fingerprint(stage)]
+        return planned.changed(code_version(stage.task, stage.config, now=True))
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's directory lies once it is complete."""
@@ -182,7 +201,8 @@ class Store:
             "config": stage.config,
             "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
             "outside": outside,
-            "libraries": self._libraries,
+            "code": self._code[self.fingerprint(stage)].digest,
+            "libraries": self._code[self.fingerprint(stage)].packages,
             "files": files,
             **facts,
         }
@@ -233,15 +253,6 @@ def _follow_umask(folder: Path) -> None:
                 if not stat.S_ISLNK(mode) and rights[is_folder] & ~mode:
                     with contextlib.suppress(PermissionError):  # another user's, who shares the cache
                         os.chmod(path, stat.S_IMODE(mode) | rights[is_folder])
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that can change a stage's output; absent ones are left out."""
-    versions = {"mpo": mpo.__version__}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 def canonical_json(value: Any) -> str:

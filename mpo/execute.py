@@ -100,6 +100,11 @@ class Executor:
         )
 
     def _build(self, stage: Stage) -> None:
+        if changed := self.store.changed_code(stage):
+            what = (
+                f"{', '.join(changed[:3])} {'was' if len(changed) == 1 else 'were'} edited after this command started"
+            )
+            raise UserError(what, stage.name, "run it again; what is built so far is kept")
         work = self.store.open_work(stage)
         context = self._context(stage)
         context.write()

@@ -9,12 +9,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpo.artifacts import library_versions
+import mpo
+from mpo.code_version import library_versions
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that results depend on."""
-    return {"python": platform.python_version(), **library_versions()}
+    return {"python": platform.python_version(), "mpo": mpo.__version__, **library_versions()}
 
 
 def commit() -> str:

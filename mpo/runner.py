@@ -60,6 +60,8 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     forecast = show_plan(console, config, graph, store, objects)
     if config.dry_run:
         return
+    if store.adopt():
+        console.line(f"mpo: the stages of an older version in {store.root} are built again; they can be deleted")
     folder = folder.resolve()
     check_output(folder)
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
 from mpo.config.schema import LoraConfig, Precision
-from mpo.errors import ConfigError, UserError
+from mpo.errors import ConfigError
+from mpo.logprobs.adapters import with_adapters
 from mpo.logprobs.agreement import check_causal, check_policy, fitting_extras, plain_logps
 from mpo.logprobs.head import LogitExtras
 from mpo.logprobs.layers import keep_inputs_alone
 from mpo.logprobs.layout import share_prefix
-from mpo.logprobs.model_class import attention_choice, auto_class, caps_attention, is_composite
+from mpo.logprobs.model_class import caps_attention, is_composite
 from mpo.logprobs.policy import ModelSource, PolicyModule
+from mpo.logprobs.pretrained import load_model
 from mpo.logprobs.probe import probe
 from mpo.logprobs.text_part import keep_text_alone
-from mpo.logprobs.weights import check_files, check_loaded, widen_when_read
 
 
 def load_policy(
@@ -66,41 +62,6 @@ def load_policy(
     return policy
 
 
-def load_model(path: str, revision: str | None, precision: Precision, trust_remote_code: bool) -> PreTrainedModel:
-    """A language model on the CPU in evaluation mode, all of its parts, its config as it was saved.
-
-    Raises:
-        UserError: nothing loadable at ``path``; only safetensors are read, and all weights have to be there.
-        ConfigError: what is there is no causal language model.
-    """
-    transformers_logging.disable_progress_bar()  # stages show their own progress
-    check_files(path)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        widen_when_read(config)
-        loader = auto_class(config)
-        lm, info = loader.from_pretrained(
-            path,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused by name
-            config=config,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
-            attn_implementation=attention_choice(config, loader),
-            use_safetensors=True,  # the older format is a pickle, which can run code
-        )
-    except UserError:
-        raise
-    except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(
-            f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
-        ) from error
-    check_loaded(path, lm, info)
-    return lm.eval()  # type: ignore[no-any-return]
-
-
 def make_policy(
     lm: PreTrainedModel,
     activation_checkpointing: bool = False,
@@ -127,7 +88,7 @@ def make_policy(
                 "set it to false",
             ) from error
         no_dropout_in_checkpointed(lm)
-    return PolicyModule(lm if lora is None else _with_adapters(lm, lora), extras=extras)
+    return PolicyModule(lm if lora is None else with_adapters(lm, lora), extras=extras)
 
 
 def no_dropout_in_checkpointed(lm: nn.Module) -> None:
@@ -155,28 +116,3 @@ def check_positions(policy: PolicyModule, max_tokens: int) -> None:
     if max_tokens > limit:
         what = f"the model's rotary embedding changes beyond {limit} positions with the longest sequence of a batch"
         raise ConfigError(what, "data.max_tokens", f"lower it to {limit} or less")
-
-
-def _with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
-    head = lm.get_output_embeddings().weight
-    modules = [f".{name}" for name, _ in lm.named_modules()]
-    for target in lora.target_modules:  # peft is content if one of them is found
-        if not any(name.endswith(f".{target}") for name in modules):
-            raise ConfigError(f"the model has no '{target}'", "train.lora.target_modules", "name its linear maps")
-    for name, module in lm.named_modules():
-        short = name.rpartition(".")[2]
-        if short in lora.target_modules and getattr(module, "weight", None) is head:
-            tied = "" if module is lm.get_output_embeddings() else ", and shares its weights with it"
-            raise ConfigError(f"the head takes no adapter{tied}", "train.lora.target_modules", f"remove {short}")
-    targets: list[str] | str = list(lora.target_modules) or "all-linear"
-    adapters = PeftLoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft says int and takes any number
-        lora_dropout=0.0,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(lm, adapters)  # type: ignore[no-any-return,arg-type]
-    except ValueError as error:
-        raise ConfigError(f"adapters don't fit the model: {error}", "train.lora", "change target_modules") from error

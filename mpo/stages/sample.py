@@ -17,7 +17,7 @@ from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.token_rows import usable_prompts
 from mpo.logprobs.devices import join_group
-from mpo.logprobs.load import load_model
+from mpo.logprobs.pretrained import load_model
 from mpo.sample.drawn import DrawnBatches
 from mpo.sample.hf import sample_responses
 from mpo.stages.context import SUMMARY_FILE, StageContext

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from mpo.errors import UserError
+from mpo.logprobs.adapters import is_adapted
 from mpo.logprobs.model_class import is_composite
 from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.text_part import other_parts, processor_files
@@ -125,7 +125,7 @@ def whole_state(policy: PolicyModule, keep: bool) -> dict[str, Tensor]:
     for name, module in policy.base.named_modules():
         if inside is not None and name.startswith(inside):
             continue
-        adapted = isinstance(module, LoraLayer)
+        adapted = is_adapted(module)
         inside = f"{name}." if adapted else None
         with torch.no_grad(), gathered(list(module.parameters(recurse=adapted))):
             if not keep:

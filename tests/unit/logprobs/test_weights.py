@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPTNeoConfig, LlamaConfig, Qwen2C
 
 from mpo.config.schema import Precision
 from mpo.errors import UserError
-from mpo.logprobs.load import load_model
+from mpo.logprobs.pretrained import load_model
 
 SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 Weights = dict[str, torch.Tensor]
@@ -156,6 +156,6 @@ def test_what_transformers_can_widen_is_widened_beside_a_card_too(model: Path, q
 
 
 def test_weights_that_stay_quantised_are_refused(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpo.logprobs.load.widen_when_read", lambda config: None)
+    monkeypatch.setattr("mpo.logprobs.pretrained.widen_when_read", lambda config: None)
     with pytest.raises(UserError, match=r"its weights are quantised \(fp8\); give the model before it was quantised"):
         load(quantised)
