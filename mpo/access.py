@@ -10,6 +10,7 @@ from mpo.artifacts import MANIFEST, Stage, Store, read_json
 from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError
 
+_MARKS = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _OTHER = "change its permissions, or name another"
 _SHARED = "change its permissions (umask 002 before shared runs), or use a cache of your own: cache_dir=FOLDER"
 
@@ -58,11 +59,20 @@ def _check_readable(path: str, key: str) -> None:
     for folder in folders:  # grows
         if not os.access(folder, os.R_OK | os.X_OK):
             raise ConfigError(f"this user may not look into '{folder}'", key, _OTHER)
+        if not any(os.path.exists(os.path.join(path, name)) for name in _MARKS):
+            return  # neither model nor tokenizer, as is said later: it may be anything, and of any size
         for entry in os.scandir(folder):
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
-            elif entry.is_file() and not os.access(entry.path, os.R_OK):
+            elif _is_file(entry) and not os.access(entry.path, os.R_OK):
                 raise ConfigError(f"this user may not read '{entry.path}'", key, _OTHER)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except PermissionError:  # a link to what this user may not look into
+        return True
 
 
 def _check_complete(path: Path) -> None:

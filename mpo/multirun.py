@@ -39,12 +39,15 @@ def quiet_reported() -> None:
     """Keep Hydra from a line of its own about a member that has said itself why it failed."""
     job_return: Any = JobReturn
     hydras_own: property = job_return.return_value
+    if getattr(hydras_own.fget, "reported", False):  # this process has called it before
+        return
 
     def value(job: Any) -> Any:
         if isinstance(job._return_value, AlreadyReported):
             raise job._return_value
         return hydras_own.__get__(job)
 
+    value.reported = True  # type: ignore[attr-defined]
     job_return.return_value = property(value, hydras_own.fset)
 
 

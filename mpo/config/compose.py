@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf, SCMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
 from mpo.config.paths import folder
 from mpo.config.schema import RunConfig
@@ -94,10 +95,27 @@ def typed(cfg: DictConfig) -> RunConfig:
         _check_options(plain.get(group), group)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})
+    _convert_taken_over(merged)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     check_texts(config)
     return config
+
+
+def _convert_taken_over(node: DictConfig | ListConfig) -> None:
+    """Give lists and groups that interpolations lead to their own type, as OmegaConf does for single values only.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: the value does not fit.
+    """
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        kept = node._get_node(key)
+        if not isinstance(kept, (DictConfig, ListConfig)):
+            continue
+        if kept._is_interpolation():
+            node[key] = copy.deepcopy(node[key])
+        elif not (kept._is_none() or kept._is_missing()):
+            _convert_taken_over(kept)
 
 
 def _check_options(value: Any, where: str) -> None:

@@ -25,7 +25,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return math.isfinite(value) and above and below
+        return above and below and value != INF  # math.isfinite takes no integer beyond the floats
 
     def __str__(self) -> str:
         why = f": {self.why}" if self.why else ""

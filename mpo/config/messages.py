@@ -29,6 +29,9 @@ from mpo.errors import ConfigError, UserError
 _NULL_NODE = ("Unexpected type for root", "Unexpected type: None", "'NoneType' object has no attribute")
 """How Hydra fails at a key below one that is null; neither message names the key."""
 
+_OF_GROUPS = "_dummy_"
+"""Hydra's name for what it resolves options of groups below."""
+
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml", "copy")
 """Packages that make a configuration out of a command line and files."""
 
@@ -78,6 +81,9 @@ def explain_composition(error: BaseException) -> UserError | None:
         return ConfigError(str(error).splitlines()[0], "", "write '- group: option' a line below 'defaults:'")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return _no_option_name()
+    if isinstance(error, OverflowError):
+        found = re.search(r"full_key: (\S+)", str(error))
+        return ConfigError("the number is too large", found.group(1) if found else "", "give a smaller one")
     return _of_hydras_code(error)
 
 
@@ -161,7 +167,7 @@ def _of_composition(text: str) -> ConfigError:
 
 
 def _of_key(error: OmegaConfBaseException) -> ConfigError:
-    where = str(error.full_key or "")
+    where = str(error.full_key or "").replace(_OF_GROUPS, "")
     key = str(error.key)
     if isinstance(error, MissingMandatoryValue):
         return ConfigError("has no value", where, f"give one: {where}=…")
@@ -181,6 +187,9 @@ def _of_key(error: OmegaConfBaseException) -> ConfigError:
 
 
 def _wrong_type(error: ValidationError, where: str, key: str) -> ConfigError:
+    group = re.match(r"Merge error: \w+ is not a subclass of \w+\. value: (.*)", str(error))
+    if group and not where:  # OmegaConf doesn't say which
+        return ConfigError(f"{group.group(1)!r} is not a group of keys", where, "give its keys one by one: a.b=value")
     value = getattr(error, "value", None)
     owner = error.object_type
     known = get_type_hints(owner) if isinstance(owner, type) and hasattr(owner, "__dataclass_fields__") else {}

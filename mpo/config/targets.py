@@ -106,7 +106,7 @@ def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]
     for name, value in values.items():
         try:
             node = cast(DictConfig, OmegaConf.merge(schema, {name: value}))[name]
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, OverflowError) as error:
             where = f"{key}.{name}"
             raise ConfigError(f"{value!r} does not fit", where, f"give {expected(types[name])}") from error
         result[name] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node

@@ -90,6 +90,25 @@ def test_an_input_that_may_not_be_read_is_named(home: Path, closed: str, key: st
         assert part in str(found)
 
 
+def test_a_link_to_where_this_user_may_not_look(home: Path) -> None:
+    given = config(home)
+    (home / "closed").mkdir()
+    (home / "closed" / "weights").touch()
+    link = home / "model" / "part" / "other.safetensors"
+    link.symlink_to(home / "closed" / "weights")
+    (home / "closed").chmod(0)
+    found = as_another_user(lambda: check_inputs(given))
+    (home / "closed").chmod(0o755)
+    assert found is not None and f"model.path: this user may not read '{link}'" in str(found)
+
+
+def test_a_folder_without_model_or_tokenizer_is_not_looked_through(home: Path) -> None:
+    (home / "else" / "below").mkdir(parents=True)
+    (home / "else" / "below").chmod(0)
+    given = config(home, tokenizer=str(home / "else"))
+    assert as_another_user(lambda: check_inputs(given)) is None
+
+
 def test_hub_names_are_not_looked_for(home: Path) -> None:
     given = config(home)
     check_inputs(replace(given, model=ModelConfig(path="owner/model"), data=DataConfig(source="owner/data")))

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 import time
@@ -62,7 +63,9 @@ class Outcome:
         if self.seconds > SECONDS:
             return f"took {self.seconds:.0f} s"
         lines = self.err.splitlines()
-        if self.code == 2 and not (len(lines) == 1 and lines[0].startswith("mpo: error: ")):
+        members = re.search(r"Launching (\d+) jobs", self.out)  # each of a multirun has a line of its own
+        most = int(members.group(1)) if members else 1
+        if self.code == 2 and not (0 < len(lines) <= most and all(line.startswith("mpo: error: ") for line in lines)):
             return f"no single line: {self.err[:500]!r}"
         longest = max((*self.out.splitlines(), *lines), key=len, default="")
         return f"a line of {len(longest)} characters: {longest[:200]!r}" if len(longest) > CHARACTERS else ""

@@ -9,9 +9,12 @@ import pytest
 
 from mpo.config.messages import explain, explain_composition
 from mpo.errors import UserError
+from tests.unit.config.conftest import Load
 
 Told = Callable[..., UserError]
 
+HUGE = "9" * 400
+"""Beyond all floating-point numbers."""
 SLIPS = {
     "loss=wmp": ("loss", "'wmp' is not an option", "did you mean 'wmpo'?"),
     "los=wmpo": ("los", "no such key", "did you mean 'loss'?"),
@@ -42,6 +45,14 @@ SLIPS = {
     "train.lora.rank=8": ("", "below a key that is null", "train/lora=adapters"),
     "score.options.limit=20": ("score.options.limit", "no such key", "+score.options.limit="),
     "hydra.run.dirr=x": ("hydra.run.dirr", "no such key", "did you mean 'dir'?"),
+    f"train.clip={HUGE}": ("train.clip", "too large", "a smaller one"),
+    f"round_lr=[{HUGE}]": ("round_lr[0]", "too large", "a smaller one"),
+    "model.stop_token_ids=${data.layout}": ("model.stop_token_ids", "does not fit", "give a list"),
+    "model.stop_token_ids=${evaluate.temperatures}": ("model.stop_token_ids[0]", "does not fit", "a whole number"),
+    "model.architecture=${train.lr}": ("model.architecture", "does not fit", "give a mapping"),
+    "++train.lora=${train.lr}": ("train.lora", "does not fit", "give a mapping like {key: value} or null"),
+    "data.testbed=${seed}": ("", "'${seed}' is not a group of keys", "one by one"),
+    "regime=${seed}": ("", "key 'seed' not found", "name a key"),
 }
 
 
@@ -76,6 +87,11 @@ def test_a_mistake_in_a_file_names_it(told: Told, tmp_path: Path, text: str) -> 
     assert error.where.endswith(where)
     assert what in error.what and remedy in error.remedy
     assert "\n" not in str(error)
+
+
+def test_a_list_or_group_may_be_taken_from_another_key(load: Load) -> None:
+    config = load("round_lr=${evaluate.temperatures}", "evaluate.temperatures=[1,0.5]")
+    assert config.round_lr == [1.0, 0.5]
 
 
 def test_several_options_of_a_group_are_no_list(told: Told) -> None:

@@ -139,6 +139,7 @@ EXTREMES = [
     *("evaluate.temperatures=[1e-300]", "model.beta=1e-300", "train.global_batch=1000000000000", "rounds=100000"),
     *("loss.beta=1e-300", "loss.alpha=1e300", "model.architecture.num_hidden_layers=100000"),
     *("data.testbed.prompts=1000000000000", "train.adam_eps=1e-300"),
+    *(f"{key}={'9' * 400}" for key in ("seed", "data.testbed.seed", "loss.beta", "sample.n", "data.limit")),
 ]
 
 
