@@ -55,9 +55,9 @@ def _measure(arguments: argparse.Namespace, layout: str, responses: int) -> dict
     import torch
 
     from benchmarks.material import RandomSet, RandomSets, llama
-    from mpo.logprobs.batch import collate
-    from mpo.logprobs.layout import share_prefix
-    from mpo.logprobs.policy import PolicyModule
+    from mpo.layout.batch import collate
+    from mpo.policy.module import PolicyModule
+    from mpo.policy.shared_prefix import share_prefix
 
     torch.set_num_threads(arguments.threads)
     cuda = torch.cuda.is_available()

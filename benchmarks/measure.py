@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpo import provenance
-from mpo.launch import OPENMP
+from mpo.pipeline.launch import OPENMP
+from mpo.track import provenance
 
 MARK = "measured: "
 

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from benchmarks.material import HalfAndHalf, RandomSets
 from benchmarks.measure import PeakMemory, resident
 from mpo.config.schema import Precision, TrainConfig
-from mpo.logprobs.layout import share_prefix
-from mpo.logprobs.load import make_policy
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
+from mpo.policy.load import make_policy
+from mpo.policy.shared_prefix import share_prefix
 from mpo.train.engine import single_process_environment
 from mpo.train.loop import train
 

@@ -6,10 +6,10 @@ import signal
 
 
 def main() -> None:
-    """Run the command; see :mod:`mpo.command_line`."""
+    """Run the command; see :mod:`mpo.pipeline.command_line`."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command takes it: nothing has begun
-    from mpo.command_line import main as command  # here, so that the lines above come first
+    from mpo.pipeline.command_line import main as command  # here, so that the lines above come first
 
     command()
 

@@ -18,10 +18,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from mpo.logprobs.batch import TokenBatch, collate
-from mpo.logprobs.packing import Piece
-from mpo.logprobs.pieces import joined, laid_out
-from mpo.logprobs.policy import PolicyModule, ResponseLogps
+from mpo.layout.batch import TokenBatch, collate
+from mpo.layout.packing import Piece
+from mpo.policy.module import PolicyModule, ResponseLogps
+from mpo.policy.pieces import joined, laid_out
 
 VOCABULARY = 99
 SMALL = {

@@ -97,7 +97,7 @@ def _of_hydras_code(error: BaseException) -> ConfigError | None:
         return None
     frames = list(traceback.walk_tb(error.__traceback__))
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-    if not modules or modules[-1].partition(".")[0] not in COMPOSERS or "mpo.runner" in modules:
+    if not modules or modules[-1].partition(".")[0] not in COMPOSERS or "mpo.pipeline.runner" in modules:
         return None
     if modules[-1] == "hydra._internal.defaults_list":
         return _no_option_name()

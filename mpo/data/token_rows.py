@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow
 
 from mpo.data.chat import chat_format, encode, prompt_text, special_tokens
+from mpo.data.fast_render import body_ids, is_proved, render_bodies
 from mpo.data.left_out import left_out_of_prompt, left_out_of_response
 from mpo.data.problems import Problem, Reason
-from mpo.data.quick import body_ids, is_proved, render_bodies
 from mpo.errors import ConfigError
 from mpo.types import ResponseSet
 

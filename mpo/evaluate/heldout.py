@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
+from mpo.failures.user_code import user_code
 from mpo.logprobs.inputs import Assignments, TrainingSets, reference_tokens
-from mpo.logprobs.policy import PolicyModule, ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import score_sets
 from mpo.losses import Loss, LossInputs
 from mpo.losses.metrics import k3
-from mpo.user_code import user_code
+from mpo.policy.module import PolicyModule, ResponseLogps
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpo.logprobs.batch import PromptResponses, TokenBatch, collate
-from mpo.logprobs.policy import ResponseLogps
+from mpo.layout.batch import PromptResponses, TokenBatch, collate
 from mpo.logprobs.reference import Reference
 from mpo.losses import LossInputs
 from mpo.losses.inputs import win_rates
+from mpo.policy.module import ResponseLogps
 
 
 class TrainingSet(PromptResponses, Protocol):

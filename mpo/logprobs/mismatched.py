@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpo.errors import DataError
-from mpo.logprobs.batch import PromptResponses
+from mpo.layout.batch import PromptResponses
 
 
 @dataclass(frozen=True, slots=True)

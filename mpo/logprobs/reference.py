@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from torch import distributed as dist
 
-from mpo.artifacts import write_text
-from mpo.checksums import Damaged, check_file, file_checksum, read_sealed, sealed
+from mpo.cache.artifacts import write_text
+from mpo.cache.checksums import Damaged, check_file, file_checksum, read_sealed, sealed
 from mpo.errors import DataError
-from mpo.logprobs.batch import PromptResponses
-from mpo.logprobs.devices import agreed
+from mpo.layout.batch import PromptResponses
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
-from mpo.logprobs.partly import PartlyWritten, forget, join
-from mpo.logprobs.pieces import Indexed
-from mpo.logprobs.policy import PolicyModule
+from mpo.logprobs.resumable_array import PartlyWritten, forget, join
 from mpo.logprobs.scoring import score_sets
+from mpo.policy.devices import agreed
+from mpo.policy.module import PolicyModule
+from mpo.policy.pieces import Indexed
 
 TOKENS, MISMATCHED, INDEX = "logps.npy", "mismatched.npy", "index.json"
 NOT_FINITE = "check the reference model's weights or use fp32"

@@ -7,10 +7,10 @@ from functools import reduce
 
 import torch
 
-from mpo.logprobs.batch import collate
-from mpo.logprobs.packing import Piece, SetSize, micro_batches
-from mpo.logprobs.pieces import Indexed, joined, laid_out
-from mpo.logprobs.policy import PolicyModule, ResponseLogps
+from mpo.layout.batch import collate
+from mpo.layout.packing import Piece, SetSize, micro_batches
+from mpo.policy.module import PolicyModule, ResponseLogps
+from mpo.policy.pieces import Indexed, joined, laid_out
 
 
 def score_sets(

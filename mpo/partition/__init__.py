@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from mpo.partition.base import Partition, Shape
 from mpo.partition.ordered import Everything, KBin, Ranks
-from mpo.partition.sides import BestVsRandom, BestVsRest, BestVsWorst, Given, Mean, Median, TopBottom, TrimmedMean
 from mpo.partition.signal import no_signal_reason
 from mpo.partition.transforms import ScoreTransform
+from mpo.partition.two_way import BestVsRandom, BestVsRest, BestVsWorst, Given, Mean, Median, TopBottom, TrimmedMean
 
 PARTITIONS: dict[str, type[Partition]] = {
     "mean": Mean,

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mpo import provenance
-from mpo.artifacts import canonical_json, read_json, write_json
+from mpo.cache.artifacts import canonical_json, read_json, write_json
 from mpo.config.schema import Precision
+from mpo.track import provenance
 
 ROWS = {"cpu": 1024, "cuda": 8192}
 WIDEST = {"cpu": 2048, "cuda": 8192}

@@ -15,7 +15,7 @@ from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Most logits (positions × vocabulary) that the head computes at once, by device, as mpo.logprobs.head has it."""
+"""Most logits (positions × vocabulary) that the head computes at once, by device, as mpo.policy.head has it."""
 VOCABULARY_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 """Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}

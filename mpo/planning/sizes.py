@@ -55,7 +55,7 @@ class Architecture:
 
     @property
     def kept_activations(self) -> int:
-        """Those that it keeps: the MLP's product is computed again (mpo.logprobs.layers)."""
+        """Those that it keeps: the MLP's product is computed again (mpo.policy.layers)."""
         return self.activations - self.intermediate
 
     @property

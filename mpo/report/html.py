@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mpo.artifacts import write_text
+from mpo.cache.artifacts import write_text
 from mpo.track.units import duration, memory, number
 
 

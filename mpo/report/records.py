@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mpo.artifacts import read_json, write_json
+from mpo.cache.artifacts import read_json, write_json
 from mpo.errors import DataError
 from mpo.track.metrics import read_metrics
 from mpo.track.units import memory, step_duration

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from mpo.logprobs.agreement import fitting_extras
-from mpo.logprobs.full_precision import in_float32
-from mpo.logprobs.head import LogitExtras
-from mpo.logprobs.model_class import backbone
-from mpo.logprobs.probe import probe
+from mpo.policy.agreement import fitting_extras
+from mpo.policy.full_precision import in_float32
+from mpo.policy.head import LogitExtras
+from mpo.policy.model_class import backbone
+from mpo.policy.probe import probe
 
 STEPS = 2
 """New tokens of the trial of a cache."""

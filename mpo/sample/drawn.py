@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mpo.artifacts import whole_lines, write_text
-from mpo.checksums import Damaged, sealed, unsealed
+from mpo.cache.artifacts import whole_lines, write_text
+from mpo.cache.checksums import Damaged, sealed, unsealed
 from mpo.sample.hf import Sampled
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpo.errors import ConfigError, DataError
+from mpo.failures.user_code import user_code
 from mpo.types import Message
-from mpo.user_code import user_code
 
 
 class Scorer(Protocol):

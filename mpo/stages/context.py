@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from mpo.artifacts import read_json, write_json
+from mpo.cache.artifacts import read_json, write_json
 from mpo.track.progress import ProgressWriter
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.data.problems import Problem, ProblemCounts, Reason
 from mpo.data.sources import SourceSpec, read_sets, resolve_layout
 from mpo.data.split import prompt_key, split_heldout, take_fraction

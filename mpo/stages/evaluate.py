@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import Precision
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
@@ -15,11 +15,11 @@ from mpo.data.tokens import TokenizedSets
 from mpo.evaluate.estimates import Mean
 from mpo.evaluate.heldout import Ranking, longer_wins, rank_heldout, token_loss
 from mpo.evaluate.testbed import compare
-from mpo.logprobs.devices import join_group
-from mpo.logprobs.load import load_policy
-from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.policy.devices import join_group
+from mpo.policy.load import load_policy
+from mpo.policy.module import PolicyModule
 from mpo.report.records import Baseline, Distribution, Estimate, SampleRow
 from mpo.stages.context import EVALUATION_FILE, StageContext
 from mpo.stages.models import model_source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.data.store import read_stored_sets
 from mpo.data.tokenizer import load_tokenizer, train_tokenizer
 from mpo.stages.context import SUMMARY_FILE, StageContext

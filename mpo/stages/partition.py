@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import ScoreTransformConfig
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
+from mpo.failures.user_code import user_code
 from mpo.partition import Partition, ScoreTransform, no_signal_reason
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain, to_plain
-from mpo.user_code import user_code
 
 
 def run(context: StageContext) -> None:

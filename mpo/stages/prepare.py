@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import SftResponses
 from mpo.data.problems import ProblemCounts
 from mpo.data.store import count_stored_sets, read_stored_sets

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import Precision
 from mpo.data.tokens import TokenizedSets
-from mpo.logprobs.devices import join_group
-from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import compute_reference
+from mpo.policy.devices import join_group
+from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.stages.models import model_source
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import SampleConfig
 from mpo.data.batches import batched
 from mpo.data.chat import stop_ids
@@ -16,8 +16,8 @@ from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.token_rows import usable_prompts
-from mpo.logprobs.devices import join_group
-from mpo.logprobs.pretrained import load_model
+from mpo.policy.devices import join_group
+from mpo.policy.pretrained import load_model
 from mpo.sample.drawn import DrawnBatches
 from mpo.sample.hf import sample_responses
 from mpo.stages.context import SUMMARY_FILE, StageContext

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.targets import build
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.score import FunctionScorer, Scorer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.data.store import write_sets
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.testbed.demonstrations import demonstration_sets, prompt_sets

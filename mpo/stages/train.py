@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
-from mpo.artifacts import write_json
+from mpo.cache.artifacts import write_json
 from mpo.config.schema import TrainConfig
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
-from mpo.logprobs.layers import keeps_inputs_alone
-from mpo.logprobs.load import check_positions, load_policy
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.planning.sizes import batch_warning
+from mpo.policy.layers import keeps_inputs_alone
+from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.train.export import export_policy, rehearse_export

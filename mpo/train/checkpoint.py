@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mpo.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
+from mpo.cache.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
 from mpo.config.schema import TrainConfig
 from mpo.errors import UserError
-from mpo.logprobs.devices import agreed
 from mpo.losses import Loss
+from mpo.policy.devices import agreed
 from mpo.train.engine import Engine
 from mpo.train.files import load_tensors, save_tensors
 

@@ -8,7 +8,7 @@ import torch
 
 from mpo.config.schema import Precision
 from mpo.errors import UserError
-from mpo.logprobs.batch import collate
+from mpo.layout.batch import collate
 from mpo.train.engine import Engine
 from mpo.train.window import Problem
 

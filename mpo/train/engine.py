@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from mpo.config.schema import Offload, Precision, TrainConfig
-from mpo.logprobs.attention import KeptPrompt
-from mpo.logprobs.batch import TokenBatch
-from mpo.logprobs.policy import FirstPass, PolicyModule, ResponseLogps
+from mpo.layout.batch import TokenBatch
 from mpo.planning.memory import effective_stage
+from mpo.policy.attention import KeptPrompt
+from mpo.policy.module import FirstPass, PolicyModule, ResponseLogps
 from mpo.train.files import load_tensors, save_tensors
 from mpo.train.optimizer import build_optimizer, build_scheduler
 

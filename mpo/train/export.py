@@ -15,10 +15,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from mpo.errors import UserError
-from mpo.logprobs.adapters import is_adapted
-from mpo.logprobs.model_class import is_composite
-from mpo.logprobs.policy import PolicyModule
-from mpo.logprobs.text_part import other_parts, processor_files
+from mpo.policy.adapters import is_adapted
+from mpo.policy.model_class import is_composite
+from mpo.policy.module import PolicyModule
+from mpo.policy.text_part import other_parts, processor_files
 from mpo.train.engine import gathered
 
 ADAPTER = "default"

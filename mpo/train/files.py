@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mpo.checksums import HashedFile
+from mpo.cache.checksums import HashedFile
 
 
 def save_tensors(value: object, path: Path) -> str:

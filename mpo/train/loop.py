@@ -13,9 +13,9 @@ from typing import Any
 from mpo.config.schema import TrainConfig
 from mpo.errors import DataError
 from mpo.logprobs.inputs import Assignments, TrainingSets
-from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.policy.module import PolicyModule
 from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpo.failures.user_code import user_code
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.losses.metrics import k3
 from mpo.train.engine import Engine
-from mpo.user_code import user_code
 
 RANKS = 16
 """Ranks by score that are reported one by one; worse ones are not."""

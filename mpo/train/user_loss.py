@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mpo.errors import ConfigError
+from mpo.failures.user_code import user_code
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.losses.checks import KEY, check_keep, check_values
-from mpo.user_code import user_code
 
 
 def call_loss(loss: Loss, inputs: LossInputs) -> LossOutput:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mpo.config.schema import Precision
 from mpo.errors import DataError, UserError
-from mpo.logprobs.batch import collate
+from mpo.layout.batch import collate
+from mpo.layout.packing import Piece, SetSize, shares
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
-from mpo.logprobs.packing import Piece, SetSize, shares
-from mpo.logprobs.pieces import Forward, joined, laid_out
-from mpo.logprobs.policy import FirstPass, ResponseLogps
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
+from mpo.policy.module import FirstPass, ResponseLogps
+from mpo.policy.pieces import Forward, joined, laid_out
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
 from mpo.train.user_loss import call_loss, kept_sets, try_loss

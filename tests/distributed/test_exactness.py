@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mpo.logprobs.batch import collate
-from mpo.logprobs.load import load_policy
+from mpo.layout.batch import collate
+from mpo.policy.load import load_policy
 from tests.distributed.world import TokenSets, curve, spawn, weights
 
 GRID = list(itertools.product((0, 1, 2, 3), (1, 4)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 from torch.distributed.elastic.multiprocessing.api import RunProcsResult
 
-from mpo.launch import killed_workers_noticed
+from mpo.pipeline.launch import killed_workers_noticed
 
 WAIT_S = 60
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from mpo.checksums import file_checksum, read_sealed, sealed
+from mpo.cache.checksums import file_checksum, read_sealed, sealed
 from tests.distributed.world import curve, mistake, spawn, weights
 
 TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}

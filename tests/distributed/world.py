@@ -19,13 +19,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
-from mpo.logprobs.devices import join_group
-from mpo.logprobs.layout import share_prefix
-from mpo.logprobs.load import make_policy
-from mpo.logprobs.policy import PolicyModule
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import LOSSES, Loss
 from mpo.partition import PARTITIONS
+from mpo.policy.devices import join_group
+from mpo.policy.load import make_policy
+from mpo.policy.module import PolicyModule
+from mpo.policy.shared_prefix import share_prefix
 from mpo.train.engine import init_process_group, single_process_environment
 from mpo.train.export import export_policy
 from mpo.train.loop import train

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpo.logprobs import attention
-from mpo.logprobs.batch import collate
-from mpo.logprobs.fused import agrees, fused_head, liger
-from mpo.logprobs.head import target_logps
-from mpo.logprobs.load import make_policy
-from mpo.logprobs.policy import PolicyModule
+from mpo.layout.batch import collate
+from mpo.policy import attention
+from mpo.policy.fused import agrees, fused_head, liger
+from mpo.policy.head import target_logps
+from mpo.policy.load import make_policy
+from mpo.policy.module import PolicyModule
 from tests.distributed.world import curve, spawn
 from tests.end_to_end.conftest import CommandLine
 from tests.families import FAMILIES, PIECES, in_pieces, large_set, logps_and_gradients, model

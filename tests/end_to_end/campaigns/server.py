@@ -24,9 +24,9 @@ HEAVY = (
     "torch.distributed.run",
     "deepspeed",
     "matplotlib.pyplot",
-    "mpo.plan",
+    "mpo.pipeline.plan",
     "mpo.report.page",
-    "mpo.runner",
+    "mpo.pipeline.runner",
     "mpo.stages.train",
     "mpo.stages.sample",
     "mpo.stages.evaluate",
@@ -36,7 +36,7 @@ _spawn = util.spawnv_passfds
 
 def preload() -> None:
     """Import what a run and its stages' processes import."""
-    from mpo.launch import PRELOADED
+    from mpo.pipeline.launch import PRELOADED
 
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     for name in (*PRELOADED[1:], *HEAVY):  # the first one changes how signals are taken
@@ -68,7 +68,7 @@ def _fork_server_by_fork(path: bytes, arguments: Sequence[str], passed: Sequence
 
 
 def _first_preloaded() -> str:
-    from mpo.launch import PRELOADED
+    from mpo.pipeline.launch import PRELOADED
 
     return PRELOADED[0]
 

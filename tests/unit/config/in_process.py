@@ -26,12 +26,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from mpo import command_line
 from mpo.config.compose import CONFIG_NAME, register, typed
 from mpo.config.messages import explain, explain_composition
 from mpo.config.paths import groups
+from mpo.pipeline import command_line
+from mpo.pipeline.runner import run
 from mpo.planning.machine import Machine
-from mpo.runner import run
 from mpo.stages.context import to_plain
 from mpo.stages.scratch import check_architecture
 

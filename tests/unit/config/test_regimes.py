@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mpo.artifacts import Store
+from mpo.cache.artifacts import Store
 from mpo.errors import ConfigError
 from mpo.losses import LOSSES, WMPO, Loss
-from mpo.regimes import TRUE_REWARD, compose
+from mpo.pipeline.regimes import compose
+from mpo.pipeline.stage_configs import TRUE_REWARD
 from tests.unit.config.conftest import Load
 
 TOKENIZED = ("prepare", "train")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mpo.artifacts import Store
+from mpo.cache.artifacts import Store
 from mpo.config.schema import DataConfig, LauncherConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError
 from mpo.losses import WMPO
-from mpo.regimes import compose
-from mpo.runner import _check_cards, _check_layout, _logged
+from mpo.pipeline.regimes import compose
+from mpo.pipeline.runner import _check_cards, _check_layout, _logged
 from tests.unit.config.conftest import Load
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from mpo.data.chat import chat_format, raw_ids, render_prompt, render_response, special_tokens, stop_ids
-from mpo.data.quick import find_anchor, render_responses
+from mpo.data.fast_render import find_anchor, render_responses
 from mpo.errors import ConfigError
 from mpo.types import Message, Response, ResponseSet
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from mpo.data.chat import render_prompt, render_response
+from mpo.data.fast_render import render_responses
 from mpo.data.opaque import InspectedError, Opaque, compiled
-from mpo.data.quick import render_responses
 from mpo.data.verbatim import inserts_verbatim
 from mpo.types import Message, Response, ResponseSet
 

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mpo.evaluate.heldout import longer_wins, token_loss
-from mpo.logprobs.load import make_policy
+from mpo.policy.load import make_policy
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mpo.errors import DataError
-from mpo.logprobs.batch import collate
+from mpo.layout.batch import collate
 from mpo.logprobs.mismatched import mismatched_pair, mismatched_pairs
 from mpo.logprobs.reference import Reference, compute_reference
 from tests.distributed.world import TokenSets, spawn_reference, tiny_policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpo.config.schema import LoraConfig, Precision, RunConfig, TrainConfig
-from mpo.plan import time_line
+from mpo.pipeline.plan import time_line
 from mpo.planning.compute import step_work
 from mpo.planning.forecast import forecast
 from mpo.planning.machine import Machine, this_machine

@@ -11,10 +11,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, RunConfig, TrainConfig
-from mpo.logprobs.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
-from mpo.logprobs.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
-from mpo.logprobs.layout import share_prefix
-from mpo.logprobs.load import make_policy
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
@@ -33,6 +29,10 @@ from mpo.planning.memory import (
     training_memory,
 )
 from mpo.planning.sizes import DataSize, read_architecture
+from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
+from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
+from mpo.policy.load import make_policy
+from mpo.policy.shared_prefix import share_prefix
 from mpo.train.window import OUTPUTS_KEPT as OUTPUTS_OF_THE_WINDOW
 from tests.families import ragged_batch
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
-from mpo.logprobs.packing import SetSize, micro_batches, shares
+from mpo.layout.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import fingerprint

@@ -1,0 +1,1 @@
+"""What ends a stage that is no bug of ours, in one line."""

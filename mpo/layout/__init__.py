@@ -1,0 +1,1 @@
+"""Response sets as rows of tokens: padded batches, packing to a budget, buckets of shapes."""

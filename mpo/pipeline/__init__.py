@@ -1,0 +1,1 @@
+"""From a configuration to a report: stages planned, built in processes, collected."""

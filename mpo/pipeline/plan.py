@@ -1,0 +1,231 @@
+"""The plan that a run prints before it does anything: stages, sizes, memory, disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from mpo.cache.artifacts import Store, read_json
+from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
+from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
+from mpo.config.schema import Regime, RunConfig
+from mpo.data.estimate import sketch
+from mpo.data.sources import SourceSpec
+from mpo.data.tokens import SUMMARY
+from mpo.pipeline.graph import Graph
+from mpo.planning import disk, memory
+from mpo.planning.forecast import Forecast, forecast, planned_device
+from mpo.planning.sizes import (
+    GATED,
+    Architecture,
+    DataSize,
+    adapter_parameters,
+    batch_warning,
+    data_size,
+    imitated,
+    optimizer_steps,
+    parameters,
+    read_architecture,
+)
+from mpo.track.console import Console
+from mpo.track.units import duration, number, step_duration
+from mpo.track.units import memory as size
+
+NOTHING_READ = DataSize(0, 0, 0, 0)
+WORTH_SAYING = 1.5
+"""How many times as fast bfloat16 has to be for the plan to speak of it."""
+
+
+def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> Forecast | None:
+    """Print the plan; returns what it says of the training's time and memory, where the sizes are known.
+
+    Raises:
+        ConfigError: the cache's disk has no room for what the run would write.
+    """
+    shape = _shape(config)
+    sets = _sets(config, graph, store)
+    if sets is not None and config.regime.name is Regime.sft:
+        sets = imitated(sets, config.data, config.regime.responses)
+    stages = list(graph.stages(store))
+    missing = [stage for stage in stages if not store.complete(stage)]
+    rows = [[stage.name, "build" if stage in missing else "cached", _where(stage.distributed, stage.inline, config)]
+            for stage in stages]  # fmt: skip
+    console.table(rows, ["stage", "", "runs as"])
+    trained = sets
+    if sets is not None and config.regime.name is not Regime.sft:
+        trained = replace(sets, responses=objects.partition.keeps(sets.responses))
+    facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, trained)}
+    if config.regime.name is not Regime.sft:
+        facts["reference"] = _reference(config, objects, shape, sets)
+    downloads = _downloads(config)
+    facts["downloads"] = ", ".join(downloads) if downloads else "none"
+    expected = None
+    if shape is not None and sets is not None and trained is not None:
+        expected = forecast(config, shape, trained, store.root)
+        facts["memory"] = _memory(config, expected.memory, shape, trained)
+        facts["time"] = time_line(config, expected, trained)
+    if shape is not None:
+
+        def disk_of(rounds: int) -> disk.Disk:
+            return disk.run_disk(
+                shape,
+                config.train,
+                sets or NOTHING_READ,
+                rounds=rounds,
+                needs_reference=objects.loss.needs_reference,
+                downloads_model=bool(downloads) and config.model.path in downloads,
+                downloads_data=bool(downloads) and config.data.source in downloads,
+            )
+
+        needed = disk_of(config.rounds)
+        beside = "" if sets else " beside the data"
+        downloaded = f", about {size(needed.download)} for downloads" if needed.download else ""
+        facts["disk"] = f"about {size(needed.cache)} under the cache{beside}, {size(needed.export)} the trained model"
+        facts["disk"] += downloaded
+        if missing and not config.dry_run:
+            left = [one for one in graph.rounds if not store.complete(one.train)]
+            begun = [stage for one in left for stage in (one.prepare, one.reference, one.train) if stage is not None]
+            check_disk(config.cache_dir, disk_of(len(left)).cache - sum(map(store.written, begun)))
+    if trained is not None and (warning := batch_warning(config.train.global_batch, trained.sets)):
+        facts["warning"] = warning
+    facts["cache"] = str(Path(config.cache_dir).expanduser())
+    console.summary("plan", facts)
+    console.line("")
+    return expected
+
+
+def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
+    """One round's training data: counted where the first round's are tokenised, else as the configuration expects,
+    else as the beginning of a local file lets expect."""
+    prepare = graph.rounds[0].prepare
+    if store.complete(prepare):
+        stats = read_json(store.path(prepare) / "train" / SUMMARY)["stats"]
+        if stats["responses"]:
+            return DataSize(
+                sets=stats["sets"],
+                responses=round(stats["responses"] / stats["sets"]),
+                prompt_tokens=round(stats["prompt_tokens"] / stats["sets"]),
+                response_tokens=round(stats["response_tokens"] / stats["responses"]),
+            )
+    data = config.data
+    if not samples(config) and is_local(data.source, DATA_SUFFIXES):
+        source = SourceSpec(
+            str(Path(data.source).expanduser()), data.layout, data.split, data.revision, data.score_field
+        )
+        found = sketch(source, data.max_prompt_tokens, data.max_tokens)
+        if found is not None:
+            data = replace(
+                data,
+                expected_sets=data.expected_sets or found.sets,
+                expected_responses=data.expected_responses or found.responses,
+                expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
+                expected_response_tokens=data.expected_response_tokens or found.response_tokens,
+            )
+    return data_size(data, responses_a_set(config), config.rounds)
+
+
+def _shape(config: RunConfig) -> Architecture | None:
+    architecture = config.model.architecture
+    known = architecture and architecture.get("model_type", "llama") in GATED
+    return read_architecture(architecture) if known else None
+
+
+def _where(distributed: bool, inline: bool, config: RunConfig) -> str:
+    if inline:
+        return "this process"
+    group = config.launcher.processes * config.launcher.nodes
+    return f"{group} processes" if distributed and group > 1 else "one process"
+
+
+def _model(config: RunConfig) -> str:
+    model = config.model
+    name = model.path or "made from nothing"
+    count = parameters(model)
+    text = f"{name}, {_count(count)} parameters" if count else name
+    shape = _shape(config)
+    if config.train.lora is not None and shape is not None:
+        trained = adapter_parameters(shape, config.train.lora)
+        text += f", {_count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
+    return text
+
+
+def _data(config: RunConfig, sets: DataSize | None) -> str:
+    if sets is None:
+        return f"{config.data.source}, size known once it is read"
+    each = f"{sets.sets:,} sets × {sets.responses} responses"
+    tokens = f"about {_count(sets.tokens)} tokens (prompt {sets.prompt_tokens}, response {sets.response_tokens})"
+    sampled = ", sampled from the policy" if samples(config) else ""
+    return f"{config.data.source}: {each}{sampled}, {tokens}" + (" a round" if config.rounds > 1 else "")
+
+
+def _training(config: RunConfig, sets: DataSize | None) -> str:
+    train = config.train
+    group = config.launcher.processes * config.launcher.nodes
+    share = math.ceil(train.global_batch / group)
+    of_set = 1 if sets is None else sets.tokens // sets.sets
+    at_once = max(1, min(share, train.micro_batch, train.micro_tokens // of_set))
+    cut = " in pieces" if of_set > train.micro_tokens else ""
+    stage = memory.effective_stage(train, train.zero_stage, group)
+    rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
+    text = (
+        f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
+        f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {rates}"
+    )
+    if sets is None:
+        return text
+    steps = f"{optimizer_steps(train, sets.sets):,} optimizer steps"
+    return f"{steps}{f' × {config.rounds} rounds' if config.rounds > 1 else ''}, {text}"
+
+
+def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, sets: DataSize | None) -> str:
+    if not objects.loss.needs_reference:
+        return "none: the loss needs none, so no reference forward is run"
+    start = "each round's starting policy" if config.rounds > 1 else "the starting policy"
+    text = config.model.reference or start
+    if shape is None or sets is None:
+        return text
+    tokens = memory.micro_batch_tokens(config.train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    needed = memory.reference_memory(shape, config.train.precision, tokens, planned_device(config))
+    return f"{text}, about {size(needed)} a process"
+
+
+def _downloads(config: RunConfig) -> list[str]:
+    wanted = [config.model.path, config.model.tokenizer, config.model.reference]
+    if config.data.source != TESTBED:
+        wanted += [config.data.source, config.data.heldout_source]
+    return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
+
+
+def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
+    """Arithmetic and seconds of a step, seconds in all, and whether bfloat16 would be much faster."""
+    arithmetic = f"{number(expected.work.flops / 1e12)} TFLOP a step and process"
+    if expected.seconds is None:
+        return f"{arithmetic}; this machine's rates could not be measured, its device is busy"
+    total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
+    text = f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
+    if expected.bf16_speedup < WORTH_SAYING:
+        return text
+    return f"{text}; products in bf16 run {expected.bf16_speedup:.1f} times as fast here (train.precision=bf16)"
+
+
+def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:
+    train = config.train
+    group = config.launcher.processes * config.launcher.nodes
+    device = planned_device(config)
+    found = memory.stages(shape, train, group, *memory.tokens_at_once(train, sets, device), device=device)
+    others = [one for one in found if one.stage != chosen.stage]
+    text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
+    text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
+    text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
+    text += f", activations {size(chosen.activations)}, head {size(chosen.logits)}"
+    text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
+    text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
+    return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
+
+
+def _count(number: int) -> str:
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return str(number)

@@ -1,0 +1,200 @@
+"""One run from a checked configuration to its report."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mpo.cache.artifacts import Stage, Store
+from mpo.config.files import is_shipped, redacted_name, with_own_shape
+from mpo.config.rules import build_objects, check, samples
+from mpo.config.schema import RunConfig
+from mpo.config.targets import build
+from mpo.data.sources.layouts import check_layout
+from mpo.errors import ConfigError, DataError
+from mpo.pipeline import launch
+from mpo.pipeline.access import check_cache, check_inputs, check_output
+from mpo.pipeline.collect import Identity, collect
+from mpo.pipeline.execute import Executor
+from mpo.pipeline.graph import Graph
+from mpo.pipeline.regimes import compose
+from mpo.report.records import RunReport, StageRow
+from mpo.score.function import FunctionScorer
+from mpo.stages.context import to_plain
+from mpo.track import provenance
+from mpo.track.console import Console
+from mpo.track.wandb_run import NullRun, Run, open_run
+
+
+def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> None:
+    """Plan, build and report one run.
+
+    Args:
+        config: typed, not yet checked across groups.
+        folder: the run's own folder (Hydra's).
+        choices: option chosen in each config group, for the title.
+        overrides: of the command line, for the record.
+    """
+    for group in ("loss", "model", "data", "regime"):
+        if not isinstance(choices.get(group), str):
+            raise ConfigError("takes one option", group, f"write {group}=OPTION, or {group}=ONE,OTHER -m to run each")
+    console = Console(sys.stdout if config.dry_run else None)  # there the plan is what was asked for
+    title = " · ".join(str(choices[group]) for group in ("loss", "model", "data", "regime")) + f" · seed {config.seed}"
+    check_inputs(config)
+    config = with_own_shape(config)
+    partition = check(config)
+    _check_layout(config)
+    if not config.dry_run:
+        _check_function(config)
+        launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
+    _check_scratch(config)
+    objects = build_objects(config, partition)
+    _check_cards(config)
+    console.line(f"mpo  {title}")
+    from mpo.pipeline.plan import show_plan
+
+    store = Store(_cache_folder(config))
+    graph = compose(config, objects.loss)
+    check_cache(store, graph.stages(store))
+    forecast = show_plan(console, config, graph, store, objects)
+    if config.dry_run:
+        return
+    if store.adopt():
+        console.line(f"mpo: the stages of an older version in {store.root} are built again; they can be deleted")
+    folder = folder.resolve()
+    check_output(folder)
+    name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
+    first = config.launcher.node_rank == 0  # the only machine that logs and reports
+    identity = Identity(folder, name, title, provenance.command(overrides))
+    tracked = open_run(config.logger, _logged(config), folder, name, str(choices["regime"])) if first else NullRun()
+    try:
+        rows = _build(config, graph, store, console, tracked)
+        if not first:
+            console.line(f"{len(rows)} stages are there; the first machine reports")
+            return
+        report = collect(config, graph, store, rows, forecast, identity)
+        from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
+
+        page = write_run_page(folder, report)
+    except BaseException:
+        tracked.finish(failed=True)
+        raise
+    _log(tracked, report, folder)
+    tracked.finish()
+    _close(console, report, page, graph, store)
+
+
+def _logged(config: RunConfig) -> dict[str, Any]:
+    """The configuration without folders of this machine: of what lies here only the name."""
+    plain = {key: value for key, value in to_plain(config).items() if key != "cache_dir"}
+    for group, keys in (
+        ("model", ("path", "tokenizer", "reference", "chat_template")),
+        ("data", ("source", "heldout_source")),
+    ):
+        for key in keys:
+            plain[group][key] = redacted_name(plain[group][key])
+    return plain
+
+
+def _cache_folder(config: RunConfig) -> Path:
+    """The cache, made if it is not there; raises ConfigError if it cannot be made or written to."""
+    if not config.cache_dir.strip():
+        raise ConfigError("is empty", "cache_dir", "name a folder, or leave cache_dir and MPO_CACHE out")
+    folder = Path(config.cache_dir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # also in the kernel's own file systems, where permissions promise more
+        what = f"'{folder}' cannot be written to ({error.strerror})"
+        remedy = "name another folder: cache_dir=FOLDER, or set MPO_CACHE"
+        raise ConfigError(what, "cache_dir", remedy) from error
+    return folder
+
+
+def _check_cards(config: RunConfig) -> None:
+    """Raise ConfigError for more processes than this machine has cards, if it has any and the run is to happen."""
+    import torch
+
+    cards, processes = torch.cuda.device_count(), config.launcher.processes
+    if not config.dry_run and 0 < cards < processes:
+        raise ConfigError(f"{processes} processes, but {cards} CUDA devices", "launcher.processes",
+                          f"set launcher.processes={cards}, on several machines launcher.nodes too")  # fmt: skip
+
+
+def _check_scratch(config: RunConfig) -> None:
+    """Raise ConfigError for a model that cannot be made; the package's own are known and cost no look at it."""
+    model = config.model
+    if model.scratch is None or is_shipped(model.architecture):
+        return
+    from mpo.stages.scratch import check_architecture  # here: it leads to transformers' models
+
+    check_architecture(model.architecture)
+
+
+def _check_layout(config: RunConfig) -> None:
+    """Raise ConfigError for a layout that there is not, or a score that it lacks."""
+    try:
+        check_layout(config.data.layout, config.data.score_field)
+    except DataError as error:
+        raise ConfigError(error.what, f"data.{error.where}", error.remedy) from None
+
+
+def _check_function(config: RunConfig) -> None:
+    """Raise ConfigError for a scoring function that is not there, before anything is sampled for it to score."""
+    if samples(config):
+        build(config.score, FunctionScorer, config.allow_targets, "score").check()
+
+
+def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:
+    """Every stage, in order, its metrics logged as they come."""
+
+    def on_metrics(stage: Stage, record: dict[str, Any]) -> None:
+        prefix = stage.name.rpartition("/")[0]  # "round2/train" logs under "round2/", the start's under "start/"
+        step = record["step"]
+        numbers = {key: value for key, value in record.items() if key != "step" and value is not None}
+        tracked.log({f"{prefix}/{key}" if prefix else key: value for key, value in numbers.items()}, step)
+
+    executor = Executor(store, config.launcher, console, on_metrics)
+    for stage in graph.stages(store):
+        executor.build(stage)
+    return executor.rows
+
+
+def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
+    numbers: dict[str, Any] = {}
+    for key, estimate in report.evaluation.items():
+        numbers[key] = estimate.value
+        if estimate.standard_error is not None:
+            numbers[f"{key} (standard error)"] = estimate.standard_error
+    numbers |= {f"skipped: {reason}": count for reason, count in report.skipped.items()}
+    numbers |= report.data_facts
+    for planned in report.planned:
+        numbers |= {f"{planned.name}, planned": planned.predicted, f"{planned.name}, measured": planned.measured}
+    tracked.summary({**numbers, "seconds": report.seconds, "commit": report.commit, "hardware": report.hardware})
+    rows = [[s.prompt, s.before, s.after, s.score_before, s.score_after] for s in report.samples]
+    if rows:
+        tracked.table("samples", ["prompt", "before", "after", "score before", "score after"], rows)
+    for picture in sorted((folder / "figures").glob("*.png")):
+        tracked.image(picture.stem, picture)
+
+
+def _close(console: Console, report: RunReport, page: Path, graph: Graph, store: Store) -> None:
+    """The last screen: what came out and where it lies."""
+    facts = {}
+    for key, estimate in report.evaluation.items():
+        error = f" ± {estimate.standard_error:.3f}" if estimate.standard_error is not None else ""
+        against = "".join(f"  ({base.name} {base.value:.3f})" for base in estimate.baselines)
+        facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
+    if report.skipped:
+        facts["skipped sets"] = ", ".join(f"{reason} {count}" for reason, count in report.skipped.items())
+    scale = "  [micro-scale testbed]" if report.micro_scale else ""
+    for planned in report.planned:
+        facts[planned.name] = str(planned)
+    facts["time"] = f"{report.seconds:.0f} s in stages that were built"
+    facts["report"] = str(page)
+    facts["policy"] = str(store.path(graph.rounds[-1].train) / "policy")
+    console.summary(f"{report.title}{scale}", facts)

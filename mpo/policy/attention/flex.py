@@ -1,0 +1,58 @@
+"""The CUDA back end: FlexAttention with a block mask, so that blocks which nobody sees are never computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, create_block_mask, flex_attention
+
+from mpo.layout.batch import TokenBatch
+from mpo.policy.compiled import compiled
+from mpo.policy.visibility import Visibility
+
+NO_WINDOW = 1 << 30
+"""In place of None, which would be compiled for itself."""
+
+KERNEL: FlexKernelOptions = {"BACKEND": "TRITON"}
+"""Never the kernel for decoding, which AUTO takes for rows below 128 tokens: torch 2.13 finds no block size for it that
+divides the mask's where several query heads share a key's, and gives up."""
+
+
+class FlexAttend:
+    """FlexAttention over the packed row; compiled on CUDA, eager elsewhere (for tests)."""
+
+    def __init__(self, batch: TokenBatch) -> None:
+        self._visibility = Visibility.of(batch)
+        self._queries_N = torch.arange(batch.skipped, batch.tokens, device=batch.input_ids_N.device)
+        self._masks: dict[int | None, BlockMask] = {}
+
+    def __call__(
+        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """See :class:`mpo.policy.attention.backends.Attend`."""
+        on_cuda = query_NHD.is_cuda
+        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
+        attend = compiled(flex_attention) if on_cuda else flex_attention
+        out = attend(
+            query,
+            key,
+            value,
+            block_mask=self._mask(window, on_cuda),
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+            kernel_options=KERNEL if on_cuda else None,
+        )
+        return out[0].transpose(0, 1)  # type: ignore[no-any-return]
+
+    def _mask(self, window: int | None, on_cuda: bool) -> BlockMask:
+        if window not in self._masks:
+            visibility, queries_N = self._visibility, self._queries_N
+            tokens = len(visibility.position_N)
+            reach = NO_WINDOW if window is None else window
+
+            def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return visibility.sees(queries_N[query], key, reach)
+
+            create = compiled(create_block_mask) if on_cuda else create_block_mask
+            self._masks[window] = create(rule, None, None, len(queries_N), tokens, device=queries_N.device)
+        return self._masks[window]

@@ -1,0 +1,64 @@
+"""The function that transformers calls in every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from mpo.policy.attention.backends import Attend
+from mpo.policy.attention.outputs import KeptOutputs
+from mpo.policy.attention.prompt import Across
+from mpo.policy.cpu.block_attention import BlockAttend
+
+NAME = "mpo_shared_prefix"
+UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
+"""Things that a family may do to its attention's logits, and that no back end does."""
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    shared_prefix: Attend | None = None,
+    kept_prompt: Across | None = None,
+    kept_outputs: KeptOutputs | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query ``[1,H,N,D]``, key and value ``[1,G,N,D]`` to ``[1,N,H,D]``.
+
+    Without ``shared_prefix`` it is transformers' own scaled-dot-product attention. With ``kept_prompt`` the row's first
+    keys and values are those of a prompt that was forwarded before. ``kept_outputs`` gets what this call returns, or
+    tells it, where the row was forwarded before.
+
+    Raises:
+        ValueError: the family changes its attention's logits in a way that no back end knows.
+    """
+    if shared_prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    for name in UNKNOWN_HERE:
+        if kwargs.get(name) is not None:
+            raise ValueError(f"attention over shared prompts knows no {name}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query_NHD, key_NGD, value_NGD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if kept_prompt is not None:
+        key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
+    window = kwargs.get("sliding_window")
+    # The other back ends can't be told what they would compute again.
+    if kept_outputs is None or not isinstance(shared_prefix, BlockAttend):
+        return shared_prefix(query_NHD, key_NGD, value_NGD, scale, window).unsqueeze(0), None
+    known_NHD = kept_outputs.of(module)
+    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
+    if known_NHD is None:
+        kept_outputs.keep(module, out_NHD)
+    return out_NHD.unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+# The layout is known without a mask; transformers must not build a dense one over the row.
+AttentionMaskInterface.register(NAME, lambda *arguments, **named: None)

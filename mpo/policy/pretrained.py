@@ -1,0 +1,48 @@
+"""A language model from a folder or hub name, as it was saved."""
+
+from __future__ import annotations
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from mpo.config.schema import Precision
+from mpo.errors import UserError
+from mpo.policy.model_class import attention_choice, auto_class
+from mpo.policy.weights import check_files, check_loaded, widen_when_read
+
+
+def load_model(path: str, revision: str | None, precision: Precision, trust_remote_code: bool) -> PreTrainedModel:
+    """A language model on the CPU in evaluation mode, all of its parts, its config as it was saved.
+
+    Raises:
+        UserError: nothing loadable at ``path``; only safetensors are read, and all weights have to be there.
+        ConfigError: what is there is no causal language model.
+    """
+    transformers_logging.disable_progress_bar()  # stages show their own progress
+    check_files(path)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        widen_when_read(config)
+        loader = auto_class(config)
+        lm, info = loader.from_pretrained(
+            path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
+            config=config,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
+            attn_implementation=attention_choice(config, loader),
+            use_safetensors=True,  # the older format is a pickle, which can run code
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
+        ) from error
+    check_loaded(path, lm, info)
+    return lm.eval()  # type: ignore[no-any-return]

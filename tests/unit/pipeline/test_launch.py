@@ -1,0 +1,55 @@
+"""What processes of a stage are started with."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from mpo.errors import ConfigError, ProcessError, StageFailed
+from mpo.pipeline.failure_reports import Report, ReportBox, send
+from mpo.pipeline.launch import OPENMP, _why, prepare_fork_server
+from mpo.pipeline.stage_process import ERROR_FILE
+from mpo.stages.context import StageContext
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, OPENMP),
+        ({"GOMP_SPINCOUNT": "7"}, OPENMP | {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_a_users_policy_for_waiting_threads_is_kept(
+    given: dict[str, str], found: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in OPENMP} | given
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: None)
+    monkeypatch.setattr(multiprocessing, "set_forkserver_preload", lambda names: None)
+    prepare_fork_server()
+    assert {name: environment[name] for name in OPENMP if name in environment} == found
+
+
+@pytest.mark.parametrize(
+    ("codes", "mistake", "raised"),
+    [
+        ({0: -signal.SIGKILL, 1: 1}, False, ProcessError),  # whose end is what the other stumbled over
+        ({1: 1, 0: -signal.SIGTERM}, False, StageFailed),  # as the agent ends the others
+        ({0: -signal.SIGKILL, 1: 2}, True, ConfigError),
+    ],
+)
+def test_a_killed_process_comes_before_what_it_did_to_others(
+    codes: dict[int, int], mistake: bool, raised: type[Exception], tmp_path: Path
+) -> None:
+    report = Report.of_mistake(ConfigError("wrong")) if mistake else Report.of_bug("Connection closed by peer\n")
+    with ReportBox() as box:
+        send(report, box.address, tmp_path / ERROR_FILE)
+        error = _why(StageContext("train", {}, {}, {}, tmp_path), box, codes)
+    assert type(error) is raised
+    assert ("killed by signal 9 (SIGKILL), perhaps out of memory" in str(error)) is (raised is ProcessError)
