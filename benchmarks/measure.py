@@ -1,4 +1,4 @@
-"""How a side is measured: in a process of its own, by its seconds a step and the memory that it held."""
+"""How a side is measured: in a process of its own, by its seconds per step and the memory that it held."""
 
 from __future__ import annotations
 

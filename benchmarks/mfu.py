@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=4, help="K")
     parser.add_argument("--prompt", type=int, default=180, help="mean tokens of a prompt")
     parser.add_argument("--length", type=int, default=280, help="mean tokens of a response")
-    parser.add_argument("--sets", type=int, default=4, help="sets an optimizer step")
+    parser.add_argument("--sets", type=int, default=4, help="sets per optimizer step")
     parser.add_argument("--steps", type=int, default=3, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets forwarded at once")
     parser.add_argument("--compile", action="store_true", help="norms and gates fused by torch.compile")

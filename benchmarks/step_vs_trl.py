@@ -1,4 +1,4 @@
-"""A training step on response sets here and in TRL's DPO trainer: the same tokens, responses a second, memory.
+"""A training step on response sets here and in TRL's DPO trainer: the same tokens, responses per second, memory.
 
     python -m benchmarks.step_vs_trl --responses 4 --prompt 180 --length 280 [--json]
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=4, help="K")
     parser.add_argument("--prompt", type=int, default=180, help="mean tokens of a prompt")
     parser.add_argument("--length", type=int, default=280, help="mean tokens of a response")
-    parser.add_argument("--sets", type=int, default=4, help="sets an optimizer step")
+    parser.add_argument("--sets", type=int, default=4, help="sets per optimizer step")
     parser.add_argument("--steps", type=int, default=3, help="measured steps, after one of warm-up")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets that we forward at once")
     parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens that we forward at once")
@@ -61,7 +61,7 @@ def main() -> None:
             f"{row['memory_above_model'] / 2**20:8.0f} MiB above the loaded model  ({row['tokens']} tokens forwarded)"
         )
     faster, leaner = ratios["responses_per_second"], ratios["memory_above_model"]
-    print(f"{faster:.2f} times the responses a second, {leaner:.2f} times the memory")
+    print(f"{faster:.2f} times the responses per second, {leaner:.2f} times the memory")
 
 
 def ours(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Our training loop on the benchmarks' material: seconds a step, tokens, memory."""
+"""Our training loop on the benchmarks' material: seconds per step, tokens, memory."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def samples(config: RunConfig) -> bool:
 
 
 def responses_a_set(config: RunConfig) -> int | None:
-    """K where it is known before anything is read: samples a prompt, or what the data's file says."""
+    """K where it is known before anything is read: samples per prompt, or what the data's file says."""
     return config.sample.n if samples(config) else config.data.expected_responses
 
 

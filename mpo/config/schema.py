@@ -73,8 +73,8 @@ class TrainConfig:
     warmup_ratio: float = 0.1
     epochs: int = 1
     max_steps: int | None = None  # stop early; the schedule still spans this number where it is set
-    global_batch: int = 128  # sets an optimizer step, over all processes and accumulated micro-batches
-    micro_batch: int = 2  # sets a process forwards at once
+    global_batch: int = 128  # sets per optimizer step, over all processes and accumulated micro-batches
+    micro_batch: int = 2  # sets that a process forwards at once
     micro_tokens: int = 16384  # and tokens; a set above that is forwarded in pieces
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -94,7 +94,7 @@ class TrainConfig:
 
 @dataclass
 class ScratchConfig:
-    """A starting policy made from nothing: random weights, a tokenizer, then supervised fine-tuning."""
+    """A starting policy trained from scratch: random weights, a tokenizer, then supervised fine-tuning."""
 
     tokenizer: str = "bpe"  # "bpe": trained on the data; "testbed": the testbed's word vocabulary
     vocab_size: int = 4096

@@ -19,7 +19,7 @@ class Mean:
 
 
 def mean_over_prompts(values: Sequence[float]) -> Mean:
-    """Mean of one number a prompt; the standard error treats prompts as independent draws."""
+    """Mean of one number per prompt; the standard error treats prompts as independent draws."""
     numbers = np.asarray(values, np.float64)
     if len(numbers) < 2:
         return Mean(float(numbers.mean()) if len(numbers) else float("nan"), float("nan"), len(numbers))

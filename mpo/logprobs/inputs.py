@@ -143,10 +143,10 @@ def at_reference(inputs: LossInputs) -> LossInputs:
     """
     if inputs.reference_logps_BK is None:
         raise ValueError("the inputs have no reference")
-    drift = inputs.mismatched_log_ratio
+    kl_reference_point = inputs.mismatched_log_ratio
     return replace(
         inputs,
         policy_logps_BK=inputs.reference_logps_BK,
         policy_token_logps_BKT=inputs.reference_token_logps_BKT,
-        mismatched_log_ratio=None if drift is None else torch.zeros_like(drift),
+        mismatched_log_ratio=None if kl_reference_point is None else torch.zeros_like(kl_reference_point),
     )

@@ -40,7 +40,7 @@ def mismatched_pairs(prompts: Sequence[bytes], counts: Sequence[int], seed: int)
     if change is None:
         raise DataError("no set has another prompt to be mismatched with", remedy="give KTO two prompts or more")
     other = [0] * sets
-    for i in (*range(change, -1, -1), *range(sets - 1, change, -1)):  # backwards: a set's fellow knows already
+    for i in (*range(change, -1, -1), *range(sets - 1, change, -1)):  # backwards: a set's successor is known already
         after = (i + 1) % sets
         other[i] = after if prompts[i] != prompts[after] else other[after]
     draw = random.Random(seed)

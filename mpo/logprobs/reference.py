@@ -18,9 +18,9 @@ from mpo.cache.checksums import Damaged, check_file, file_checksum, read_sealed,
 from mpo.errors import DataError
 from mpo.layout.batch import PromptResponses
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
-from mpo.logprobs.resumable_array import PartlyWritten, forget, join
+from mpo.logprobs.resumable_array import ResumableArray, forget, join
 from mpo.logprobs.scoring import score_sets
-from mpo.policy.devices import agreed
+from mpo.policy.devices import broadcast_from_rank0
 from mpo.policy.module import PolicyModule
 from mpo.policy.pieces import Indexed
 
@@ -130,12 +130,12 @@ def compute_reference(
     mine = list(range(rank, len(sets), world_size))
     total = len(mine) if pairs is None else 2 * len(mine)
     before = 0
-    if agreed(rank == 0 and _whole(out, on_warning)):
+    if broadcast_from_rank0(rank == 0 and _whole(out, on_warning)):
         if rank == 0:
             _forget(out)
         return
 
-    def forward(what: Indexed, file: PartlyWritten) -> Iterator[tuple[int, list[np.ndarray]]]:
+    def forward(what: Indexed, file: ResumableArray) -> Iterator[tuple[int, list[np.ndarray]]]:
         nonlocal before
         finished = before + sum(i in file.done for i in mine)
         for part, logps in score_sets(policy, what, mine, micro_batch, micro_tokens, file.done):
@@ -149,8 +149,8 @@ def compute_reference(
             on_progress(finished, total)
         before = len(mine)
 
-    def open_part(name: str) -> PartlyWritten:
-        file = PartlyWritten(out / name, rank)
+    def open_part(name: str) -> ResumableArray:
+        file = ResumableArray(out / name, rank)
         if file.damaged:
             on_warning(f"log-probs of an earlier attempt are damaged ({name}); they are computed again from there on")
         return file

@@ -1,4 +1,4 @@
-"""An array that several processes fill bit by bit, and go on filling after they were stopped."""
+"""An array that several processes fill incrementally, and go on filling after they were stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Note(NamedTuple):
     checksum: bytes
 
 
-class PartlyWritten:
+class ResumableArray:
     """What one process adds to the float32 array ``name.npy``: numbers, and notes of the items that they belong to.
 
     Every process appends to files of its own, because machines that write into one file over a network may restore each
@@ -73,7 +73,7 @@ class PartlyWritten:
         self._unnoted.clear()
         self._saved = time.monotonic()
 
-    def __enter__(self) -> PartlyWritten:
+    def __enter__(self) -> ResumableArray:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
 """Losses over response sets, for any trainer: torch in, torch out.
 
-A loss is a frozen dataclass whose fields are its hyper-parameters. It maps a batch of sets to one number a set; the
+A loss is a frozen dataclass whose fields are its hyper-parameters. It maps a batch of sets to one number per set; the
 batch's loss is the mean over the kept sets of the global batch.
 
 >>> import torch

@@ -126,12 +126,12 @@ def _read_case(row: Any, where: str, allow_import: bool) -> GoldenCase:
 def _numbers(row: dict[str, Any], key: str, where: str, size: int | None = None) -> list[float]:
     values = row.get(key)
     if not isinstance(values, list) or not values:
-        raise DataError(f"{key} is missing or no list", where, "give one number a response")
+        raise DataError(f"{key} is missing or no list", where, "give one number per response")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise DataError(f"{key} holds {str(value)[:40]}", where, "give finite numbers")
     if size is not None and len(values) != size:
-        raise DataError(f"{key} holds {len(values)} numbers, rewards {size}", where, "give one number a response")
+        raise DataError(f"{key} holds {len(values)} numbers, rewards {size}", where, "give one number per response")
     return [float(value) for value in values]
 
 

@@ -37,8 +37,8 @@ class KTO(Loss):
 
     def per_set(self, inputs: LossInputs) -> Tensor:
         r_BK, bins_BK = log_ratio(inputs), inputs.bins_BK
-        drift = torch.clamp(require(inputs.mismatched_log_ratio, "mismatched_log_ratio").detach(), min=0)
+        kl_reference_point = torch.clamp(require(inputs.mismatched_log_ratio, "mismatched_log_ratio").detach(), min=0)
         desired_BK = self.desirable_weight * (bins_BK == 0).to(r_BK.dtype)
         undesired_BK = self.undesirable_weight * (bins_BK > 0).to(r_BK.dtype)
-        z_BK = self.beta * (r_BK - drift.to(r_BK.dtype))
+        z_BK = self.beta * (r_BK - kl_reference_point.to(r_BK.dtype))
         return pointwise(z_BK, desired_BK, undesired_BK, bins_BK >= 0, miss_probability)

@@ -57,7 +57,7 @@ class Partition(ABC):
         return bins
 
     def keeps(self, responses: int) -> int:
-        """How many of ``responses`` with distinct scores (and marks by turns) it puts into bins, to be forwarded."""
+        """How many of ``responses`` with distinct scores (and alternating marks) it puts into bins, to be forwarded."""
         scores = [float(responses - k) for k in range(responses)]
         bins = self(scores, [k % 2 == 0 for k in range(responses)])
         return sum(which >= 0 for which in bins)

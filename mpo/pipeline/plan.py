@@ -140,7 +140,7 @@ def _where(distributed: bool, inline: bool, config: RunConfig) -> str:
 
 def _model(config: RunConfig) -> str:
     model = config.model
-    name = model.path or "made from nothing"
+    name = model.path or "trained from scratch"
     count = parameters(model)
     text = f"{name}, {_count(count)} parameters" if count else name
     shape = _shape(config)
@@ -169,7 +169,7 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     stage = memory.effective_stage(train, train.zero_stage, group)
     rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
     text = (
-        f"{train.global_batch} sets a step = {group} process{'es' if group > 1 else ''} × {at_once} "
+        f"{train.global_batch} sets per step = {group} process{'es' if group > 1 else ''} × {at_once} "
         f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {rates}"
     )
     if sets is None:

@@ -53,7 +53,7 @@ def compose(config: RunConfig, loss: Loss) -> Graph:
 
 
 def _starting_policy(config: RunConfig, data: Stage) -> Policy:
-    """The model named in the config, or one made from nothing: random weights, tokenizer, supervised fine-tuning."""
+    """The model named in the config, or one trained from scratch: random weights, tokenizer, supervised fine-tuning."""
     model = config.model
     if model.scratch is None:
         return Policy(path=model.path, revision=model.revision)

@@ -86,7 +86,7 @@ def attach_source(stage: Stage, role: str, source: str) -> Stage:
 
 def score_stage(name: str, config: RunConfig, sample: Stage) -> Stage:
     """Scores for what ``sample`` has drawn."""
-    # A proxy reward is what training has to bear, not what the testbed's held-out sets are judged by.
+    # A proxy reward applies to training only: the testbed's held-out sets are judged by the true one.
     judge = TRUE_REWARD if config.data.source == TESTBED else dict(config.score)
     return Stage(
         name,
@@ -140,7 +140,7 @@ def prepare_stage(
         "max_skipped_share": data.max_skipped_share,
         "flatten": flatten.name if flatten else None,
     }
-    # Tokenised and sorted into bins before the starting policy is trained, sets that cannot be used are told early.
+    # Tokenised and sorted into bins before the starting policy is trained, sets that cannot be used fail fast.
     policy = policy.untrained or policy
     return policy.attach(with_tokenizer(config, Stage(f"{prefix}prepare", "prepare", slices, inputs={"sets": sets})))
 
@@ -186,7 +186,7 @@ def card(config: RunConfig) -> dict[str, Any]:
     """What a model card says of where a policy comes from."""
     model = config.model
     return {
-        "starting_policy": redacted_name(model.path) or "made from nothing",
+        "starting_policy": redacted_name(model.path) or "trained from scratch",
         "reference": redacted_name(model.reference) or "the starting policy",
         "source": redacted_name(config.data.source),
         "regime": config.regime.name.name,

@@ -36,7 +36,7 @@ def work(output: str, threads: int, box: str) -> None:
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGHUP):  # which it ignores (mpo.pipeline.forkserver_signals)
         signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C reaches the whole terminal group: take it as the polite request that the agent sends as well.
+    # Ctrl-C reaches the whole terminal group: take it as the agent's own request for a graceful shutdown.
     signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     folder = Path(output)
     _exit_if_peer_failed(folder / ERROR_FILE)

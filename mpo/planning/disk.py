@@ -9,7 +9,7 @@ from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 TOKEN_BYTES = 4  # int32 ids
 LOGP_BYTES = 4  # float32
-TEXT_BYTES = 5  # UTF-8 bytes a token of English text, with JSON around it
+TEXT_BYTES = 5  # UTF-8 bytes per token of English text, with JSON around it
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_disk(
 
 
 def checkpoint_bytes(shape: Architecture, train: TrainConfig) -> int:
-    """One checkpoint: trained weights, and the optimizer's state: in bf16 12 bytes a parameter (float32 master weight,
+    """One checkpoint: trained weights and the optimizer's state, in bf16 12 bytes per parameter (float32 master weight,
     two moments), in fp32 8, and 4 more for ZeRO's own copy of the weights from stage 1 on."""
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     if train.precision is Precision.bf16:

@@ -27,6 +27,6 @@ def compiled(function: F) -> F:
     return compile(function, dynamic=True, fullgraph=True)  # type: ignore[return-value]
 
 
-def as_it_is(function: F) -> F:
+def eager(function: F) -> F:
     """In place of :func:`compiled`."""
     return function

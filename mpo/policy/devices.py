@@ -23,7 +23,7 @@ def join_group() -> torch.device:
     return device
 
 
-def agreed(value: T) -> T:
+def broadcast_from_rank0(value: T) -> T:
     """The first process's value, in its whole group: over a network another machine's view of a folder may be older."""
     values = [value]
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpo.policy.compiled import Fuse, as_it_is, compiled
+from mpo.policy.compiled import Fuse, compiled, eager
 
 Forward = Callable[[Any, Fuse[Any], Tensor], Tensor]
 SCALES = (1.0, 30.0, 1000.0)
 """Of the rows of random input on which a class of modules has to agree: a clamp shows in the large ones."""
 
 
-def keep_inputs_alone(lm: nn.Module, compile: bool = False, checkpointing: bool = False) -> None:
+def save_only_inputs(lm: nn.Module, compile: bool = False, checkpointing: bool = False) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
     A module counts as one if it has the parts, its forward takes one input and no more, and, for one of its kind, gives
@@ -44,10 +44,10 @@ def keep_inputs_alone(lm: nn.Module, compile: bool = False, checkpointing: bool 
         if forward is not None:
             if forward is _mlp and not checkpointing:
                 forward = _mlp_without_product
-            module.forward = partial(forward, module, compiled if compile else as_it_is)
+            module.forward = partial(forward, module, compiled if compile else eager)
 
 
-def keeps_inputs_alone(lm: nn.Module) -> bool:
+def saves_only_inputs(lm: nn.Module) -> bool:
     """Whether it has such modules."""
     return any(isinstance(vars(module).get("forward"), partial) for module in lm.modules())
 
@@ -99,7 +99,7 @@ def _agrees(module: nn.Module, forward: Forward) -> bool:
             weight.data = random(*weight.shape)
         with torch.no_grad():
             own = module(input_1ND)
-            return isinstance(own, Tensor) and torch.equal(own, forward(module, as_it_is, input_1ND))
+            return isinstance(own, Tensor) and torch.equal(own, forward(module, eager, input_1ND))
     except Exception:  # whatever it is, these modules are of another kind
         return False
     finally:

@@ -10,13 +10,13 @@ from mpo.errors import ConfigError
 from mpo.policy.adapters import with_adapters
 from mpo.policy.agreement import check_causal, check_policy, fitting_extras, plain_logps
 from mpo.policy.head import LogitExtras
-from mpo.policy.layers import keep_inputs_alone
+from mpo.policy.layers import save_only_inputs
 from mpo.policy.model_class import caps_attention, is_composite
 from mpo.policy.module import ModelSource, PolicyModule
 from mpo.policy.pretrained import load_model
 from mpo.policy.probe import probe
 from mpo.policy.shared_prefix import share_prefix
-from mpo.policy.text_part import keep_text_alone
+from mpo.policy.text_part import keep_text_part
 
 
 def load_policy(
@@ -55,9 +55,9 @@ def load_policy(
     policy = make_policy(lm, activation_checkpointing, lora, extras=extras)
     check_policy(policy, tokens, expected, rows)
     if compile:  # which waits for the device, so it is not tried here
-        keep_inputs_alone(lm, compile, activation_checkpointing)
+        save_only_inputs(lm, compile, activation_checkpointing)
     if is_composite(lm.config):
-        keep_text_alone(policy)
+        keep_text_part(policy)
     policy.source = ModelSource(path, revision, trust_remote_code)
     return policy
 
@@ -77,7 +77,7 @@ def make_policy(
     Raises:
         ConfigError: adapters that don't fit the model, or a family that can't compute layers again.
     """
-    keep_inputs_alone(lm, compile, activation_checkpointing)
+    save_only_inputs(lm, compile, activation_checkpointing)
     if activation_checkpointing:
         try:
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

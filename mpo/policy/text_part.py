@@ -20,7 +20,7 @@ PROCESSOR_FILES = (
 """What image-text models have beside weights and tokenizer, if they have it."""
 
 
-def keep_text_alone(policy: PolicyModule) -> None:
+def keep_text_part(policy: PolicyModule) -> None:
     """Drop what the text model, the embedding and the head don't hold: vision towers, projectors and the like."""
     lm = policy.base
     text = [backbone(lm), lm.get_input_embeddings(), lm.get_output_embeddings()]

@@ -81,7 +81,7 @@ PANELS = (
     Panel("weights", "W-MPO weights", "weight e^(α·deviation)", r"weight_\w+", compared=False),
     Panel("lr", "Learning rate", "learning rate", r"lr", smooth=False, compared=False),
     Panel("grad_norm", "Gradient norm", "norm before clipping", r"grad_norm"),
-    Panel("tokens_per_second", "Speed", "tokens a second", r"tokens_per_second"),
+    Panel("tokens_per_second", "Speed", "tokens per second", r"tokens_per_second"),
 )
 
 

@@ -106,7 +106,7 @@ def _continue(
     stops: Tensor,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """New tokens of ``n`` rows a prompt, the stop token included where it came before the limit."""
+    """New tokens of ``n`` rows per prompt, the stop token included where it came before the limit."""
     step_by_step = decoder()
     flexible = step_by_step.flexible
     if not flexible:

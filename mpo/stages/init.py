@@ -1,4 +1,4 @@
-"""A model from nothing: a tokenizer and random weights, as a Hugging Face folder."""
+"""A model from scratch: a tokenizer and random weights, as a Hugging Face folder."""
 
 from __future__ import annotations
 

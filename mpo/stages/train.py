@@ -14,7 +14,7 @@ from mpo.data.tokens import TokenizedSets
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.planning.sizes import batch_warning
-from mpo.policy.layers import keeps_inputs_alone
+from mpo.policy.layers import saves_only_inputs
 from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
@@ -96,7 +96,7 @@ def run(context: StageContext) -> None:
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
         layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
-            layout += ", norms and gates compiled" if keeps_inputs_alone(policy) else ", nothing that compiles"
+            layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
         kept = {**facts, "layout": layout, **asdict(summary)}
         write_json(context.output / SUMMARY_FILE, kept)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)

@@ -15,7 +15,7 @@ class BatchPlan:
 
     Args:
         indices: the sets to train on, by their position in the tokenised sets.
-        global_batch: sets a step.
+        global_batch: sets per step.
         seed: of the permutations.
     """
 

@@ -20,7 +20,7 @@ from mpo.cache.checksums import Damaged, HashedFile, check_file, read_sealed, se
 from mpo.config.schema import TrainConfig
 from mpo.errors import UserError
 from mpo.losses import Loss
-from mpo.policy.devices import agreed
+from mpo.policy.devices import broadcast_from_rank0
 from mpo.train.engine import Engine
 from mpo.train.files import load_tensors, save_tensors
 
@@ -100,10 +100,10 @@ class Checkpoints:
         if engine.rank == 0:
             for unfinished in self.folder.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-        known = agreed(self.complete())
+        known = broadcast_from_rank0(self.complete())
         while known:
             newest = known.pop()
-            record, damage = agreed(_record(newest))
+            record, damage = broadcast_from_rank0(_record(newest))
             if not damage:
                 self._check_settings(newest, record, engine.world_size)
                 damage = next(iter(engine.gather(_damage(newest, record["files"], engine))), "")

@@ -65,7 +65,7 @@ def init_process_group() -> None:
 
 
 def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. Accumulation is ours, so it is told of one micro-step a step."""
+    """DeepSpeed's configuration. Accumulation is ours, so DeepSpeed sees one micro-batch per step."""
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(parameters, BUCKET)}
     if stage == 3:
         zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}

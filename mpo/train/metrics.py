@@ -78,7 +78,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one line a step, each step once. Only the first process writes.
+    """``metrics.jsonl``: one line per step, each step once. Only the first process writes.
 
     Args:
         path: the file.

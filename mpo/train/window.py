@@ -73,7 +73,7 @@ def run_window(
     kept = _kept(loss, assignments, batch)
     if kept == 0:
         raise DataError("no set of a global batch carries signal", sets[batch[0]].id, "use a larger train.global_batch")
-    drift = _mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
+    kl_reference_point = _mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
     sizes = {i: problem.size(i) for i in batch}
     share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
     broken: list[str] = []
@@ -81,7 +81,7 @@ def run_window(
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
         """The share of the loss that the sets ``part`` have, with its metrics added up."""
         nonlocal first
-        inputs = loss_inputs(logps, assignments, part, problem.reference, drift, loss.needs_win_rates)
+        inputs = loss_inputs(logps, assignments, part, problem.reference, kl_reference_point, loss.needs_win_rates)
         if first and part:
             try_loss(loss, inputs)
             first = False

@@ -1,4 +1,4 @@
-"""One seed, one policy: in another cache, after kill -9 in the middle of the training, after a polite stop."""
+"""One seed, one policy: in another cache, after kill -9 in the middle of the training, after a graceful shutdown."""
 
 from __future__ import annotations
 

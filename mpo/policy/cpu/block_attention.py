@@ -189,7 +189,7 @@ def _backward(
     block, scratch, wide = part.block, part.scratch, part.wide
     grad_out_MHTD = part.of_queries("out", grad_out_HND)
     if block.queries.members > 1 and not block.queries.full:
-        grad_out_MHTD *= block.queries.real_ML[:, None, :, None]  # padding says nothing of keys and values
+        grad_out_MHTD *= block.queries.real_ML[:, None, :, None]  # padding contributes no gradient to keys and values
     wide_value_bSD = part.widened("wide value", part.value_bSD)
     of_query_MHTD = part.like_queries("query's", len(grad_out_HND), part.query_MHTD.shape[-1])
     of_key_bSD = scratch("key's", wide, *part.key_bSD.shape).zero_()

@@ -1,4 +1,4 @@
-"""Rules across groups: each names the key and a remedy that mends it."""
+"""Rules across groups: each names the key and a remedy that fixes it."""
 
 from __future__ import annotations
 

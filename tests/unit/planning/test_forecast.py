@@ -30,7 +30,7 @@ TRAIN = TrainConfig(global_batch=6, precision=Precision.fp32, zero_stage=0, acti
 
 
 def test_flops_are_counted_by_hand() -> None:
-    forward = 2 * 10 * 2 * (4 * 8 * 8 + 3 * 8 * 16)  # 10 tokens a set through two layers' matrices
+    forward = 2 * 10 * 2 * (4 * 8 * 8 + 3 * 8 * 16)  # 10 tokens per set through two layers' matrices
     forward += 4 * 8 * (4 * 4 / 2 + 3 * (2 * 4 + 2 * 2 / 2)) * 2  # scores and values of the pairs that see each other
     head = 2 * 6 * 32 * 8  # 6 response tokens
     assert step_work(SHAPE, TRAIN, SETS, 1).flops == 6 * (3 * forward + 4 * head)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from mpo.policy.layers import keep_inputs_alone, keeps_inputs_alone
+from mpo.policy.layers import save_only_inputs, saves_only_inputs
 from tests.families import FAMILIES, VOCABULARY, model
 
 PLAIN = {"gemma3_text", "gpt_neox"}
@@ -48,7 +48,7 @@ def logits_and_gradients(lm: PreTrainedModel) -> tuple[Tensor, dict[str, Tensor]
 def test_a_family_says_the_same_bits(family: str, dtype: torch.dtype) -> None:
     lm = random_weights(family, dtype)
     logits_RTV, gradients, kept = logits_and_gradients(lm)
-    keep_inputs_alone(lm)
+    save_only_inputs(lm)
     again_RTV, found, less = logits_and_gradients(lm)
     assert torch.equal(again_RTV, logits_RTV)
     assert found.keys() == gradients.keys()
@@ -66,9 +66,9 @@ def test_a_family_says_the_same_bits(family: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
     lm = random_weights("llama", dtype)
-    keep_inputs_alone(lm)
+    save_only_inputs(lm)
     logits_RTV, gradients, _ = logits_and_gradients(lm)
-    keep_inputs_alone(plain := random_weights("llama", dtype), compile=True)
+    save_only_inputs(plain := random_weights("llama", dtype), compile=True)
     fused_RTV, found, _ = logits_and_gradients(plain)
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(fused_RTV, logits_RTV, rtol=tolerance, atol=tolerance * float(logits_RTV.abs().max()))
@@ -76,12 +76,12 @@ def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
         torch.testing.assert_close(
             found[name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()), msg=name
         )
-    assert keeps_inputs_alone(plain) and not keeps_inputs_alone(random_weights("gpt_neox", dtype))
+    assert saves_only_inputs(plain) and not saves_only_inputs(random_weights("gpt_neox", dtype))
 
 
 def test_gradients_of_a_norm_are_those_of_its_definition() -> None:
     lm = model("llama").double()
-    keep_inputs_alone(lm)
+    save_only_inputs(lm)
     norm = next(module for module in lm.modules() if hasattr(module, "variance_epsilon"))
     norm.weight.data = torch.linspace(0.5, 2.0, 32, dtype=torch.float64)
     input_ND = torch.randn(5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -118,7 +118,7 @@ def test_the_product_is_computed_again_and_not_kept(adapters: bool) -> None:
     found = []
     for checkpointing in (True, False):  # layers made for checkpointing, which is off here, keep it
         lm: nn.Module = random_weights("llama", torch.float32)
-        keep_inputs_alone(lm, checkpointing=checkpointing)
+        save_only_inputs(lm, checkpointing=checkpointing)
         if adapters:
             torch.manual_seed(2)
             config = LoraConfig(r=2, target_modules=["down_proj"], lora_dropout=0.0, init_lora_weights=False)
@@ -141,7 +141,7 @@ def test_what_clamps_its_gate_keeps_its_forward() -> None:
             return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=50.0)) * self.up_proj(x))
 
     module = Clamped()
-    keep_inputs_alone(module)
+    save_only_inputs(module)
     assert "forward" not in module.__dict__
 
 
@@ -185,7 +185,7 @@ class Listed(nn.Module):
 def test_what_only_looks_like_one_keeps_its_forward(kind: type[nn.Module]) -> None:
     module = kind()
     weights = {name: value.clone() for name, value in module.state_dict().items()}
-    keep_inputs_alone(module)
+    save_only_inputs(module)
     assert "forward" not in module.__dict__
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
 
@@ -201,7 +201,7 @@ def test_modules_of_one_class_that_differ_are_tried_each() -> None:
             return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) * self.factor
 
     layers = nn.ModuleList([Mlp(nn.SiLU(), 1.0), Mlp(nn.GELU(), 1.0), Mlp(nn.SiLU(), 0.5), Mlp(nn.SiLU(), 1.0)])
-    keep_inputs_alone(layers)
+    save_only_inputs(layers)
     assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]
-    keep_inputs_alone(layers, compile=True)  # a second time, as for compilation after a model was tried
+    save_only_inputs(layers, compile=True)  # a second time, as for compilation after a model was tried
     assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]

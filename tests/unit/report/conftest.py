@@ -120,7 +120,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                     },
                 ),
             ),
-            data_facts={"response sets": 4000, "responses a set": 8, "held-out prompts": 400},
+            data_facts={"response sets": 4000, "responses per set": 8, "held-out prompts": 400},
             skipped={"one_response": 3, "truncated": 17},
             samples=(
                 SampleRow(
