@@ -1,1 +1,1 @@
-"""Typed configuration: what a run may be told, checked before anything is loaded. No torch."""
+"""Typed configuration: the complete run configuration, checked before anything is loaded. No torch."""

@@ -43,7 +43,7 @@ def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
 
 
 def redacted_name(name: str | None) -> str | None:
-    """``name`` as records and cards may tell it: of what lies on this machine only the last part of its path."""
+    """``name`` as records and cards show it: of what lies on this machine only the last part of its path."""
     return Path(name).name if name is not None and is_local(name, DATA_SUFFIXES) else name
 
 
@@ -140,7 +140,7 @@ def _check_kind(file: Path, key: str) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         kind, encodes = (config.get("architectures") or [""])[0], config.get("is_encoder_decoder") is True
-    except (ValueError, AttributeError, TypeError, IndexError):  # told elsewhere
+    except (ValueError, AttributeError, TypeError, IndexError):  # reported elsewhere
         return
     remedy = "name a folder with a decoder-only language model"
     if isinstance(kind, str) and kind.endswith(NO_LANGUAGE_MODELS):

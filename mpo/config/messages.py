@@ -51,17 +51,17 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, HydraException):
         cause = error.__cause__ or error.__context__  # for a mistake in a file Hydra names no cause
         file, text = _named_file(str(error))
-        told = _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(text)
-        return told if file is None else _in_file(told, file, text)
+        explained = _of_key(cause) if isinstance(cause, OmegaConfBaseException) else _of_composition(text)
+        return explained if file is None else _in_file(explained, file, text)
     if isinstance(error, OmegaConfBaseException):
         return _of_key(error)
     return None
 
 
 def explain_composition(error: BaseException) -> UserError | None:
-    """The same before a run has begun, when some of Hydra's exceptions can be told by their text alone."""
-    if told := explain(error):
-        return told
+    """The same before a run has begun, when some of Hydra's exceptions can be recognised by their text alone."""
+    if explained := explain(error):
+        return explained
     if isinstance(error, (AssertionError, AttributeError)) and str(error).startswith(_NULL_NODE):
         remedy = "leave it out, or fill it first: train/lora=adapters for train.lora, model=small for model.scratch"
         return ConfigError("an override goes below a key that is null", "", remedy)
@@ -101,8 +101,8 @@ def _of_hydras_code(error: BaseException) -> ConfigError | None:
         return None
     if modules[-1] == "hydra._internal.defaults_list":
         return _no_option_name()
-    told = _first_line(error) if str(error) else type(error).__name__
-    return ConfigError(f"the command line cannot be composed: {told}", "", "see python -m mpo.run --help")
+    explained = _first_line(error) if str(error) else type(error).__name__
+    return ConfigError(f"the command line cannot be composed: {explained}", "", "see python -m mpo.run --help")
 
 
 def _is_config(name: object) -> bool:
@@ -116,12 +116,12 @@ def _named_file(text: str) -> tuple[str | None, str]:
     return (found.group(1), text[found.end() :]) if found else (None, text)
 
 
-def _in_file(told: ConfigError, file: str, text: str) -> ConfigError:
+def _in_file(explained: ConfigError, file: str, text: str) -> ConfigError:
     """The same mistake, said to be in ``file``: not of the command line, nor of a file that lacks its package line."""
     package = file.partition("/")[0]
-    if f"@{package}." in text or (told.where.partition(".")[0] == package and package not in groups()):
+    if f"@{package}." in text or (explained.where.partition(".")[0] == package and package not in groups()):
         return ConfigError("its keys lie below its folder's name", file, "begin it with '# @package _global_'")
-    return ConfigError(told.what, f"{file}: {told.where}" if told.where else file, told.remedy)
+    return ConfigError(explained.what, f"{file}: {explained.where}" if explained.where else file, explained.remedy)
 
 
 def _file_being_read(error: UnicodeDecodeError) -> str:

@@ -51,7 +51,7 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
         if str(node[TARGET]).startswith(OWN):
             raise
         raise ConfigError(
-            f"{cls.__name__} cannot be made: {_told(error)}", key, "fix the class or its values"
+            f"{cls.__name__} cannot be made: {_described(error)}", key, "fix the class or its values"
         ) from error
 
 
@@ -75,7 +75,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
     except (Exception, SystemExit) as error:
         if target.startswith(OWN):
             raise
-        raise ConfigError(f"importing '{module_name}' raised {_told(error)}", where, "fix the module") from error
+        raise ConfigError(f"importing '{module_name}' raised {_described(error)}", where, "fix the module") from error
     cls = getattr(module, class_name, None)
     if cls is None:
         names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
@@ -85,7 +85,7 @@ def resolve(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: s
     return cast(type[T], cls)
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
@@ -100,7 +100,7 @@ def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]
         types = get_type_hints(cls)
         schema = cast(DictConfig, OmegaConf.structured(cls))
     except Exception as error:  # a name that its module lacks, a type that no YAML holds
-        what = f"the fields of {cls.__name__} cannot be configured: {_told(error)}"
+        what = f"the fields of {cls.__name__} cannot be configured: {_described(error)}"
         raise ConfigError(what, f"{key}.{TARGET}", f"give them types of these: {FIELD_TYPES}") from error
     result = {}
     for name, value in values.items():

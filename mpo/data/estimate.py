@@ -48,7 +48,7 @@ def sketch(spec: SourceSpec, max_prompt_tokens: int, max_tokens: int) -> Sketch 
             return None
         sets = list(itertools.islice(read_sets(spec, problems.append), SAMPLE))
         rows = _rows(path, len(sets) + sum(problem.severity == "error" for problem in problems))
-    except (DataError, EOFError, OSError, zlib.error):  # which the stage that reads it all tells with its place
+    except (DataError, EOFError, OSError, zlib.error):  # which the stage that reads it all reports with its place
         return None
     lengths = [(_tokens(one), one) for one in sets]
     kept = [(prompt, one) for prompt, one in lengths if prompt <= max_prompt_tokens]

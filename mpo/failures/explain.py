@@ -60,7 +60,7 @@ def explain_failure(error: BaseException, *folders: Path) -> UserError | None:
     A user's mistake is one already, unless a full disk is what was taken for it.
 
     Args:
-        folders: where the failing code writes: told where the error names no file, and tried in case it is the
+        folders: where the failing code writes: named where the error names no file, and tried in case it is the
             consequence of a full disk.
     """
     if isinstance(error, UserError):
@@ -69,8 +69,8 @@ def explain_failure(error: BaseException, *folders: Path) -> UserError | None:
                 return _of_number(number, one, folders)
         return None
     for one in _causes(error):
-        if told := _explain_one(one, folders):
-            return told
+        if explained := _explain_one(one, folders):
+            return explained
     return full_disk(*folders)
 
 
@@ -118,8 +118,8 @@ def _explain_one(error: BaseException, folders: tuple[Path, ...]) -> UserError |
     if any(name.endswith(".BrokenProcessPool") for name in kinds):
         return ProcessError(f"a process was killed, perhaps out of memory; make room, {GO_ON}")
     number = _number_of(error)
-    if number is not None and (told := _of_number(number, error, folders)):
-        return told
+    if number is not None and (explained := _of_number(number, error, folders)):
+        return explained
     library = type(error).__module__.partition(".")[0]
     if library in _OF_LIBRARIES:
         what, remedy = _OF_LIBRARIES[library]

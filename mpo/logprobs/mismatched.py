@@ -28,7 +28,7 @@ def mismatched_pairs(prompts: Sequence[bytes], counts: Sequence[int], seed: int)
     prompt side by side.
 
     Args:
-        prompts: what tells each set's prompt from others.
+        prompts: what distinguishes each set's prompt from others.
         counts: responses of each set.
         seed: of the draw of one response a set.
 

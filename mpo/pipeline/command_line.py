@@ -57,11 +57,11 @@ def experiment(cfg: DictConfig) -> None:
         sys.exit(code)
 
 
-def report(error: Exception, told: UserError | None) -> int | None:
+def report(error: Exception, explained: UserError | None) -> int | None:
     """Say why the command ends; returns the exit status, or None for a bug that needs Python's traceback."""
-    if told is not None:
-        say(f"mpo: error: {told}")
-        return told.exit_code
+    if explained is not None:
+        say(f"mpo: error: {explained}")
+        return explained.exit_code
     if isinstance(error, StageFailed):  # its own process's traceback says it all
         say(str(error))
         return FAILURE_CODE
@@ -106,8 +106,8 @@ def _ended(action: Callable[[], None]) -> int | str | None:
         # Was it the help that could not be written? Then neither can an empty line.
         if isinstance(error, OSError) and error.filename is None and not _begun.is_set() and (lost := flushed("\n")):
             return lost
-        told = explain(error) if _begun.is_set() else explain_composition(error)
-        code = report(error, told or explain_failure(error))
+        explained = explain(error) if _begun.is_set() else explain_composition(error)
+        code = report(error, explained or explain_failure(error))
         if code is None and not asked():
             raise
         return code
@@ -124,7 +124,7 @@ def flushed(more: str = "") -> int:
     except BrokenPipeError:
         abandon(sys.stdout)
     except OSError as error:
-        told = unwritable(sys.stdout, error)
-        say(f"mpo: error: {told}")
-        return told.exit_code
+        explained = unwritable(sys.stdout, error)
+        say(f"mpo: error: {explained}")
+        return explained.exit_code
     return 0

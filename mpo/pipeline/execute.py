@@ -179,7 +179,7 @@ def _ticking(action: Callable[[], object]) -> Iterator[list[Exception]]:
         while not stop.wait(REFRESH_S):
             try:
                 action()
-            except Exception as error:  # told once the stage is done: a broken bar must not stop a training
+            except Exception as error:  # reported once the stage is done: a broken bar must not stop a training
                 failures.append(error)
                 return
 

@@ -1,4 +1,4 @@
-"""How a stage's process tells the run why it ended: through memory, because the disk may be what failed.
+"""How a stage's process reports to the run why it ended: through memory, because the disk may be what failed.
 
 Beside that a file in the stage's folder tells the other processes, those on other machines too, that one has failed.
 """
@@ -43,7 +43,7 @@ class Report:
 
     @property
     def is_bug(self) -> bool:
-        """Whether it is told with a traceback."""
+        """Whether it is shown with a traceback."""
         return self.kind == _BUG
 
     def error(self, log: Path) -> UserError | StageFailed:

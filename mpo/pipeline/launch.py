@@ -125,8 +125,8 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
             if isinstance(error, (EOFError, ConnectionError)):  # no network: these two talk over a socket of their own
                 what = "the process that starts the stages' is gone, perhaps out of memory"
                 raise ProcessError(what, context.task, "run the same command again") from None
-            if told := explain_failure(error, context.output):
-                raise told from None
+            if explained := explain_failure(error, context.output):
+                raise explained from None
             raise
         if nodes == 1 and not (context.output / USAGE_FILE).exists():
             raise _why(context, box, {0: 0})
@@ -142,8 +142,8 @@ def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseEx
         return report.error(logs)
     if STOPPED in codes.values():
         return Stopped()
-    if told := full_disk(context.output):
-        return told
+    if explained := full_disk(context.output):
+        return explained
     if killed:
         return explain_killed(first or killed[0], context.task, logs)
     return ProcessError(f"its processes ended with {codes}, without a word", context.task, f"its log: {logs}")
@@ -210,7 +210,7 @@ def _handlers_restored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_elastic() -> Iterator[None]:
-    """Keep the agent's own reports off the console: the stage's error is told once, by us."""
+    """Keep the agent's own reports off the console: the stage's error is reported once, by us."""
     import logging
 
     logger = logging.getLogger("torch.distributed.elastic")

@@ -116,7 +116,7 @@ def sample_stage(
 
 
 def with_tokenizer(config: RunConfig, stage: Stage) -> Stage:
-    """``stage`` told which tokenizer and chat template to use; what lies in local files counts by its content."""
+    """``stage`` with the tokenizer and chat template to use; what lies in local files counts by its content."""
     model = config.model
     folder = None if model.tokenizer is None else Path(model.tokenizer).expanduser()
     local = folder is not None and folder.exists()

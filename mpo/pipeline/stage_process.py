@@ -50,9 +50,9 @@ def work(output: str, threads: int, box: str) -> None:
         mistake = UserError(f"it ended the process by exit({left.code})", where, "raise an error instead")
         report, code = Report.of_mistake(mistake), EXIT_CODE
     except Exception as error:
-        told = explain_failure(error, folder) or (error if isinstance(error, UserError) else None)
-        report = Report.of_mistake(told) if told else Report.of_bug(traceback.format_exc())
-        code = told.exit_code if told else FAILURE_CODE
+        explained = explain_failure(error, folder) or (error if isinstance(error, UserError) else None)
+        report = Report.of_mistake(explained) if explained else Report.of_bug(traceback.format_exc())
+        code = explained.exit_code if explained else FAILURE_CODE
         with contextlib.suppress(OSError):  # into the log, where there is room
             traceback.print_exc()
     else:

@@ -1,4 +1,4 @@
-"""What a run's training will need: seconds per step and memory of a process, told before it and compared after it."""
+"""What a run's training will need: seconds per step, memory of a process; printed before it, compared after it."""
 
 from __future__ import annotations
 

@@ -60,15 +60,15 @@ def agrees(
     targets_N = torch.randint(vocabulary, (positions,), generator=draw).to(device)
     weights_N = torch.randn(positions, generator=draw).to(device)  # a set's loss weighs every token differently
 
-    def told(head: HeadKernel) -> list[Tensor]:
+    def outputs(head: HeadKernel) -> list[Tensor]:
         leaves = [value.clone().requires_grad_() for value in values]
         with torch.enable_grad():
             logps_N = head(leaves[0], leaves[1], leaves[2] if bias else None, targets_N, softcap)
             return [logps_N.detach(), *torch.autograd.grad((logps_N * weights_N).sum(), leaves)]
 
-    expected = told(own)
+    expected = outputs(own)
     try:
-        actual = told(kernel)
+        actual = outputs(kernel)
     except Exception as error:  # another version of the library: its arguments, its compiler, its devices
         warnings.warn(f"the kernel failed: {error!r}", stacklevel=2)
         return False

@@ -52,7 +52,7 @@ class ChunkedHead(nn.Module):
                 their gradient is; they may be 0.
 
         Returns:
-            The log-probs, and the log-sum-exp of each of W blocks of the vocabulary (a library's kernel tells none:
+            The log-probs, and the log-sum-exp of each of W blocks of the vocabulary (a library's kernel returns none:
             W is 0), which spares a second forward its product.
         """
         kernel = self._kernel(hidden_ND.device)

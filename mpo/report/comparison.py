@@ -173,12 +173,12 @@ def _labels(groups: Sequence[tuple[str, ...]], keys: Sequence[str]) -> dict[tupl
     """
     order = sorted(range(len(keys)), key=lambda place: not keys[place].startswith("loss."))
     chosen: list[int] = []
-    told = 1
+    shown = 1
     for place in order:
         distinct = len({tuple(values[other] for other in (*chosen, place)) for values in groups})
-        if distinct > told:
+        if distinct > shown:
             chosen.append(place)
-            told = distinct
+            shown = distinct
     labels = {}
     for values in groups:
         parts = [

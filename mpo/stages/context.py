@@ -1,4 +1,4 @@
-"""What a stage is told, and how it is written down for the process that runs it."""
+"""What a stage reads, and how it is written down for the process that runs it."""
 
 from __future__ import annotations
 

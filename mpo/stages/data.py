@@ -24,7 +24,7 @@ _NO_SIGNAL = (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)
 
 
 class _Findings:
-    """Problems of one read: counted, the first few kept, unusable sets told apart from merely odd ones."""
+    """Problems of one read: counted, the first few kept, unusable sets apart from merely odd ones."""
 
     def __init__(self, fatal: set[Reason]) -> None:
         self.counts = ProblemCounts()

@@ -42,7 +42,7 @@ def check_architecture(architecture: Mapping[str, Any]) -> None:
     with torch.device("meta"):
         model = scratch_model(config)
     if model.num_parameters() <= TRIED:
-        _told(config.model_type, lambda: _forward(model))
+        _explained(config.model_type, lambda: _forward(model))
 
 
 def scratch_config(architecture: Mapping[str, Any], **special: Any) -> PreTrainedConfig:
@@ -55,7 +55,7 @@ def scratch_config(architecture: Mapping[str, Any], **special: Any) -> PreTraine
     kind = values.pop("model_type")
     if kind not in CONFIG_MAPPING_NAMES:
         raise ConfigError(f"transformers has no '{kind}'", f"{WHERE}.model_type", hint(str(kind), CONFIG_MAPPING_NAMES))
-    return _told(kind, lambda: AutoConfig.for_model(kind, **values))
+    return _explained(kind, lambda: AutoConfig.for_model(kind, **values))
 
 
 def scratch_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -64,7 +64,7 @@ def scratch_model(config: PreTrainedConfig) -> PreTrainedModel:
     Raises:
         ConfigError: transformers cannot make it.
     """
-    return _told(config.model_type, lambda: AutoModelForCausalLM.from_config(config))
+    return _explained(config.model_type, lambda: AutoModelForCausalLM.from_config(config))
 
 
 def _forward(model: PreTrainedModel) -> None:
@@ -75,7 +75,7 @@ def _forward(model: PreTrainedModel) -> None:
         model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
 
 
-def _told(kind: str, make: Callable[[], Made]) -> Made:
+def _explained(kind: str, make: Callable[[], Made]) -> Made:
     try:
         return make()
     except Exception as error:  # whatever a family's own code raises at values that it does not expect

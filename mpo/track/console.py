@@ -59,9 +59,9 @@ class Console:
             if self._needed:
                 raise
         except OSError as error:
-            told = unwritable(self.stream, error)
+            explained = unwritable(self.stream, error)
             if self._needed:
-                raise told from None
+                raise explained from None
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str]) -> None:
         """Prints aligned columns under a ruled header; columns of numbers are aligned to the right."""

@@ -31,7 +31,7 @@ def commit() -> str:
 
 
 def hardware() -> str:
-    """Processor, cores that this process may use, memory; the accelerator is told by the stage that used it."""
+    """Processor, cores that this process may use, memory; the accelerator is recorded by the stage that used it."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

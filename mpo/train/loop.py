@@ -116,7 +116,7 @@ def train(
 def _step(
     engine: Engine, problem: Problem, batch: list[int], step: int, compare: bool, first: bool, stop: StopSignal
 ) -> tuple[dict[str, Any], bool]:
-    """One optimizer step. Returns its metrics and whether any process was told to stop."""
+    """One optimizer step. Returns its metrics and whether any process was asked to stop."""
     began = time.perf_counter()
     sums = Sums()
     broken = run_window(engine, problem, batch, sums, compare, first)

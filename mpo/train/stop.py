@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 
 STOPPED = 143
-"""Exit status of a run that was told to stop and saved a checkpoint: 128 + SIGTERM."""
+"""Exit status of a run that was asked to stop and saved a checkpoint: 128 + SIGTERM."""
 
 
 class StopSignal:

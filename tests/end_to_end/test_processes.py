@@ -31,7 +31,7 @@ def test_two_machines_meet_and_the_first_one_reports(command_lines: MakeCommandL
         port = free.getsockname()[1]
     meet = ("launcher.nodes=2", f"launcher.rendezvous={socket.gethostname()}:{port}")
     machines = [mpo.start(*mpo.smallest(*meet, f"launcher.node_rank={rank}")) for rank in (0, 1)]
-    told = [process.communicate(timeout=TIMEOUT_S)[1] for process, _ in machines]
-    assert [process.returncode for process, _ in machines] == [0, 0], told
+    explained = [process.communicate(timeout=TIMEOUT_S)[1] for process, _ in machines]
+    assert [process.returncode for process, _ in machines] == [0, 0], explained
     assert [(folder / "report.html").is_file() for _, folder in machines] == [True, False]
-    assert "the first machine reports" in told[1]
+    assert "the first machine reports" in explained[1]

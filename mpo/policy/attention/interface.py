@@ -49,7 +49,7 @@ def shared_prefix_attention(
     if kept_prompt is not None:
         key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
     window = kwargs.get("sliding_window")
-    # The other back ends can't be told what they would compute again.
+    # The other back ends have no way to keep what they would compute again.
     if kept_outputs is None or not isinstance(shared_prefix, BlockAttend):
         return shared_prefix(query_NHD, key_NGD, value_NGD, scale, window).unsqueeze(0), None
     known_NHD = kept_outputs.of(module)

@@ -143,17 +143,17 @@ class Disturbed:
         status = run.wait()
         run.wait_until_gone(GONE_S)
         lines = run.err.splitlines()
-        told = f"{kind}, {seconds:.2f} s into {stage or 'the start'}, status {status}:\n{run.err}"
-        assert "Traceback" not in run.err and all(len(line) <= 400 for line in lines), told
+        explained = f"{kind}, {seconds:.2f} s into {stage or 'the start'}, status {status}:\n{run.err}"
+        assert "Traceback" not in run.err and all(len(line) <= 400 for line in lines), explained
         if status == 0:
-            return False, told
+            return False, explained
         if polite:
-            assert status == 143 and lines[-1] == STOPPED, told
+            assert status == 143 and lines[-1] == STOPPED, explained
         elif end is one_of_the_stage:
-            assert status > 0 and sum(line.startswith("mpo: error:") for line in lines) == 1, told
+            assert status > 0 and sum(line.startswith("mpo: error:") for line in lines) == 1, explained
         else:
-            assert status == -signal.SIGKILL, told
-        return True, told
+            assert status == -signal.SIGKILL, explained
+        return True, explained
 
     def lost_steps(self) -> int:
         """Optimizer steps that the killed run had done and the next one has to do again."""
@@ -191,7 +191,7 @@ def test_killed_runs_end_with_the_same_weights(
     kills = 0
     while kills < KILLS:
         kind, before = chance.choice(list(KINDS)), disturbed.lost_steps()
-        hit, told = disturbed.kill(kind)
+        hit, explained = disturbed.kill(kind)
         if not hit:
             counts["too late"] += 1
             disturbed.check_finished()
@@ -202,8 +202,8 @@ def test_killed_runs_end_with_the_same_weights(
         counts[kind] += 1
         lost = disturbed.lost_steps()
         counts["steps lost"] += max(0, lost - before)  # a run that is killed before it resumes has lost nothing more
-        assert lost <= CHECKPOINT_EVERY, told
+        assert lost <= CHECKPOINT_EVERY, explained
         if KINDS[kind][1]:
-            assert lost <= before, told
+            assert lost <= before, explained
     disturbed.check_finished()
     counts["runs finished"] += 1

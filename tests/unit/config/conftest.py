@@ -40,10 +40,10 @@ def load(composed: Compose) -> Load:
         try:
             return typed(composed(*overrides))
         except Exception as error:
-            told = explain_composition(error)
-            if told is None:
+            explained = explain_composition(error)
+            if explained is None:
                 raise
-            raise told from error
+            raise explained from error
 
     return typed_or_told
 
@@ -63,7 +63,7 @@ def changed(load: Load) -> Load:
 
 
 @pytest.fixture
-def told(load: Load) -> Callable[..., UserError]:
+def explained(load: Load) -> Callable[..., UserError]:
     """``told(*overrides)``: the error that composing these must end with."""
 
     def error_of(*overrides: str) -> UserError:

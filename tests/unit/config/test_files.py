@@ -26,8 +26,8 @@ def test_hub_names(name: str) -> None:
 
 @pytest.mark.parametrize(("source", "told"), [("sets.csv", "no known format"), ("sets.jsonl", "no file"),
                                               ("some/where/sets", "no file")])  # fmt: skip
-def test_a_data_file_that_cannot_be_read(source: str, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_a_data_file_that_cannot_be_read(source: str, explained: str) -> None:
+    with pytest.raises(DataError, match=explained):
         check_files(RunConfig(data=DataConfig(source=source)))
 
 
@@ -87,12 +87,12 @@ def test_a_model_folder_that_is_not_there() -> None:
         ([], None),
     ],
 )
-def test_a_folder_with_another_kind_of_model(values: object, told: str | None, tmp_path: Path) -> None:
+def test_a_folder_with_another_kind_of_model(values: object, explained: str | None, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(values))
     (tmp_path / "model.safetensors").write_bytes(b"")
     config = RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path=str(tmp_path)))
-    if told is None:
+    if explained is None:
         check_files(config)
         return
-    with pytest.raises(ConfigError, match=rf"model\.path: .*{re.escape(told)}.*; name a folder with a decoder-only"):
+    with pytest.raises(ConfigError, match=rf"model\.path: .*{re.escape(explained)}.*; name a folder with a decoder-only"):
         check_files(config)

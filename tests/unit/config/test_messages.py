@@ -11,7 +11,7 @@ from mpo.config.messages import explain, explain_composition
 from mpo.errors import UserError
 from tests.unit.config.conftest import Load
 
-Told = Callable[..., UserError]
+Explained = Callable[..., UserError]
 
 HUGE = "9" * 400
 """Beyond all floating-point numbers."""
@@ -57,9 +57,9 @@ SLIPS = {
 
 
 @pytest.mark.parametrize("override", SLIPS)
-def test_a_slip_is_told_in_one_line(told: Told, override: str) -> None:
+def test_a_slip_is_told_in_one_line(explained: Explained, override: str) -> None:
     where, what, remedy = SLIPS[override]
-    error = told(override)
+    error = explained(override)
     assert error.where == where
     assert what in error.what and remedy in error.remedy
     assert "\n" not in str(error) and "append to your config" not in str(error)
@@ -79,11 +79,11 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_a_mistake_in_a_file_names_it(told: Told, tmp_path: Path, text: str) -> None:
+def test_a_mistake_in_a_file_names_it(explained: Explained, tmp_path: Path, text: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "one.yaml").write_text(text, encoding="latin-1")
     where, what, remedy = FILES[text]
-    error = told(f"hydra.searchpath=[file://{tmp_path}]", "+mine=one")
+    error = explained(f"hydra.searchpath=[file://{tmp_path}]", "+mine=one")
     assert error.where.endswith(where)
     assert what in error.what and remedy in error.remedy
     assert "\n" not in str(error)
@@ -94,8 +94,8 @@ def test_a_list_or_group_may_be_taken_from_another_key(load: Load) -> None:
     assert config.round_lr == [1.0, 0.5]
 
 
-def test_several_options_of_a_group_are_no_list(told: Told) -> None:
-    assert told("loss=dpo,mpo").remedy == "add -m to run each"
+def test_several_options_of_a_group_are_no_list(explained: Explained) -> None:
+    assert explained("loss=dpo,mpo").remedy == "add -m to run each"
 
 
 def test_a_bug_of_ours_stays_one() -> None:
@@ -105,8 +105,8 @@ def test_a_bug_of_ours_stays_one() -> None:
 
 
 @pytest.mark.parametrize("overrides", [["model.scratch.sft.lr=1"], ["+model.scratch.sft.lr=1"]])
-def test_two_levels_below_null(told: Told, overrides: list[str]) -> None:
-    error = told("model=llama3_8b", *overrides)
+def test_two_levels_below_null(explained: Explained, overrides: list[str]) -> None:
+    error = explained("model=llama3_8b", *overrides)
     assert "below a key that is null" in error.what and "model=small for model.scratch" in error.remedy
 
 

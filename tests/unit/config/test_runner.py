@@ -18,9 +18,9 @@ from tests.unit.config.conftest import Load
 def test_of_local_files_the_name_alone_is_logged(tmp_path: Path) -> None:
     model = ModelConfig(path=str(tmp_path / "mine/policy"), reference="owner/name")
     config = RunConfig(model=model, data=DataConfig(source=str(tmp_path / "sets.jsonl")), cache_dir=str(tmp_path))
-    told = _logged(config)
-    assert told["model"]["path"] == "policy" and told["model"]["reference"] == "owner/name"
-    assert told["data"]["source"] == "sets.jsonl" and str(tmp_path) not in str(told)
+    explained = _logged(config)
+    assert explained["model"]["path"] == "policy" and explained["model"]["reference"] == "owner/name"
+    assert explained["data"]["source"] == "sets.jsonl" and str(tmp_path) not in str(explained)
 
 
 @pytest.mark.parametrize(("cards", "refused"), [(0, False), (1, True), (2, False)])

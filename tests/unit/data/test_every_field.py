@@ -79,8 +79,8 @@ def test_a_field_is_used_or_named(layout: str, make: Callable[[int], Row], tmp_p
         path.write_text(json.dumps(row) + "\n")
         problems: list[Problem] = []
         read = list(read_sets(SourceSpec(str(path), layout), problems.append))
-        told = " ".join(f"{problem.message} {problem.field}" for problem in problems)
-        named = field in told or field.replace("_", " ") in told
+        explained = " ".join(f"{problem.message} {problem.field}" for problem in problems)
+        named = field in explained or field.replace("_", " ") in explained
         refused = any(problem.severity == "error" for problem in problems)
         assert refused == (not read)
         if not named and WORD not in repr(read):

@@ -59,24 +59,24 @@ def from_a_consequence() -> None:
     ],
 )
 def test_one_line_says_what_failed_and_what_to_do(error: BaseException, parts: tuple[str, ...]) -> None:
-    told = explain_failure(error, FOLDER)
-    assert told is not None
+    explained = explain_failure(error, FOLDER)
+    assert explained is not None
     for part in parts:
-        assert part in str(told)
-    assert len(str(told)) < 400 and "\n" not in str(told)
+        assert part in str(explained)
+    assert len(str(explained)) < 400 and "\n" not in str(explained)
 
 
 def test_memory_that_torch_asks_for_and_does_not_get() -> None:
-    told = explain_failure(raised(lambda: torch.empty(1 << 60, dtype=torch.uint8)))
-    assert told is not None and "out of memory" in str(told)
+    explained = explain_failure(raised(lambda: torch.empty(1 << 60, dtype=torch.uint8)))
+    assert explained is not None and "out of memory" in str(explained)
 
 
 def test_damaged_weights(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(9)}, file)
     file.write_bytes(file.read_bytes()[:-5])
-    told = explain_failure(raised(lambda: safe_open(file, "pt")))
-    assert told is not None and "a file of weights is damaged" in str(told)
+    explained = explain_failure(raised(lambda: safe_open(file, "pt")))
+    assert explained is not None and "a file of weights is damaged" in str(explained)
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("shape"), RuntimeError("shape"), OSError(2, "x")])
@@ -85,9 +85,9 @@ def test_a_bug_is_none_of_it(error: Exception, tmp_path: Path) -> None:
 
 
 def test_a_permission_that_is_no_files_blames_no_folder(tmp_path: Path) -> None:
-    told = explain_failure(PermissionError(errno.EPERM, "Operation not permitted"), tmp_path)
-    assert told is not None and str(tmp_path) not in str(told)
-    assert str(told).startswith("the system does not permit it ([Errno 1] Operation not permitted)")
+    explained = explain_failure(PermissionError(errno.EPERM, "Operation not permitted"), tmp_path)
+    assert explained is not None and str(tmp_path) not in str(explained)
+    assert str(explained).startswith("the system does not permit it ([Errno 1] Operation not permitted)")
 
 
 def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
@@ -98,15 +98,15 @@ def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
 def test_a_full_disk_is_found_behind_any_error(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
     folder = small_disk(64)
     fill(folder)
-    told = explain_failure(ValueError("Expecting value: line 1"), tmp_path, folder / "train" / "x.work")
-    assert told is not None and str(told).startswith(f"{folder}/train/x.work: the disk is full; make room")
+    explained = explain_failure(ValueError("Expecting value: line 1"), tmp_path, folder / "train" / "x.work")
+    assert explained is not None and str(explained).startswith(f"{folder}/train/x.work: the disk is full; make room")
 
 
 def test_a_write_that_failed_names_its_file(small_disk: Callable[[int], Path]) -> None:
     folder = small_disk(64)
     fill(folder)
-    told = explain_failure(raised(lambda: write_text(folder / "result.json", "{}")))
-    assert told is not None and str(told).startswith(f"{folder}/result.json: the disk is full")
+    explained = explain_failure(raised(lambda: write_text(folder / "result.json", "{}")))
+    assert explained is not None and str(explained).startswith(f"{folder}/result.json: the disk is full")
     assert sorted(path.name for path in folder.iterdir()) == ["fill"]
 
 
@@ -119,10 +119,10 @@ def test_a_write_that_failed_names_its_file(small_disk: Callable[[int], Path]) -
     ],
 )
 def test_a_killed_process_is_nobodys_mistake(number: int, parts: tuple[str, ...]) -> None:
-    told = explain_killed(number, "train", Path("logs"))
+    explained = explain_killed(number, "train", Path("logs"))
     for part in ("train: ", *parts):
-        assert part in str(told)
-    assert isinstance(told, ProcessError) and isinstance(told, UserError) and told.exit_code == 1
+        assert part in str(explained)
+    assert isinstance(explained, ProcessError) and isinstance(explained, UserError) and explained.exit_code == 1
 
 
 def test_a_full_disk_that_was_taken_for_a_mistake() -> None:
@@ -132,6 +132,6 @@ def test_a_full_disk_that_was_taken_for_a_mistake() -> None:
         except OSError as error:
             raise UserError(f"cannot be saved: {error}", "model.path", "correct it") from error
 
-    told = explain_failure(raised(save), FOLDER)
-    assert told is not None and str(told).startswith(f"{FOLDER}: the disk is full")
+    explained = explain_failure(raised(save), FOLDER)
+    assert explained is not None and str(explained).startswith(f"{FOLDER}: the disk is full")
     assert explain_failure(UserError("no such key", "loss"), FOLDER) is None

@@ -35,8 +35,8 @@ def fail(error: BaseException) -> Callable[[], None]:
         (fail(ValueError("x" * 10_000)), "raised ValueError: xxx"),
     ],
 )
-def test_what_it_raises_is_one_line(act: Callable[[], None], told: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^loss: Mine {told}.*test_user_code\.py:\d+; correct it$") as raised, (
+def test_what_it_raises_is_one_line(act: Callable[[], None], explained: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^loss: Mine {explained}.*test_user_code\.py:\d+; correct it$") as raised, (
         user_code("mine", "Mine", "loss")
     ):  # fmt: skip
         act()

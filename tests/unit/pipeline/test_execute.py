@@ -74,14 +74,14 @@ def test_a_request_to_stop_that_was_lost_is_heard_before_the_next_stage(
 
 
 def test_a_run_that_waits_for_another_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store, told = Store(tmp_path), ""
+    store, explained = Store(tmp_path), ""
     executor = Executor(store, LauncherConfig(), Console(), lambda stage, record: None)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(PROMPTS):
             waiting = pool.submit(executor.build, PROMPTS)
-            while "data: another run is building it; waiting" not in told and not waiting.done():
+            while "data: another run is building it; waiting" not in explained and not waiting.done():
                 time.sleep(0.01)
-                told += capsys.readouterr().err
+                explained += capsys.readouterr().err
             assert not waiting.done()
         assert waiting.result(timeout=60) == store.path(PROMPTS)
     assert store.complete(PROMPTS)

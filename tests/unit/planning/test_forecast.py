@@ -61,7 +61,7 @@ def test_a_machine_is_measured_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("bf16", "told"), [(4e9, "bf16 run 4.0 times as fast"), (1.2e9, None)])
 def test_the_plan_tells_of_matrix_units(
-    bf16: float, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bf16: float, explained: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rates(cache: Path, hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
         return Machine("this CPU", bf16 if precision is Precision.bf16 else 1e9, 1e9)
@@ -69,7 +69,7 @@ def test_the_plan_tells_of_matrix_units(
     monkeypatch.setattr("mpo.planning.forecast.this_machine", rates)
     config = RunConfig(train=TRAIN)
     line = time_line(config, forecast(config, SHAPE, SETS, tmp_path), SETS)
-    assert "on this CPU" in line and (told in line if told else "bf16" not in line)
+    assert "on this CPU" in line and (explained in line if explained else "bf16" not in line)
 
 
 def test_plan_and_truth_read_as_one_line() -> None:

@@ -32,10 +32,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_value_that_is_refused_is_one_line(name: str) -> None:
-    value, told = REFUSED[name]
+    value, explained = REFUSED[name]
     with pytest.raises(ConfigError) as caught:
         check_architecture({**TINY, name: value})
-    assert caught.value.where.startswith("model.architecture") and told in str(caught.value)
+    assert caught.value.where.startswith("model.architecture") and explained in str(caught.value)
 
 
 @pytest.mark.parametrize("changed", [{}, {"rope_theta": 5000.0}, {"model_type": "qwen2"}, {"head_dim": 32}])

@@ -150,13 +150,13 @@ def test_fingerprint_sees_what_changes_a_run() -> None:
 
 def test_deepspeed_is_told_what_the_config_says() -> None:
     config = TrainConfig(zero_stage=3, precision=Precision.bf16, offload=Offload.parameters, clip=0.5)
-    told = deepspeed_config(config, 3, 10**9, 4096)
-    assert told["zero_optimization"]["stage"] == 3
-    assert told["zero_optimization"]["offload_param"]["device"] == "cpu"
-    assert told["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
-    assert told["bf16"] == {"enabled": True, "immediate_grad_update": False}
-    assert told["data_types"] == {"grad_accum_dtype": "fp32"}
-    assert told["gradient_clipping"] == 0.5
+    explained = deepspeed_config(config, 3, 10**9, 4096)
+    assert explained["zero_optimization"]["stage"] == 3
+    assert explained["zero_optimization"]["offload_param"]["device"] == "cpu"
+    assert explained["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert explained["bf16"] == {"enabled": True, "immediate_grad_update": False}
+    assert explained["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert explained["gradient_clipping"] == 0.5
 
 
 def test_random_numbers_are_free_of_training() -> None:
