@@ -94,5 +94,6 @@ def test_a_folder_with_another_kind_of_model(values: object, explained: str | No
     if explained is None:
         check_files(config)
         return
-    with pytest.raises(ConfigError, match=rf"model\.path: .*{re.escape(explained)}.*; name a folder with a decoder-only"):
+    said = rf"model\.path: .*{re.escape(explained)}.*; name a folder with a decoder-only"
+    with pytest.raises(ConfigError, match=said):
         check_files(config)
