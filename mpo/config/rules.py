@@ -13,7 +13,7 @@ from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
 from mpo.config.targets import OWN, TARGET, build
 from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
-from mpo.score.function import FunctionScorer
+from mpo.score.base import Scorer
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -62,7 +62,7 @@ def check(config: RunConfig) -> Partition:
     check_files(config)
     _check_testbed(config)
     if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
-        build(config.score, FunctionScorer, config.allow_targets, "score")
+        build(config.score, Scorer, config.allow_targets, "score")  # type: ignore[type-abstract]
     return partition
 
 

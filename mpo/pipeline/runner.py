@@ -22,7 +22,8 @@ from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.regimes import compose
 from mpo.report.records import RunReport, StageRow
-from mpo.score.function import FunctionScorer
+from mpo.score.base import Scorer
+from mpo.score.checked import check_scorer
 from mpo.stages.context import to_plain
 from mpo.track import provenance
 from mpo.track.console import Console
@@ -48,7 +49,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     partition = check(config)
     _check_layout(config)
     if not config.dry_run:
-        _check_function(config)
+        _check_score(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
     _check_scratch(config)
     objects = build_objects(config, partition)
@@ -143,10 +144,10 @@ def _check_layout(config: RunConfig) -> None:
         raise ConfigError(error.what, f"data.{error.where}", error.remedy) from None
 
 
-def _check_function(config: RunConfig) -> None:
-    """Raise ConfigError for a scoring function that is not there, before anything is sampled for it to score."""
+def _check_score(config: RunConfig) -> None:
+    """Raise ConfigError for what the scorer finds wrong, before anything is sampled for it to score."""
     if samples(config):
-        build(config.score, FunctionScorer, config.allow_targets, "score").check()
+        check_scorer(build(config.score, Scorer, config.allow_targets, "score"))  # type: ignore[type-abstract]
 
 
 def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:

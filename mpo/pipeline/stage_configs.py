@@ -93,6 +93,7 @@ def score_stage(name: str, config: RunConfig, sample: Stage) -> Stage:
         "score",
         {"scorer": dict(config.score), "heldout": judge, "allow_targets": allowed(config.score, config)},
         inputs={"sets": sample},
+        resumable=True,
         # A function of the user's own gets a process of its own, with whatever it loads.
         inline=str(config.score.get("function", "")).startswith("mpo."),
     )
@@ -206,4 +207,4 @@ def evaluation_sample_stage(
 def true_score_stage(sample: Stage) -> Stage:
     """The testbed's true reward of what ``sample`` has drawn."""
     slices = {"scorer": TRUE_REWARD, "heldout": TRUE_REWARD, "allow_targets": []}
-    return Stage(f"{sample.name}/score", "score", slices, inputs={"sets": sample}, inline=True)
+    return Stage(f"{sample.name}/score", "score", slices, inputs={"sets": sample}, resumable=True, inline=True)

@@ -1,5 +1,6 @@
 """Scorers: what turns a prompt and a response into a score."""
 
-from mpo.score.function import FunctionScorer, Scorer
+from mpo.score.base import Item, Scorer
+from mpo.score.function import FunctionScorer
 
-__all__ = ["FunctionScorer", "Scorer"]
+__all__ = ["FunctionScorer", "Item", "Scorer"]

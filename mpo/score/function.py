@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from mpo.errors import ConfigError, DataError
-from mpo.failures.user_code import user_code
-from mpo.types import Message
-
-
-class Scorer(Protocol):
-    """Scores the responses of one set."""
-
-    def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
-        """One score for each of ``texts``; larger is better."""
+from mpo.errors import ConfigError
+from mpo.score.base import Item, Scorer
 
 
 @dataclass(frozen=True)
-class FunctionScorer:
+class FunctionScorer(Scorer):
     """Calls ``function(prompt_text, response_text, **options) -> float`` of an importable module.
 
     ``prompt_text`` is the last user turn. ``function`` is ``package.module.name``; naming one runs its module's code,
@@ -32,6 +22,11 @@ class FunctionScorer:
 
     function: str
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The function."""
+        return self.function
 
     def resolve(self) -> Callable[..., float]:
         """The function itself.
@@ -65,19 +60,11 @@ class FunctionScorer:
         except ValueError:  # of some built-in functions Python cannot tell the signature
             return
 
-    def __call__(self, prompt: Sequence[Message], texts: Sequence[str]) -> list[float]:
+    def score(self, items: Sequence[Item]) -> list[float]:
+        """See :meth:`Scorer.score`."""
         function = self.resolve()
-        question = next(turn.content for turn in reversed(prompt) if turn.role == "user")
-        with user_code(self.function, self.function, "score"):
-            scores = [function(question, text, **self.options) for text in texts]
-        return [self._number(score) for score in scores]
-
-    def _number(self, score: Any) -> float:
-        """A score as a float; numpy's and torch's scalars are numbers too."""
-        try:
-            value = score.item() if hasattr(score, "item") else score
-        except (ValueError, RuntimeError):  # more than one number
-            value = score
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise DataError(f"{self.function} returned {score!r}, not a number", "score", "return a finite float")
-        return float(value)
+        return [
+            function(next(turn.content for turn in reversed(item.prompt) if turn.role == "user"),
+                     item.response.content, **self.options)
+            for item in items
+        ]  # fmt: skip

@@ -55,7 +55,7 @@ def run(context: StageContext) -> None:
             if batches.damaged:
                 context.warn(f"{batches.damaged} batches of an earlier attempt are damaged; they are drawn again")
             prompts, seed = [prompt for _, prompt in asked], config["seed"] * 1000 + number
-            drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add)
+            drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add_batch)
         filled: list[ResponseSet] = []
         for (one, _), responses in zip(asked, drawn, strict=True):
             made = tuple(Response(text=each.text, finished=each.finished) for each in responses)

@@ -7,35 +7,56 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpo.cache.artifacts import write_json
+from mpo.cache.journal import Journal
 from mpo.config.targets import build
+from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, write_sets
-from mpo.score import FunctionScorer, Scorer
+from mpo.score.base import Item, Scorer
+from mpo.score.checked import checked_scores
 from mpo.stages.context import SUMMARY_FILE, StageContext
 from mpo.types import ResponseSet
 
+SETS_AT_ONCE = 512
+"""Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
+JOURNAL = ".scores.jsonl"
+
 
 def run(context: StageContext) -> None:
-    """Write each split of ``sets`` again, with scores; the held-out one may have a scorer of its own."""
+    """Write each split of ``sets`` again, with scores; the held-out one may have a scorer of its own.
+
+    Stopped, it goes on after the last sets whose scores are all there.
+    """
     config = context.config
-    scorer = build(config["scorer"], FunctionScorer, config["allow_targets"], "score")
-    judge = scorer
-    if config["heldout"] != config["scorer"]:
-        judge = build(config["heldout"], FunctionScorer, config["allow_targets"], "score")
-    counts, total, progress = {}, 0.0, context.progress()
+    scorer = _scorer(config["scorer"], config["allow_targets"])
+    judge = scorer if config["heldout"] == config["scorer"] else _scorer(config["heldout"], config["allow_targets"])
+    counts, mean, progress = {}, 0.0, context.progress()
     for path in sorted(context.inputs["sets"].glob("*.parquet")):
         scores: list[float] = []
-        counts[path.stem] = write_sets(
-            context.output / path.name, _scored(path, judge if path.stem == "heldout" else scorer, scores)
-        )
-        total = sum(scores) / max(len(scores), 1)
-        progress.update(len(scores), len(scores), "responses", score=total)
+        chosen = judge if path.stem == "heldout" else scorer
+        with Journal(context.output / f"{path.stem}{JOURNAL}") as journal:
+            if journal.damaged:
+                context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
+            counts[path.stem] = write_sets(context.output / path.name, _scored(path, chosen, journal, scores))
+        mean = sum(scores) / max(len(scores), 1)
+        progress.update(len(scores), len(scores), "responses", score=mean)
     progress.close()
-    write_json(context.output / SUMMARY_FILE, {"sets": counts, "mean_score": total})
+    write_json(context.output / SUMMARY_FILE, {"sets": counts, "mean_score": mean})
+    for file in context.output.glob(f"*{JOURNAL}"):
+        file.unlink()
 
 
-def _scored(path: Path, scorer: Scorer, scores: list[float]) -> Iterator[ResponseSet]:
-    for one in read_stored_sets(path):
-        values = scorer(one.prompt, [response.text for response in one.responses])
+def _scorer(node: dict[str, object], allow: list[str]) -> Scorer:
+    return build(node, Scorer, allow, "score")  # type: ignore[type-abstract]
+
+
+def _scored(path: Path, scorer: Scorer, journal: Journal, scores: list[float]) -> Iterator[ResponseSet]:
+    for number, sets in enumerate(batched(read_stored_sets(path), SETS_AT_ONCE)):
+        values = journal.kept.get(number)
+        if values is None:
+            items = [Item(one.prompt, each.message, one.tools) for one in sets for each in one.responses]
+            values = checked_scores(scorer, items)
+            journal.add(number, values)
         scores.extend(values)
-        responses = tuple(replace(r, score=value) for r, value in zip(one.responses, values, strict=True))
-        yield replace(one, responses=responses)
+        rest = iter(values)
+        for one in sets:
+            yield replace(one, responses=tuple(replace(each, score=next(rest)) for each in one.responses))

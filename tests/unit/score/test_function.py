@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
 from mpo.errors import ConfigError, DataError
-from mpo.score import FunctionScorer
+from mpo.score import FunctionScorer, Item
+from mpo.score.checked import checked_scores
 from mpo.types import Message
+
+
+def items(texts: list[str], prompt: Sequence[Message] = (Message("user", "q"),)) -> list[Item]:
+    return [Item(tuple(prompt), Message("assistant", text)) for text in texts]
 
 
 def count_words(prompt: str, response: str, weight: float = 1.0) -> float:
@@ -24,13 +30,13 @@ def as_text(prompt: str, response: str) -> str:
 def test_it_scores_each_response_of_the_last_user_turn() -> None:
     scorer = FunctionScorer(f"{__name__}.count_words", {"weight": 10.0})
     turns = [Message("user", "long question"), Message("assistant", "well"), Message("user", "q")]
-    assert scorer(turns, ["a b", "a b c"]) == [21.0, 31.0]
+    assert checked_scores(scorer, items(["a b", "a b c"], turns)) == [21.0, 31.0]
 
 
 @pytest.mark.parametrize("name", ["nowhere.at.all", "mpo.score.absent", "plain", "mpo.__version__"])
 def test_a_name_that_is_no_function_is_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match="score.function"):
-        FunctionScorer(name)([Message("user", "q")], ["a"])
+        checked_scores(FunctionScorer(name), items(["a"]))
 
 
 @pytest.mark.parametrize("options", [{"wieght": 1.0}, {"weight": 1.0, "more": 2}])
@@ -66,15 +72,15 @@ def failing(prompt: str, response: str) -> float:
 
 @pytest.mark.parametrize("name", ["as_numpy", "as_tensor"])
 def test_other_libraries_numbers_are_numbers(name: str) -> None:
-    assert FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"]) == [1.5]
+    assert checked_scores(FunctionScorer(f"{__name__}.{name}"), items(["a"])) == [1.5]
 
 
 def test_what_a_function_raises_is_told_in_one_line() -> None:
     where = r"at test_function\.py:\d+; correct it"
     with pytest.raises(ConfigError, match=rf"score: .*failing raised KeyError: 'no such thing' {where}"):
-        FunctionScorer(f"{__name__}.failing")([Message("user", "q")], ["a"])
+        checked_scores(FunctionScorer(f"{__name__}.failing"), items(["a"]))
     with pytest.raises(ConfigError, match=rf"score: .*leaving called exit\(0\) {where}"):
-        FunctionScorer(f"{__name__}.leaving")([Message("user", "q")], ["a"])
+        checked_scores(FunctionScorer(f"{__name__}.leaving"), items(["a"]))
 
 
 def as_bool(prompt: str, response: str) -> bool:
@@ -84,4 +90,4 @@ def as_bool(prompt: str, response: str) -> bool:
 @pytest.mark.parametrize("name", ["as_text", "as_nan", "as_bool", "as_vector"])
 def test_a_function_that_returns_no_finite_number_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="not a number"):
-        FunctionScorer(f"{__name__}.{name}")([Message("user", "q")], ["a"])
+        checked_scores(FunctionScorer(f"{__name__}.{name}"), items(["a"]))

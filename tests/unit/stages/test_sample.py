@@ -84,12 +84,12 @@ def test_a_batch_that_a_kill_has_cut_is_drawn_again(tmp_path: Path) -> None:
     path, done = tmp_path / "train.batches.jsonl", []
     first, second = [[Sampled("a b", True)]], [[Sampled("c", False)]]
     with DrawnBatches(path, done.append) as batches:
-        batches.add(0, first, 1)
-        batches.add(1, second, 2)
+        batches.add_batch(0, first, 1)
+        batches.add_batch(1, second, 2)
     path.write_bytes(path.read_bytes()[:-9])
     with DrawnBatches(path, done.append) as batches:
         assert batches.drawn == {0: first}
-        batches.add(1, second, 2)
+        batches.add_batch(1, second, 2)
     with DrawnBatches(path, done.append) as batches:
         assert batches.drawn == {0: first, 1: second} and done == [1, 2, 2]
 
@@ -99,10 +99,10 @@ def test_a_damaged_batch_alone_is_drawn_again(tmp_path: Path) -> None:
     batch = [[Sampled("a b", True)]]
     with DrawnBatches(path, lambda done: None) as batches:
         for number in range(3):
-            batches.add(number, batch, number)
+            batches.add_batch(number, batch, number)
     path.write_bytes(path.read_bytes().replace(b"a b", b"a c", 1))
     with DrawnBatches(path, lambda done: None) as batches:
         assert batches.damaged == 1 and batches.drawn == {1: batch, 2: batch}
-        batches.add(0, batch, 3)
+        batches.add_batch(0, batch, 3)
     with DrawnBatches(path, lambda done: None) as batches:
         assert batches.damaged == 0 and batches.drawn == {0: batch, 1: batch, 2: batch}

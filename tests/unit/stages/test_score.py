@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.stages import score
 from mpo.stages.context import StageContext
@@ -37,3 +39,37 @@ def test_the_proxy_scores_what_is_trained_on_and_the_truth_what_is_held_out(tmp_
     for longer, true, text in zip(trained.responses, held.responses, (ANSWER, "the bee ."), strict=True):
         assert true.score == true_reward(PROMPT, text)
         assert longer.score == true.score + len(text.split())
+
+
+SEEN: list[str] = []
+
+
+def until(prompt: str, text: str, calls: int) -> float:
+    SEEN.append(text)
+    if len(SEEN) == calls:
+        raise KeyboardInterrupt  # as a kill: nothing of ours takes it
+    return float(text)
+
+
+def test_a_stopped_stage_goes_on_after_the_sets_that_it_has_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "SETS_AT_ONCE", 2)
+    for name in ("sets", "out"):
+        (tmp_path / name).mkdir()
+    sets = [ResponseSet(str(i), (Message("user", "q"),), (Response(f"{i}.5"), Response(f"{i}"))) for i in range(5)]
+    write_sets(tmp_path / "sets" / "train.parquet", sets)
+
+    def run(calls: int) -> None:
+        SEEN.clear()
+        node = {"_target_": SCORER, "function": f"{__name__}.until", "options": {"calls": calls}}
+        config = {"scorer": node, "heldout": node, "allow_targets": []}
+        score.run(StageContext("score", config, {"sets": tmp_path / "sets"}, {}, tmp_path / "out"))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(7)
+    run(99)
+    assert sorted(SEEN) == ["2", "2.5", "3", "3.5", "4", "4.5"]
+    found = list(read_stored_sets(tmp_path / "out" / "train.parquet"))
+    assert [[each.score for each in one.responses] for one in found] == [[i + 0.5, float(i)] for i in range(5)]
+    assert not list((tmp_path / "out").glob("*.jsonl"))

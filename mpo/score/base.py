@@ -1,0 +1,43 @@
+"""What a scorer is. No torch: the command line checks scorers before anything is loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mpo.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One response to be scored, with the conversation that it answers and (JSON text) the tools it may call."""
+
+    prompt: tuple[Message, ...]
+    response: Message
+    tools: str | None = None
+
+
+class Scorer(ABC):
+    """Scores responses. A frozen dataclass whose fields are the options of its YAML file in ``conf/score``.
+
+    The stage that calls it brings together items of similar length from many sets, keeps what is scored, goes on there
+    when it was stopped, and refuses what is not a finite number; a scorer does none of that.
+    """
+
+    items_at_once: ClassVar[int] = 64
+    """Most items that :meth:`score` gets in one call."""
+
+    @property
+    def source(self) -> str:
+        """The module whose code computes the scores; what it raises is reported to its author in one line."""
+        return type(self).__module__
+
+    def check(self) -> None:  # noqa: B027  # many have nothing to look at
+        """Raise ConfigError for what is wrong already before anything is sampled. Loads no model, imports no torch."""
+
+    @abstractmethod
+    def score(self, items: Sequence[Item]) -> list[float]:
+        """One finite number per item, in their order; larger is better. It must not depend on which items it gets
+        together."""
