@@ -47,7 +47,7 @@ class Outcome:
     @property
     def planned(self) -> dict[str, str]:
         """What the printed plan says of each stage: ``build`` or ``cached``."""
-        rows = (line.split() for line in self.err.splitlines())
+        rows = (line.split() for line in (self.err + self.out).splitlines())  # of a dry run it is the output
         return {row[0]: row[1] for row in rows if len(row) > 2 and row[1] in ("build", "cached")}
 
     @property
