@@ -37,6 +37,8 @@ from mpo.stages.scratch import check_architecture
 
 SECONDS, CHARACTERS = 10, 400
 """Most time of a command line, and most characters of a line that it prints."""
+MEMBERS_SECONDS = 60
+"""Most time of a multirun, which may have an option for each of a group's files."""
 GROUPS = [*groups(), "train/lora"]
 SHAPE = {
     **{"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 100},
@@ -53,6 +55,7 @@ class Outcome:
     err: str
     seconds: float
     crash: str
+    most_seconds: int
 
     @property
     def fault(self) -> str:
@@ -60,7 +63,7 @@ class Outcome:
             return self.crash
         if self.code not in (0, 2):
             return f"exit status {self.code}"
-        if self.seconds > SECONDS:
+        if self.seconds > self.most_seconds:
             return f"took {self.seconds:.0f} s"
         lines = self.err.splitlines()
         members = re.search(r"Launching (\d+) jobs", self.out)  # each of a multirun has a line of its own
@@ -173,18 +176,18 @@ def whole_command(arguments: Sequence[str]) -> Outcome:
             gc.unfreeze()
         return 0
 
-    return _outcome(attempt)
+    return _outcome(attempt, MEMBERS_SECONDS if "-m" in arguments else SECONDS)
 
 
-def _outcome(attempt: Callable[[], int]) -> Outcome:
+def _outcome(attempt: Callable[[], int], most_seconds: int = SECONDS) -> Outcome:
     def stop(*_: object) -> None:
         raise Slow
 
     out, err, crash, code = io.StringIO(), io.StringIO(), "", -1
     began = time.process_time()  # another program's work is no fault of the command line
     before = {which: signal.signal(which, stop) for which in (signal.SIGALRM, signal.SIGPROF)}
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.alarm(20 * SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, most_seconds)
+    signal.alarm(20 * most_seconds)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = attempt()
@@ -195,4 +198,4 @@ def _outcome(attempt: Callable[[], int]) -> Outcome:
         signal.setitimer(signal.ITIMER_PROF, 0)
         for which, handler in before.items():
             signal.signal(which, handler)
-    return Outcome(code, out.getvalue(), err.getvalue(), time.process_time() - began, crash)
+    return Outcome(code, out.getvalue(), err.getvalue(), time.process_time() - began, crash, most_seconds)
