@@ -216,3 +216,12 @@ def test_bytes_on_the_disk_are_counted_while_another_run_moves_them(
 
     monkeypatch.setattr(os, "scandir", gone_meanwhile)
     assert store.written(stage) == 4
+
+
+def test_a_cache_of_an_older_layout_is_said_once(tmp_path: Path) -> None:
+    assert not Store(tmp_path / "new").adopt()
+    old = tmp_path / "old" / "train" / "0123"
+    old.mkdir(parents=True)
+    (old / MANIFEST).write_text("{}")
+    assert [Store(tmp_path / "old").adopt() for _ in range(2)] == [True, False]
+    assert (old / MANIFEST).exists()
