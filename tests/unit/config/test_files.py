@@ -24,7 +24,7 @@ def test_hub_names(name: str) -> None:
     assert not is_local(name, DATA_SUFFIXES)
 
 
-@pytest.mark.parametrize(("source", "told"), [("sets.csv", "no known format"), ("sets.jsonl", "no file"),
+@pytest.mark.parametrize(("source", "explained"), [("sets.csv", "no known format"), ("sets.jsonl", "no file"),
                                               ("some/where/sets", "no file")])  # fmt: skip
 def test_a_data_file_that_cannot_be_read(source: str, explained: str) -> None:
     with pytest.raises(DataError, match=explained):
@@ -76,7 +76,7 @@ def test_a_model_folder_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "explained"),
     [
         ({"architectures": ["LlamaForSequenceClassification"]}, "a LlamaForSequenceClassification, which predicts no"),
         ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "a BertForMaskedLM, which predicts no"),

@@ -26,7 +26,7 @@ def fail(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "explained"),
     [
         (fail(ValueError("my own bug\nsecond line")), "raised ValueError: my own bug at"),
         (fail(KeyError()), "raised KeyError at"),

@@ -59,7 +59,7 @@ def test_a_machine_is_measured_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "machine").iterdir())) == 2
 
 
-@pytest.mark.parametrize(("bf16", "told"), [(4e9, "bf16 run 4.0 times as fast"), (1.2e9, None)])
+@pytest.mark.parametrize(("bf16", "explained"), [(4e9, "bf16 run 4.0 times as fast"), (1.2e9, None)])
 def test_the_plan_tells_of_matrix_units(
     bf16: float, explained: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
