@@ -86,7 +86,7 @@ def test_they_train_from_the_command_line_and_an_edit_builds_what_it_changes(
     mpo: CommandLine, command: list[str]
 ) -> None:
     first = mpo.testbed(*command)
-    assert {"sample", "score", "train"} <= set(first.started)
+    assert {"score", "partition", "train"} <= set(first.started)  # what is sampled another test may have left
     assert {group: first.result["config"][group]["_target_"] for group in OWN} == {
         group: f"own_{group}.{name}" for group, (name, _) in OWN.items()
     }
