@@ -91,23 +91,15 @@ def test_they_train_from_the_command_line_and_an_edit_builds_what_it_changes(
         group: f"own_{group}.{name}" for group, (name, _) in OWN.items()
     }
 
-    def planned_after(group: str, old: str, new: str) -> set[str]:
-        file = mpo.home / f"own_{group}.py"
-        file.write_text(file.read_text().replace(old, new))
-        planned = mpo.testbed(*command, "dry_run=true").planned
-        assert len(planned) >= 10
-        return {stage for stage, what in planned.items() if what == "build"}
-
-    assert planned_after("loss", '"""max(', '"""The larger of (') == set()
-    trained = planned_after("loss", "MARGIN = 1", "MARGIN = 2  # wider")
-    assert "train" in trained and "evaluate" in trained
-    assert not trained & {"sample", "score", "prepare", "partition", "reference", "start/sft"}
-    parted = planned_after("partition", "(scores[i], i == best)", "(scores[i], i == best, i)")
-    assert {"partition", "train"} <= parted and not parted & {"sample", "score", "prepare", "start/sft"}
-    scored = planned_after("score", "self.limit - ", "self.limit - 2 * ")
-    assert {"score", "partition", "train"} <= scored and not scored & {"sample", "start/sft"}
+    file = mpo.home / "own_loss.py"
+    file.write_text(file.read_text().replace("MARGIN = 1", "MARGIN = 2  # wider"))
+    planned = mpo.testbed(*command, "dry_run=true").planned
+    again = {stage for stage, what in planned.items() if what == "build"}
+    assert {"train", "evaluate"} <= again
+    assert {"sample", "score", "prepare", "partition", "reference", "start/sft"} <= planned.keys() - again
 
 
+@pytest.mark.slow
 def test_an_edit_while_a_command_runs_stops_it_before_it_runs_the_new_code(
     mpo: CommandLine, command: list[str]
 ) -> None:
