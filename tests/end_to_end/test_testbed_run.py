@@ -70,6 +70,7 @@ def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mp
     assert outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"][0]["name"] == "before training"
 
 
+@pytest.mark.slow  # test_real_data.py has one on data from a file
 def test_supervised_fine_tuning_stands_alone(mpo: CommandLine) -> None:
     outcome = mpo.testbed("regime=sft")
     losses = [row["loss"] for row in outcome.metrics]

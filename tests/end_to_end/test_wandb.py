@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from wandb.proto import wandb_internal_pb2
 
 from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
@@ -70,6 +71,7 @@ def test_a_run_from_the_cache_logs_every_step_too(first_run: Outcome, mpo: Comma
     assert losses == [(row["step"], row["loss"]) for row in first_run.metrics]
 
 
+@pytest.mark.slow
 def test_disabled_writes_nothing(first_run: Outcome, command_lines: MakeCommandLine, shared_cache: Path) -> None:
     silent = command_lines(shared_cache, WANDB_MODE="disabled")
     outcome = silent.testbed()

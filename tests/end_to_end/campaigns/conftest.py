@@ -16,10 +16,10 @@ SEED = int(os.environ.get("MPO_CAMPAIGN_SEED", "0"))
 COUNTS = pytest.StashKey[dict[str, Counter[str]]]()
 
 
-def trials(number: int, short: int) -> list[object]:
-    """Seeds of ``number`` trials (MPO_CAMPAIGN_TRIALS says otherwise), slow from the ``short`` first ones on."""
+def trials(number: int) -> list[object]:
+    """Seeds of ``number`` trials (MPO_CAMPAIGN_TRIALS says otherwise)."""
     number = int(os.environ.get("MPO_CAMPAIGN_TRIALS", str(number)))
-    return [pytest.param(SEED + trial, marks=[pytest.mark.slow] if trial >= short else []) for trial in range(number)]
+    return [pytest.param(SEED + trial, marks=pytest.mark.slow) for trial in range(number)]
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def check_told(outcome: Outcome, where: str) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", trials(70, short=2))
+@pytest.mark.parametrize("seed", trials(70))
 def test_damage_in_the_cache(
     seed: int,
     finished: dict[str, Finished],
@@ -147,7 +147,7 @@ def test_damage_in_the_cache(
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", trials(30, short=0))
+@pytest.mark.parametrize("seed", trials(30))
 def test_damage_in_a_folder_of_the_users(
     seed: int,
     from_folder: Finished,

@@ -177,7 +177,7 @@ class Disturbed:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", trials(25, short=1))
+@pytest.mark.parametrize("seed", trials(25))
 def test_killed_runs_end_with_the_same_weights(
     seed: int,
     server: Server,

@@ -44,10 +44,14 @@ def test_the_proxy_scores_what_is_trained_on_and_the_truth_what_is_held_out(tmp_
 SEEN: list[str] = []
 
 
+class Killed(BaseException):
+    """As a kill: nothing of ours takes it."""
+
+
 def until(prompt: str, text: str, calls: int) -> float:
     SEEN.append(text)
     if len(SEEN) == calls:
-        raise KeyboardInterrupt  # as a kill: nothing of ours takes it
+        raise Killed
     return float(text)
 
 
@@ -66,7 +70,7 @@ def test_a_stopped_stage_goes_on_after_the_sets_that_it_has_scored(
         config = {"scorer": node, "heldout": node, "allow_targets": []}
         score.run(StageContext("score", config, {"sets": tmp_path / "sets"}, {}, tmp_path / "out"))
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         run(7)
     run(99)
     assert sorted(SEEN) == ["2", "2.5", "3", "3.5", "4", "4.5"]
