@@ -144,9 +144,18 @@ MISTAKES = {
 }
 
 
+OFTEN = (
+    *("misspelt key", "missing file", "broken JSON", "not text at all", "duplicate ids"),
+    *("prompts longer than the context", "unknown model folder", "no room on the disk", "scorer that is not there"),
+)
+"""One of each kind; the others, which unit tests of rules and sources have too, are slow."""
+
+
 @pytest.fixture(scope="module")
-def outcomes(command_lines: MakeCommandLine) -> Iterator[dict[str, Future[Outcome]]]:
-    """Every wrong command, running; two at a time, for most of their time is imports."""
+def outcomes(command_lines: MakeCommandLine, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
+    """The wrong commands of this session, running; two at a time, for most of their time is imports."""
+    asked = [item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec")
+             and "outcomes" in getattr(item, "fixturenames", ())]  # fmt: skip
 
     def run(mistake: Mistake) -> Outcome:
         home: CommandLine = command_lines()
@@ -157,11 +166,13 @@ def outcomes(command_lines: MakeCommandLine) -> Iterator[dict[str, Future[Outcom
         return home("logger=none", *mistake.arguments, code=None)
 
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, mistake) for name, mistake in MISTAKES.items()}
+        yield {name: pool.submit(run, MISTAKES[name]) for name in asked}
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in MISTAKES]
+)
 def test_one_line_says_what_where_and_what_to_do(outcomes: dict[str, Future[Outcome]], name: str) -> None:
     outcome = outcomes[name].result()
     assert "Traceback" not in outcome.err + outcome.out

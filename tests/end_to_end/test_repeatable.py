@@ -87,6 +87,7 @@ def check_resumed(resumed: Outcome, undisturbed: Outcome) -> None:
     assert resumed.weights == undisturbed.weights
 
 
+@pytest.mark.slow  # after a kill, trainings of two caches are compared as well
 def test_two_caches_one_seed_give_the_same_bytes(first_run: Outcome, command_lines: MakeCommandLine) -> None:
     other = command_lines().testbed()
     assert set(other.planned.values()) == {"build"}

@@ -16,6 +16,7 @@ from tests.conftest import fill
 from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, Outcome
 
 
+@pytest.mark.slow
 def test_a_disk_that_another_program_fills_up(
     first_run: Outcome, command_lines: MakeCommandLine, small_disk: Callable[[int], Path]
 ) -> None:
