@@ -223,7 +223,7 @@ class LauncherConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that a run is told."""
+    """The complete run configuration."""
 
     seed: int = 0
     name: str = ""

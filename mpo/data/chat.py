@@ -81,7 +81,7 @@ def response_body(
 
     Raises:
         jinja2.TemplateError: the template refuses the response, or renders the conversation in such a way that its
-            tool calls or reasoning cannot be told from the prompt.
+            tool calls or reasoning cannot be separated from the prompt.
     """
     form = chat_format(tokenizer)
     full = render(tokenizer, [*messages, response.message], tools, generation=False)

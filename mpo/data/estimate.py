@@ -1,4 +1,4 @@
-"""What a local file holds, told from its beginning: for a plan that is printed before anything is read."""
+"""What a local file holds, estimated from its beginning: for a plan that is printed before anything is read."""
 
 from __future__ import annotations
 

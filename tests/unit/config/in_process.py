@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from mpo.config.compose import CONFIG_NAME, register, typed
 from mpo.config.messages import explain, explain_composition
 from mpo.config.paths import groups
+from mpo.config.schema import RunConfig
 from mpo.pipeline import command_line
 from mpo.pipeline.runner import run
 from mpo.planning.machine import Machine
@@ -36,9 +37,7 @@ from mpo.stages.context import to_plain
 from mpo.stages.scratch import check_architecture
 
 SECONDS, CHARACTERS = 10, 400
-"""Most time of a command line, and most characters of a line that it prints."""
-MEMBERS_SECONDS = 60
-"""Most time of a multirun, which may have an option for each of a group's files."""
+"""Most time of a command line, of a multirun of each of its members; most characters of a line that it prints."""
 GROUPS = [*groups(), "train/lora"]
 SHAPE = {
     **{"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 100},
@@ -55,7 +54,6 @@ class Outcome:
     err: str
     seconds: float
     crash: str
-    most_seconds: int
 
     @property
     def fault(self) -> str:
@@ -63,7 +61,7 @@ class Outcome:
             return self.crash
         if self.code not in (0, 2):
             return f"exit status {self.code}"
-        if self.seconds > self.most_seconds:
+        if self.seconds > SECONDS:
             return f"took {self.seconds:.0f} s"
         lines = self.err.splitlines()
         members = re.search(r"Launching (\d+) jobs", self.out)  # each of a multirun has a line of its own
@@ -176,20 +174,30 @@ def whole_command(arguments: Sequence[str]) -> Outcome:
             gc.unfreeze()
         return 0
 
-    return _outcome(attempt, MEMBERS_SECONDS if "-m" in arguments else SECONDS)
+    return _outcome(attempt)
 
 
-def _outcome(attempt: Callable[[], int], most_seconds: int = SECONDS) -> Outcome:
+def _outcome(attempt: Callable[[], int]) -> Outcome:
     def stop(*_: object) -> None:
         raise Slow
 
+    def member(cfg: DictConfig) -> RunConfig:
+        """A run begins, alone or as the next of a multirun: its time counts from here."""
+        began.append(time.process_time())
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        return typed(cfg)
+
     out, err, crash, code = io.StringIO(), io.StringIO(), "", -1
-    began = time.process_time()  # another program's work is no fault of the command line
+    began = [time.process_time()]  # another program's work is no fault of the command line
     before = {which: signal.signal(which, stop) for which in (signal.SIGALRM, signal.SIGPROF)}
-    signal.setitimer(signal.ITIMER_PROF, most_seconds)
-    signal.alarm(20 * most_seconds)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(20 * SECONDS)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.object(command_line, "typed", member),
+        ):
             code = attempt()
     except (Exception, Slow):
         crash = traceback.format_exc()
@@ -198,4 +206,6 @@ def _outcome(attempt: Callable[[], int], most_seconds: int = SECONDS) -> Outcome
         signal.setitimer(signal.ITIMER_PROF, 0)
         for which, handler in before.items():
             signal.signal(which, handler)
-    return Outcome(code, out.getvalue(), err.getvalue(), time.process_time() - began, crash, most_seconds)
+    ends = [*began[1:], time.process_time()]
+    longest = max(end - start for start, end in zip(began, ends, strict=True))
+    return Outcome(code, out.getvalue(), err.getvalue(), longest, crash)
