@@ -31,6 +31,9 @@ MOVED = {
 class _Moved(MetaPathFinder, Loader):
     """Asked first: below a package that has moved, files would be found by their old names too, and loaded twice."""
 
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -40,11 +43,11 @@ class _Moved(MetaPathFinder, Loader):
         new = MOVED[spec.name]
         warnings.warn(f"{spec.name} is {new} now", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(new)
-        self._specs = getattr(self, "_specs", {}) | {spec.name: module.__spec__}
+        self._specs[new] = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = next(known for known in self._specs.values() if known.name == module.__name__)
+        module.__spec__ = self._specs[module.__name__]  # which the import system has replaced by the old name's
 
 
 def keep_old_names() -> None:
