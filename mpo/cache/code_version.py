@@ -27,6 +27,7 @@ IRRELEVANT = (
     "mpo.config.wording",
     "mpo.errors",
     "mpo.failures",
+    "mpo.moved",
     "mpo.planning",
     "mpo.report",
     "mpo.track",
