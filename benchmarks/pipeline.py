@@ -89,7 +89,7 @@ def _tokenizer(folder: Path) -> None:
     LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(folder / "tokenizer")
 
 
-def _run(task: str, config: dict[str, Any], inputs: dict[str, Path], files: dict[str, Path], out: Path) -> float:
+def _run(task: str, config: Any, settings: Any, inputs: Any, out: Path) -> float:
     import importlib
 
     from mpo.stages.context import StageContext
@@ -97,7 +97,7 @@ def _run(task: str, config: dict[str, Any], inputs: dict[str, Path], files: dict
     out.mkdir()
     stage = importlib.import_module(f"mpo.stages.{task}")
     began = time.perf_counter()
-    stage.run(StageContext(task, config, inputs, files, out))
+    stage.run(StageContext(task, config, settings, inputs, out))
     return time.perf_counter() - began
 
 
@@ -108,22 +108,23 @@ def _told(seconds: float, tokens: int) -> dict[str, Any]:
 
 
 def _data(folder: Path) -> dict[str, Any]:
-    config = {
-        "layout": "auto", "split": "train", "revision": None, "score_field": None, "heldout_split": None,
-        "heldout": 500, "fraction": 1.0, "limit": None, "split_seed": 0, "max_skipped_share": 0.1,
-        "needs_scores": True, "contrasts": True,
-    }  # fmt: skip
-    return _told(_run("data", config, {}, {"source": folder / "sets.jsonl"}, folder / "data"), 0)
+    from mpo.cache.stage import File
+    from mpo.stages.nodes import data
+
+    config = data.Config(heldout=500, max_skipped_share=0.1, needs_scores=True, contrasts=True)
+    inputs: data.Inputs[Path] = data.Inputs(File(str(folder / "sets.jsonl")))
+    return _told(_run("data", config, data.Settings(), inputs, folder / "data"), 0)
 
 
 def _prepare(folder: Path) -> dict[str, Any]:
-    config = {
-        "max_prompt_tokens": 1800, "max_tokens": 2048, "max_skipped_share": 0.1, "flatten": None, "tokenizer": None,
-        "chat_template": None, "trust_remote_code": False,
-    }  # fmt: skip
-    files = {"policy": folder / "tokenizer"}
-    seconds = _run("prepare", config, {"sets": folder / "data"}, files, folder / "prepare")
-    facts = json.loads((folder / "prepare" / "summary.json").read_text())["train"]
+    from mpo.cache.stage import File, Nothing
+    from mpo.stages.nodes import prepare
+    from mpo.stages.summary import Summary
+
+    config = prepare.Config(1800, 2048, 0.1, flatten=None, chat_template=None, trust_remote_code=False)
+    inputs = prepare.Inputs(folder / "data", File(str(folder / "tokenizer")))
+    seconds = _run("prepare", config, Nothing(), inputs, folder / "prepare")
+    facts = Summary.read(folder / "prepare").facts["train"]
     return _told(seconds, facts["prompt_tokens"] + facts["response_tokens"])
 
 

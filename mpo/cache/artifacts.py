@@ -17,14 +17,15 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpo.cache.checksums import Damaged, Folders, read_sealed, sealed
 from mpo.cache.code_version import CodeVersion, code_version
 from mpo.cache.locks import is_locked, locked
+from mpo.cache.stage import Stage
 from mpo.errors import DataError
+from mpo.plain import to_plain
 
 MANIFEST = "manifest.json"
 LAYOUT_FILE = "layout.json"
@@ -32,33 +33,6 @@ LAYOUT = 2
 """Of the cache directory: 2 since a stage's code counts."""
 LOG_FOLDER = "logs"
 """In a stage's directory, what its processes printed: nothing reads it, and other machines may still be closing it."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One node of a run's graph.
-
-    Args:
-        name: unique within the run, e.g. ``round2/train``.
-        task: module in :mod:`mpo.stages` whose ``run(context)`` builds the directory.
-        config: the slice of the configuration that ``task`` reads, JSON-able; nothing else reaches it.
-        settings: what ``task`` reads beside it that cannot change what it writes (how often it checkpoints, say).
-        inputs: stages whose directories it reads, by the name under which it reads them.
-        files: files or folders from outside that it reads, by name; their content counts, not where they lie.
-        resumable: keep a half-built directory for the next attempt (the task continues from it).
-        distributed: runs as a process group of the launcher's size instead of one process.
-        inline: cheap and without a model: runs in the orchestrator's own process.
-    """
-
-    name: str
-    task: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, Stage] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    resumable: bool = False
-    distributed: bool = False
-    inline: bool = False
 
 
 class Store:
@@ -87,12 +61,14 @@ class Store:
         if known is not None:
             return known[1]
         outside = {name: self.file_hash(Path(path)) for name, path in stage.files.items()}
-        code = code_version(stage.task, stage.config)
+        plain = to_plain(stage.config)
+        code = code_version(stage.task, plain)
         content = {
             "task": stage.task,
-            "config": stage.config,
-            "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
+            "config": plain,
+            "inputs": {name: self.fingerprint(other) for name, other in stage.stages.items()},
             "files": outside,
+            "hubs": {name: to_plain(hub) for name, hub in stage.hubs.items()},
             "code": code.digest,
             "libraries": code.packages,
         }
@@ -105,7 +81,7 @@ class Store:
     def changed_code(self, stage: Stage) -> list[str]:
         """Modules that the stage would run and that are no longer as they were when its fingerprint was made."""
         planned = self._code[self.fingerprint(stage)]
-        return planned.changed(code_version(stage.task, stage.config, now=True))
+        return planned.changed(code_version(stage.task, to_plain(stage.config), now=True))
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's directory lies once it is complete."""
@@ -198,9 +174,10 @@ class Store:
             "stage": stage.name,
             "task": stage.task,
             "fingerprint": self.fingerprint(stage),
-            "config": stage.config,
-            "inputs": {name: self.fingerprint(other) for name, other in stage.inputs.items()},
+            "config": to_plain(stage.config),
+            "inputs": {name: self.fingerprint(other) for name, other in stage.stages.items()},
             "outside": outside,
+            "hubs": {name: to_plain(hub) for name, hub in stage.hubs.items()},
             "code": self._code[self.fingerprint(stage)].digest,
             "libraries": self._code[self.fingerprint(stage)].packages,
             "files": files,

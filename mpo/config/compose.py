@@ -35,7 +35,10 @@ def register() -> str:
     """
     Plugins.instance().register(OwnFolders)
     store = ConfigStore.instance()
-    store.store(name="schema", node=RunConfig)
+    schema = OmegaConf.structured(RunConfig)
+    # Which keys a partition has depends on the regime's choice; its class says so when it is made.
+    OmegaConf.set_struct(schema.partition, False)
+    store.store(name="schema", node=schema)
     store.repo = _Shared(store.repo)
     Hydra.list_all_config_groups = _listed_once  # type: ignore[method-assign]
     _check_sweeps()
@@ -91,8 +94,8 @@ def typed(cfg: DictConfig) -> RunConfig:
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.DICT)
     assert isinstance(plain, dict)
-    for group in ("score", "loss", "partition"):
-        _check_options(plain.get(group), group)
+    for key in ("score", "loss", "partition", "data.source", "evaluate.measures"):
+        _check_options(_at(plain, key), key)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})
     _convert_taken_over(merged)
@@ -118,9 +121,15 @@ def _convert_taken_over(node: DictConfig | ListConfig) -> None:
             _convert_taken_over(kept)
 
 
+def _at(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
 def _check_options(value: Any, where: str) -> None:
-    """Options of losses, partitions and scorers, a user's own among them: they are written to reports, manifests and
-    W&B, where no secret must end up."""
+    """Options of classes, a user's own among them: they are written to reports, manifests and W&B, where no secret must
+    end up."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_options(item, f"{where}.{key}")

@@ -49,7 +49,8 @@ def redacted_name(name: str | None) -> str | None:
 
 def check_files(config: RunConfig) -> None:
     """Raise DataError or ConfigError for a local file or folder that cannot be what its key says."""
-    _check_data(config.data.source, "data.source")
+    if isinstance(config.data.source, str):
+        _check_data(config.data.source, "data.source")
     if config.data.heldout_source is not None:
         _check_data(config.data.heldout_source, "data.heldout_source")
     if config.model.path is not None:
@@ -98,7 +99,7 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 def _check_data(source: str, key: str) -> None:
-    if not is_local(source, DATA_SUFFIXES + UNREAD_SUFFIXES) or source == "testbed":
+    if not is_local(source, DATA_SUFFIXES + UNREAD_SUFFIXES):
         return
     path = Path(source).expanduser()
     if source.endswith(UNREAD_SUFFIXES):

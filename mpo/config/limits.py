@@ -73,6 +73,8 @@ RUN = {
     "seed": SEED,
     "rounds": Range(1, 100),
     "round_lr": Range(1e-6, 1000),
+    "round_beta": Range(1e-6, 1000),
+    "regime.kept": RESPONSES,
     "model.beta": FACTOR,
     "model.parameters": Range(1, 10**13),
     "model.stop_token_ids": Range(0, VOCABULARY.high),
@@ -88,10 +90,6 @@ RUN = {
     "data.score.scale": FACTOR,
     "data.score.noise_sigma": Range(0, 1e6),
     "data.score.noise_seed": SIGNED,
-    "data.testbed.demonstrations": SIZE,
-    "data.testbed.prompts": SIZE,
-    "data.testbed.heldout_prompts": SIZE,
-    "data.testbed.seed": SIGNED,
     "data.expected_sets": Range(1, 10**12),
     "data.expected_responses": RESPONSES,
     "data.expected_prompt_tokens": TOKENS,
@@ -113,7 +111,7 @@ RUN = {
     **{f"train.{key}": limit for key, limit in TRAIN.items()},
     **{f"model.scratch.sft.{key}": limit for key, limit in TRAIN.items()},
 }
-LISTS = {"model.stop_token_ids": 1000, "round_lr": 100, "evaluate.temperatures": 20}
+LISTS = {"model.stop_token_ids": 1000, "round_lr": 100, "round_beta": 100, "evaluate.temperatures": 20}
 """Most entries of a list: each temperature is two stages of every round."""
 
 

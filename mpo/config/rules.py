@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from shutil import which
 from typing import TYPE_CHECKING
 
 from mpo.config.files import DATA_SUFFIXES, check_files, is_local
 from mpo.config.limits import FACTOR, check_limits, trainings
-from mpo.config.schema import Offload, Regime, RunConfig, TrainConfig
+from mpo.config.schema import Offload, RunConfig, TrainConfig
+from mpo.config.source import source_of
 from mpo.config.targets import OWN, TARGET, build
+from mpo.data.sources.base import Source
 from mpo.errors import ConfigError, UserError
+from mpo.evaluate.base import Measure
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.score.base import Scorer
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
 
-TESTBED = "testbed"
-SAMPLING = (Regime.on_policy, Regime.iterative)
 NO_REFERENCE = "none"
+OWN_SCORER = "give your own: score=function score.function=package.module.name"
 ARCHITECTURE_MOST = {
     **{"hidden_size": 10**6, "intermediate_size": 10**7, "num_hidden_layers": 512, "num_attention_heads": 10**4},
     **{"num_key_value_heads": 10**4, "head_dim": 10**4, "vocab_size": 10**7, "max_position_embeddings": 10**9},
@@ -48,7 +51,9 @@ def validate(config: RunConfig) -> Objects:
 def check(config: RunConfig) -> Partition:
     """The part of :func:`validate` that needs no torch, and so takes no time; returns the partition."""
     check_limits(config)
-    _check_model(config)
+    source = source_of(config.data, config.allow_targets)
+    _check_model(config, source)
+    _check_source(config, source)
     _check_lengths(config)
     _check_regime(config)
     _check_launcher(config)
@@ -60,9 +65,9 @@ def check(config: RunConfig) -> Partition:
     _check_partition(partition)
     _check_responses(config, partition)
     check_files(config)
-    _check_testbed(config)
-    if samples(config) and not config.dry_run:  # a plan can be made without the scorer's packages, a run cannot
-        build(config.score, Scorer, config.allow_targets, "score")  # type: ignore[type-abstract]
+    _check_scorer(config, source)
+    for name, node in config.evaluate.measures.items():
+        build(node, Measure, config.allow_targets, f"evaluate.measures.{name}")  # type: ignore[type-abstract]
     return partition
 
 
@@ -77,8 +82,10 @@ def build_objects(config: RunConfig, partition: Partition) -> Objects:
 
 
 def samples(config: RunConfig) -> bool:
-    """Whether the run draws its response sets from a policy; the testbed's data are samples in every regime."""
-    return config.regime.name in SAMPLING or (config.data.source == TESTBED and config.regime.name is Regime.off_policy)
+    """Whether the run draws its response sets from a policy: its regime does, or the source has prompts alone."""
+    if config.regime.samples or config.regime.imitate is not None:
+        return config.regime.samples
+    return not source_of(config.data, config.allow_targets).gives_responses
 
 
 def responses_a_set(config: RunConfig) -> int | None:
@@ -86,7 +93,7 @@ def responses_a_set(config: RunConfig) -> int | None:
     return config.sample.n if samples(config) else config.data.expected_responses
 
 
-def _check_model(config: RunConfig) -> None:
+def _check_model(config: RunConfig, source: Source) -> None:
     model = config.model
     scratch = model.scratch
     if model.path is None and scratch is None:
@@ -122,29 +129,28 @@ def _check_model(config: RunConfig) -> None:
         if name not in model.architecture:
             raise ConfigError("has no value, a model from scratch needs it", f"model.architecture.{name}", "give one")
     from_nothing = [("model.scratch.sft", scratch.sft)]
-    if config.regime.name is Regime.sft:
+    if config.regime.imitate is not None and not config.regime.samples:
         from_nothing.append(("train", config.train))
     for key, train in from_nothing:
         if train.lora is not None:
             raise ConfigError("adapters need trained weights, these are random", f"{key}.lora", "leave it out")
-    if scratch.tokenizer not in (TESTBED, "bpe"):
-        raise ConfigError(f"'{scratch.tokenizer}' is unknown", "model.scratch.tokenizer", "choose bpe or testbed")
-    if scratch.tokenizer == TESTBED and config.data.source != TESTBED:
-        what = f"the testbed's tokenizer knows its 111 words only, not those of '{config.data.source}'"
-        raise ConfigError(what, "model.scratch.tokenizer", "choose model=small, or data=testbed")
+    if scratch.tokenizer not in ("bpe", "source"):
+        raise ConfigError(f"'{scratch.tokenizer}' is unknown", "model.scratch.tokenizer", "choose bpe or source")
+    if scratch.tokenizer == "source" and not source.own_tokenizer:
+        what = f"'{source.name}' has no tokenizer of its own"
+        raise ConfigError(what, "model.scratch.tokenizer", "choose model=small, or model.scratch.tokenizer=bpe")
 
 
-def _check_testbed(config: RunConfig) -> None:
+def _check_source(config: RunConfig, source: Source) -> None:
     data = config.data
-    if data.source != TESTBED:
+    if isinstance(data.source, str):
         if data.heldout_split is not None and data.heldout_source is None and is_local(data.source, DATA_SUFFIXES):
             raise ConfigError("a file has no splits", "data.heldout_split", "give data.heldout_source=FILE")
         return
-    for key, value in (("limit", data.limit), ("heldout_source", data.heldout_source),
-                       ("heldout_split", data.heldout_split)):  # fmt: skip
-        if value is not None:
-            raise ConfigError("the testbed makes its own prompts", f"data.{key}",
-                              "set data.testbed.prompts and data.testbed.heldout_prompts")  # fmt: skip
+    for key in ("heldout_source", "heldout_split", "score_field", "revision"):
+        if getattr(data, key) is not None:
+            what = f"'{source.name}' is no file or hub name, but a class"
+            raise ConfigError(what, f"data.{key}", "leave it out; options of the class stand below data.source")
 
 
 def _check_lengths(config: RunConfig) -> None:
@@ -169,30 +175,41 @@ def _check_lengths(config: RunConfig) -> None:
 
 
 def _check_regime(config: RunConfig) -> None:
-    name = config.regime.name
+    regime = config.regime
+    if config.rounds > 1 and not regime.samples:
+        what = f"{config.rounds} rounds, but regime {regime.name} draws no new responses"
+        raise ConfigError(what, "rounds", "add regime=iterative")
+    for key in ("round_lr", "round_beta"):
+        shares, of = getattr(config, key), "train.lr" if key == "round_lr" else "loss.beta"
+        if not shares:
+            raise ConfigError(f"no share of {of}", key, "give at least one, as in [1.0, 0.8, 0.6]")
+        if len(shares) > 1 and not regime.samples:
+            what = f"a share of {of} a round, but regime {regime.name} has one"
+            raise ConfigError(what, key, "add regime=iterative")
+    if config.round_beta != [1.0] and not isinstance(config.loss.get("beta"), int | float):
+        raise ConfigError("the loss has no beta", "round_beta", "leave it out, or choose a loss with one")
+
+
+def _check_scorer(config: RunConfig, source: Source) -> None:
     scored = TARGET in config.score
-    if config.rounds > 1 and name is not Regime.iterative:
-        raise ConfigError(f"{config.rounds} rounds, but regime is {name.name}", "rounds", "add regime=iterative")
-    if not config.round_lr:
-        raise ConfigError("no share of train.lr", "round_lr", "give at least one, as in [1.0, 0.8, 0.6]")
-    if len(config.round_lr) > 1 and name is not Regime.iterative:
-        raise ConfigError(f"a share of train.lr a round, but regime is {name.name}", "round_lr", "add regime=iterative")
-    if samples(config) and not scored and not config.dry_run:  # a plan can be made without
-        raise ConfigError(
-            "sampled responses need a scorer",
-            "score",
-            "give your own: score=function score.function=package.module.name",
-        )
-    if (
-        samples(config)
-        and config.data.source != TESTBED
-        and str(config.score.get("function")).startswith("mpo.testbed.")
-    ):
-        raise ConfigError("the testbed's reward knows its own prompts alone", "score",
-                          "give your own: score=function score.function=package.module.name")  # fmt: skip
-    if name is Regime.off_policy and scored and config.data.source != TESTBED:
-        raise ConfigError("off_policy reads the data's own scores, this scorer would not be asked", "score",
-                          "add score=data, or regime=on_policy")  # fmt: skip
+    if not samples(config):
+        if scored and config.regime.imitate is None:
+            what = f"{config.regime.name} reads the data's own scores, this scorer would not be asked"
+            raise ConfigError(what, "score", "add score=data, or regime=on_policy")
+        return
+    if not scored:
+        if config.dry_run:  # a plan can be made without
+            return
+        raise ConfigError("sampled responses need a scorer", "score", OWN_SCORER)
+    if config.dry_run and not all(str(value).startswith(OWN) for value in _code(config.score)):
+        return  # nor does it need the scorer's packages
+    scorer = build(config.score, Scorer, config.allow_targets, "score")  # type: ignore[type-abstract]
+    if scorer.only_for not in (None, source.name):
+        raise ConfigError(f"it knows the prompts of '{scorer.only_for}' alone", "score", OWN_SCORER)
+
+
+def _code(node: Mapping[str, object]) -> list[object]:
+    return [node[key] for key in (TARGET, "function") if key in node]
 
 
 def _check_launcher(config: RunConfig) -> None:
@@ -281,12 +298,12 @@ def _check_loss(config: RunConfig, loss: Loss) -> None:
         value = getattr(loss, field.name)
         if isinstance(value, float) and value != 0 and abs(value) not in FACTOR:
             raise ConfigError(f"{value:g} is out of range", f"loss.{field.name}", f"give a number {FACTOR}")
-    if config.regime.name is Regime.sft and not isinstance(loss, SFT):
-        raise ConfigError(f"regime sft trains on single responses, {type(loss).__name__} on sets", "loss",
-                          "leave loss out, or choose another regime")  # fmt: skip
+    if config.regime.imitate is not None and not isinstance(loss, SFT):
+        what = f"regime {config.regime.name} trains on single responses, {type(loss).__name__} on sets"
+        raise ConfigError(what, "loss", "leave loss out, or choose another regime")
     if loss.needs_reference and config.model.reference == NO_REFERENCE:
         raise ConfigError(f"{type(loss).__name__} needs a reference", "model.reference",
                           "leave it out, or choose a loss without, e.g. loss=simpo")  # fmt: skip
-    if loss.contrasts and config.regime.name is not Regime.sft and responses_a_set(config) == 1:
+    if loss.contrasts and config.regime.imitate is None and responses_a_set(config) == 1:
         raise ConfigError(f"{type(loss).__name__} contrasts responses, a set has one", "loss",
                           "raise sample.n, choose other data, or regime=sft")  # fmt: skip

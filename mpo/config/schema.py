@@ -46,13 +46,11 @@ class SftResponses(Enum):
     all = "all"
 
 
-class Regime(Enum):
-    """The order of stages (design: a regime is a list of stages)."""
+class RoundReference(Enum):
+    """Which policy is the reference of a round, unless ``model.reference`` names one."""
 
-    off_policy = "off_policy"
-    on_policy = "on_policy"
-    iterative = "iterative"
-    sft = "sft"
+    newest = "newest"  # that the round starts from
+    starting = "starting"  # that the run starts from
 
 
 @dataclass
@@ -96,7 +94,7 @@ class TrainConfig:
 class ScratchConfig:
     """A starting policy trained from scratch: random weights, a tokenizer, then supervised fine-tuning."""
 
-    tokenizer: str = "bpe"  # "bpe": trained on the data; "testbed": the testbed's word vocabulary
+    tokenizer: str = "bpe"  # "bpe": trained on the data; "source": the data source's own
     vocab_size: int = 4096
     sft: TrainConfig = field(default_factory=TrainConfig)
     responses: SftResponses = SftResponses.all
@@ -132,20 +130,10 @@ class ScoreTransformConfig:
 
 
 @dataclass
-class TestbedConfig:
-    """Size of the embedded world (mpo/testbed)."""
-
-    demonstrations: int = 12800
-    prompts: int = 500
-    heldout_prompts: int = 400
-    seed: int = 0
-
-
-@dataclass
 class DataConfig:
     """Where response sets come from, and which are held out."""
 
-    source: str = MISSING  # hub name, local file, or "testbed"
+    source: Any = MISSING  # hub name, local file, or the _target_ node of a source class
     layout: str = "auto"
     split: str = "train"
     revision: str | None = None
@@ -160,7 +148,6 @@ class DataConfig:
     max_tokens: int = 2048  # prompt and response together
     max_skipped_share: float = 0.1  # unusable rows above this share stop the run
     score: ScoreTransformConfig = field(default_factory=ScoreTransformConfig)
-    testbed: TestbedConfig = field(default_factory=TestbedConfig)
     # Estimates for the plan where nothing has been read yet (sets, responses per set, tokens).
     expected_sets: int | None = None
     expected_responses: int | None = None
@@ -183,8 +170,9 @@ class SampleConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Held-out ranking; samples before and after training, judged where the data has a true reward (the testbed)."""
+    """Measures of the trained policy, and the responses to held-out prompts that some of them read."""
 
+    measures: dict[str, Any] = field(default_factory=dict)  # _target_ nodes of measure classes by a name of one's own
     batch: int = 16  # sets forwarded at once
     prompts: int | None = None  # first held-out prompts that are sampled; None: all
     samples: int = 8  # responses a held-out prompt and temperature
@@ -193,10 +181,14 @@ class EvaluateConfig:
 
 @dataclass
 class RegimeConfig:
-    """The list of stages by name; ``responses`` is what ``sft`` imitates. ``rounds`` stands at the top level."""
+    """What happens in each round; how many there are, ``rounds``, stands at the top level."""
 
-    name: Regime = Regime.off_policy
-    responses: SftResponses = SftResponses.best
+    name: str = "off_policy"
+    samples: bool = False  # responses are drawn from the newest policy, not the data's own
+    imitate: SftResponses | None = None  # supervised fine-tuning on these responses, one by one
+    reference: RoundReference = RoundReference.newest
+    partition: str = "mpo.partition.Mean"  # what losses on sets take by default
+    kept: int | None = None  # rankings by default keep so many of the best and the worst; None: all
 
 
 @dataclass
@@ -227,8 +219,9 @@ class RunConfig:
 
     seed: int = 0
     name: str = ""
-    rounds: int = 1  # of the iterative regime
-    round_lr: list[float] = field(default_factory=lambda: [1.0])  # its shares of train.lr; the last one stays
+    rounds: int = 1  # of sampling and training
+    round_lr: list[float] = field(default_factory=lambda: [1.0])  # shares of train.lr by round; the last one stays
+    round_beta: list[float] = field(default_factory=lambda: [1.0])  # shares of loss.beta, likewise
     dry_run: bool = False
     cache_dir: str = MISSING
     allow_targets: list[str] = field(default_factory=list)  # prefixes beside "mpo." that _target_ may name
@@ -247,3 +240,8 @@ class RunConfig:
     def lr_of(self, number: int) -> float:
         """The learning rate of round ``number``, which counts from 1."""
         return self.train.lr * self.round_lr[min(number, len(self.round_lr)) - 1]
+
+    def loss_of(self, number: int) -> dict[str, Any]:
+        """The loss's node in round ``number``."""
+        share = self.round_beta[min(number, len(self.round_beta)) - 1]
+        return dict(self.loss) if share == 1 else {**self.loss, "beta": self.loss["beta"] * share}

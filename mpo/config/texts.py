@@ -21,10 +21,10 @@ PATHS = (
 PART_BYTES, PATH_BYTES = 255, 3800
 """Most of one part of a path and of a whole one; Linux takes 4096, of which stages' own names need some."""
 TEXT_BYTES = 10_000
-"""Most of an option of a loss, partition or scorer."""
+"""Most of an option of a loss, partition, scorer, source or measure."""
 DEPTH = 20
 """Most levels of lists and mappings inside such an option."""
-FREE = ("score", "loss", "partition", "model.architecture")
+FREE = ("score", "loss", "partition", "model.architecture", "data.source", "evaluate.measures")
 """Mappings whose keys the schema does not know."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -44,7 +44,7 @@ def check_texts(config: RunConfig) -> None:
     for key in PATHS:
         group, _, name = key.rpartition(".")
         text = getattr(getattr(config, group) if group else config, name)
-        if text is not None:
+        if isinstance(text, str):  # data.source may be a class
             check_path(key, text)
 
 

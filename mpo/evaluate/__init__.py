@@ -1,1 +1,6 @@
-"""What a policy is worth: held-out ranking, sampled responses, win rates."""
+"""What a policy is worth: one file a measure."""
+
+from mpo.evaluate.base import Evidence, Measure, Samples
+from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, SampleRow
+
+__all__ = ["Baseline", "Distribution", "Estimate", "Evidence", "Findings", "Measure", "SampleRow", "Samples"]

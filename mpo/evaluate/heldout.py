@@ -15,6 +15,31 @@ from mpo.logprobs.scoring import score_sets
 from mpo.losses import Loss, LossInputs
 from mpo.losses.metrics import k3
 from mpo.policy.module import PolicyModule, ResponseLogps
+from mpo.types import ResponseSet
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out sets, and the policies that they are forwarded through.
+
+    Attributes:
+        texts: the sets as they were before any was cut to fit, by id.
+        reference: token log-probs of the training's reference; None for a loss without one.
+        before_is_reference: whether the policy before training is that reference.
+        load: loads the policy ``before`` training, or ``after`` it, onto this process's device.
+        batch: most sets a forward pass.
+        micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
+    """
+
+    sets: TrainingSets
+    texts: dict[str, ResponseSet]
+    assignments: Assignments
+    loss: Loss
+    reference: Reference | None
+    before_is_reference: bool
+    load: Callable[[str], PolicyModule]
+    batch: int
+    micro_tokens: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mpo.cache.artifacts import MANIFEST, Stage, Store, read_json
+from mpo.cache.artifacts import MANIFEST, Store, read_json
+from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError
 
@@ -26,7 +27,7 @@ def check_inputs(config: RunConfig) -> None:
         "model.chat_template": config.model.chat_template,
     }
     for key, name in named.items():
-        if name:
+        if isinstance(name, str) and name:
             _check_readable(os.path.expanduser(name), key)
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import datetime
-import math
 import shutil
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mpo.cache.artifacts import Store, read_json
+from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig
+from mpo.config.source import source_of
 from mpo.pipeline.execute import METRICS_FILE
 from mpo.pipeline.graph import Graph
+from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
-from mpo.report.records import Baseline, Distribution, Estimate, Planned, RunReport, SampleRow, StageRow
-from mpo.stages.context import EVALUATION_FILE, SUMMARY_FILE, to_plain
+from mpo.report.records import Planned, RunReport, StageRow, read_findings
+from mpo.stages.context import EVALUATION_FILE
+from mpo.stages.summary import Summary
 from mpo.track import provenance
 from mpo.track.metrics import read_metrics
 
@@ -43,19 +46,20 @@ def collect(
 ) -> RunReport:
     """The run's record, saved in its folder with copies of its metrics and a link to the trained policy."""
     folder = identity.folder
-    evaluations = [read_json(store.path(one.evaluate) / EVALUATION_FILE) for one in graph.rounds]
     several = len(graph.rounds) > 1
     metrics_paths = []
     for number, one in enumerate(graph.rounds, 1):
         target = f"round{number}-{METRICS_FILE}" if several else METRICS_FILE
         shutil.copyfile(store.path(one.train) / METRICS_FILE, folder / target)
         metrics_paths.append(target)
-    estimates = {key: _estimate(row) for key, row in evaluations[-1]["estimates"].items()}
-    if several:
-        for number, evaluation in enumerate(evaluations, 1):
-            for key, row in evaluation["estimates"].items():
-                if key.startswith(("true reward", "win rate")):
-                    estimates[f"{key}, round {number}"] = _estimate(row)
+    estimates, distributions, rows_shown = [], [], []
+    for number, one in enumerate(graph.rounds, 1):
+        for measure in one.measures:
+            found = read_findings(read_json(store.path(measure) / EVALUATION_FILE))
+            estimates += [replace(each, round=number if several else None) for each in found.estimates]
+            if number == len(graph.rounds):
+                distributions += found.distributions
+                rows_shown += found.samples
     link = folder / "policy"
     link.unlink(missing_ok=True)
     link.symlink_to(store.path(graph.rounds[-1].train) / "policy", target_is_directory=True)
@@ -73,14 +77,12 @@ def collect(
         stages=tuple(rows),
         planned=_planned(forecast, graph, store, rows),
         metrics_paths=tuple(metrics_paths),
-        evaluation=estimates,
-        distributions=tuple(
-            Distribution(row["name"], row["unit"], {key: tuple(values) for key, values in row["series"].items()})
-            for row in evaluations[-1]["distributions"]
-        ),
+        note=source_of(config.data, config.allow_targets).note,
+        evaluation=tuple(estimates),
+        distributions=tuple(distributions),
         data_facts=_facts(graph, store, rows),
         skipped=_skipped(graph, store),
-        samples=tuple(SampleRow(**row) for row in evaluations[-1]["samples"]),
+        samples=tuple(rows_shown),
     )
     report.save()
     return report
@@ -99,44 +101,31 @@ def _planned(forecast: Forecast | None, graph: Graph, store: Store, rows: Sequen
     return Planned("a training step", "seconds", forecast.seconds, statistics.median(steps)), memory
 
 
-def _estimate(row: dict[str, Any]) -> Estimate:
-    baselines = tuple(
-        Baseline(base["name"], _number(base["value"]), base["standard_error"]) for base in row["baselines"]
-    )
-    return Estimate(_number(row["value"]), row["standard_error"], row["unit"], row["count"], baselines)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _devices(graph: Graph, store: Store) -> list[str]:
     device = store.manifest(graph.rounds[-1].train)["usage"].get("device")
     return [device] if device else []
 
 
+def _summary(store: Store, stage: Stage) -> Summary:
+    return Summary.read(store.path(stage))
+
+
 def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, str | int | float]:
     """Sizes of what was trained on, over all rounds."""
-    facts: dict[str, str | int | float] = {}
-    data = read_json(store.path(graph.data) / SUMMARY_FILE)
-    facts["source"] = data["source"]
+    facts: dict[str, str | int | float] = {"source": _summary(store, graph.data).fact("source")}
     for one in graph.rounds:
-        prepared = read_json(store.path(one.prepare) / SUMMARY_FILE)
-        partition = read_json(store.path(one.partition) / SUMMARY_FILE)
-        for split, values in prepared.items():
-            for key, value in values.items():
-                if isinstance(value, int | float):
-                    label = f"{split}: {key.replace('_', ' ')}"
-                    facts[label] = _over_rounds(split, facts.get(label), value)
-            label = f"{split}: sets with a signal"
-            facts[label] = _over_rounds(split, facts.get(label), partition[split]["usable"])
-    facts["layout"] = read_json(store.path(graph.rounds[-1].train) / SUMMARY_FILE)["layout"]
+        usable = _summary(store, one.partition).facts
+        for split, values in _summary(store, one.prepare).facts.items():
+            for key, value in {**values, "sets with a signal": usable[split]["usable"]}.items():
+                label = f"{split}: {key.replace('_', ' ')}"
+                facts[label] = _over_rounds(split, facts.get(label), value)
+    facts["layout"] = _summary(store, graph.rounds[-1].train).fact("layout")
     references = [one.reference for one in graph.rounds if one.reference is not None]
     if references:
         built = {row.path for row in rows if not row.cached}
-        forwarded = [read_json(store.path(one) / SUMMARY_FILE) for one in references if str(store.path(one)) in built]
+        forwarded = [_summary(store, one) for one in references if str(store.path(one)) in built]
         facts["reference: sets forwarded by this run"] = sum(
-            split["sets"] for summary in forwarded for split in summary.values()
+            split["sets"] for summary in forwarded for split in summary.facts.values()
         )
     return facts
 
@@ -148,27 +137,20 @@ def _over_rounds(split: str, before: Any, value: float) -> Any:
 
 def _skipped(graph: Graph, store: Store) -> dict[str, int]:
     """Sets that were left out, by split and reason, over reading, tokenising and partition; what had a warning."""
-    data = read_json(store.path(graph.data) / SUMMARY_FILE)
-    found: dict[tuple[str, str], int] = {}
-    for split, part in data["skipped"].items():
-        for reason, count in part.items():
-            found[split, reason] = count
-    warnings = Counter(data["warnings"])
+    data = _summary(store, graph.data)
+    found = {(split, reason): count for split, part in data.skipped.items() for reason, count in part.items()}
+    warnings: Counter[str] = sum((Counter(part) for part in data.warnings.values()), Counter())
     for number, one in enumerate(graph.rounds):
-        of_round: dict[tuple[str, str], int] = {}
-        for split, summary in read_json(store.path(one.prepare) / SUMMARY_FILE).items():
-            if number == 0 or split == "train":  # the held-out sets are the same in every round
-                warnings.update(summary["warnings"])
-        sets = one.prepare.inputs["sets"]
-        sampled = [sets.inputs["sets"]] if sets.task == "score" else []
-        for stage in (*sampled, one.prepare, one.partition):
-            for split, summary in read_json(store.path(stage) / SUMMARY_FILE).items():
-                for reason, count in summary["skipped"].items():
-                    of_round[split, reason] = of_round.get((split, reason), 0) + count
+        of_round: Counter[tuple[str, str]] = Counter()
+        for stage in one.stages:
+            summary = _summary(store, stage)
+            for split, part in summary.skipped.items():
+                of_round.update({(split, reason): count for reason, count in part.items()})
+            for split, part in summary.warnings.items():
+                if number == 0 or split == "train":  # the held-out sets are the same in every round
+                    warnings.update(part)
         for (split, reason), count in of_round.items():
             found[split, reason] = _over_rounds(split, found.get((split, reason)), count)
     names = {"train": "", "heldout": "held out: "}
     total = {f"{names[split]}{reason}": count for (split, reason), count in found.items()}
-    if data["left_out_because_heldout"]:
-        total["prompt is held out"] = data["left_out_because_heldout"]
     return total | {f"used, with a warning: {reason}": count for reason, count in warnings.items()}

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpo.cache.artifacts import Stage, Store, read_json, whole_lines
+from mpo.cache.artifacts import Store, read_json, whole_lines
+from mpo.cache.stage import Placement, Stage
 from mpo.config.schema import LauncherConfig
 from mpo.errors import UserError
 from mpo.failures.explain import explain_failure
@@ -86,18 +87,9 @@ class Executor:
         """Before a stage is built: check all that it will read of other stages, and build damaged ones again."""
         if self.store.path(stage).is_dir() and (damage := self.store.damage(stage)):
             self.console.line(f"mpo: warning: {stage.name} is damaged ({damage}); it is built again")
-        for other in stage.inputs.values():
+        for other in stage.stages.values():
             if self.store.damage(other, thorough=True):
                 self.build(other)
-
-    def _context(self, stage: Stage) -> StageContext:
-        return StageContext(
-            task=stage.task,
-            config={**stage.config, **stage.settings},
-            inputs={name: self.store.path(other) for name, other in stage.inputs.items()},
-            files={name: Path(path) for name, path in stage.files.items()},
-            output=self.store.work_path(stage),
-        )
 
     def _build(self, stage: Stage) -> None:
         if changed := self.store.changed_code(stage):
@@ -106,7 +98,7 @@ class Executor:
             )
             raise UserError(what, stage.name, "run it again; what is built so far is kept")
         work = self.store.open_work(stage)
-        context = self._context(stage)
+        context = StageContext.of(stage, self.store)
         context.write()
         for old in (PROGRESS_FILE, WARNINGS_FILE):
             (work / old).unlink(missing_ok=True)
@@ -133,10 +125,11 @@ class Executor:
 
             try:
                 with _ticking(show) as failures:
-                    if stage.inline:
+                    if stage.placement is Placement.here:
                         run_inline(context)
                     else:
-                        run_group(context, self.launcher, stage.distributed, self.store.fingerprint(stage))
+                        distributed = stage.placement is Placement.group
+                        run_group(context, self.launcher, distributed, self.store.fingerprint(stage))
             finally:
                 show_warnings()
             created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -157,8 +150,8 @@ class Executor:
         while not self.store.complete(stage):
             if self.store.locked(stage):
                 alive = time.monotonic()
-                if stage.distributed and not joined and context_file.exists():
-                    run_group(self._context(stage), self.launcher, True, self.store.fingerprint(stage))
+                if stage.placement is Placement.group and not joined and context_file.exists():
+                    run_group(StageContext.of(stage, self.store), self.launcher, True, self.store.fingerprint(stage))
                     joined = True
             elif time.monotonic() - alive > FIRST_NODE_S:
                 raise UserError(

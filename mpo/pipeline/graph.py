@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from mpo.cache.artifacts import Stage, Store
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import File, Hub, Stage
+
+Model = Stage | File | Hub
+"""A stage that makes a policy, or a model from outside."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model that a stage loads: what a stage of this run wrote, or a folder or hub name from outside.
+    """A model that stages load. ``untrained``: the same with its tokenizer and weights of no use, where that is there
+    earlier."""
 
-    ``untrained``: the same with its tokenizer and weights of no use, where that is there earlier.
-    """
+    model: Model
+    untrained: Model | None = None
 
-    stage: Stage | None = None
-    path: str | None = None
-    revision: str | None = None
-    untrained: Policy | None = None
-
-    def attach(self, stage: Stage, role: str = "policy") -> Stage:
-        """``stage`` with this policy as its input ``role``."""
-        if self.stage is not None:
-            return replace(stage, inputs={**stage.inputs, role: self.stage})
-        assert self.path is not None
-        if Path(self.path).expanduser().exists():
-            return replace(stage, files={**stage.files, role: str(Path(self.path).expanduser().resolve())})
-        named = {role: {"path": self.path, "revision": self.revision}}
-        return replace(stage, config={**stage.config, **named})
+    @property
+    def tokenizer(self) -> Model:
+        """What to take its tokenizer from."""
+        return self.untrained or self.model
 
 
 @dataclass(frozen=True)
 class Round:
-    """The stages of one pass from response sets to an evaluated policy."""
+    """The stages of one pass from response sets to an evaluated policy. ``sample``: where responses are drawn."""
 
+    sample: Stage | None
     prepare: Stage
     partition: Stage
     reference: Stage | None
     train: Stage
-    evaluate: Stage
+    measures: list[Stage]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Those whose summaries say what was left out of it, in order."""
+        return [stage for stage in (self.sample, self.prepare, self.partition) if stage is not None]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class Graph:
             if mark in seen:
                 return
             seen.add(mark)
-            for other in stage.inputs.values():
+            for other in stage.stages.values():
                 yield from walk(other)
             yield stage
 
         for one in self.rounds:
-            yield from walk(one.evaluate)
+            for last in (one.train, *one.measures):
+                yield from walk(last)

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from mpo.cache.artifacts import LOG_FOLDER
 from mpo.config.schema import LauncherConfig
@@ -72,14 +73,14 @@ def prepare_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
-def run_inline(context: StageContext) -> None:
+def run_inline(context: StageContext[Any, Any, Any]) -> None:
     """Run a light stage in this process."""
     started = time.monotonic()
     importlib.import_module(f"mpo.stages.{context.task}").run(context)
     write_usage(context.output, started, None)  # this process holds much else
 
 
-def run_group(context: StageContext, config: LauncherConfig, distributed: bool, run_id: str) -> None:
+def run_group(context: StageContext[Any, Any, Any], config: LauncherConfig, distributed: bool, run_id: str) -> None:
     """Run a stage in one process, or (``distributed``) in ``nodes × processes`` of them; returns when all are done.
 
     Raises:
@@ -132,7 +133,7 @@ def run_group(context: StageContext, config: LauncherConfig, distributed: bool, 
             raise _why(context, box, {0: 0})
 
 
-def _why(context: StageContext, box: ReportBox, codes: dict[int, int]) -> BaseException:
+def _why(context: StageContext[Any, Any, Any], box: ReportBox, codes: dict[int, int]) -> BaseException:
     """Why a group of processes failed, of which those in ``codes`` ended with these exit codes."""
     logs = context.output / LOG_FOLDER
     killed = [-code for code in codes.values() if code < 0]

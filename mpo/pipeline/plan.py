@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpo.cache.artifacts import Store, read_json
+from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
-from mpo.config.rules import TESTBED, Objects, responses_a_set, samples
-from mpo.config.schema import Regime, RunConfig
+from mpo.config.rules import Objects, responses_a_set, samples
+from mpo.config.schema import RoundReference, RunConfig
+from mpo.config.source import source_of
 from mpo.data.estimate import sketch
-from mpo.data.sources import SourceSpec
+from mpo.data.sources import Source
+from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
 from mpo.planning import disk, memory
@@ -44,19 +47,19 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         ConfigError: the cache's disk has no room for what the run would write.
     """
     shape = _shape(config)
-    sets = _sets(config, graph, store)
-    if sets is not None and config.regime.name is Regime.sft:
-        sets = imitated(sets, config.data, config.regime.responses)
+    source, imitate = source_of(config.data, config.allow_targets), config.regime.imitate
+    sets = _sets(config, source, graph, store)
+    if sets is not None and imitate is not None:
+        sets = replace(sets, responses=1) if config.regime.samples else imitated(sets, source, imitate)
     stages = list(graph.stages(store))
     missing = [stage for stage in stages if not store.complete(stage)]
-    rows = [[stage.name, "build" if stage in missing else "cached", _where(stage.distributed, stage.inline, config)]
-            for stage in stages]  # fmt: skip
+    rows = [[stage.name, "build" if stage in missing else "cached", _where(stage, config)] for stage in stages]
     console.table(rows, ["stage", "", "runs as"])
     trained = sets
-    if sets is not None and config.regime.name is not Regime.sft:
+    if sets is not None and imitate is None:
         trained = replace(sets, responses=objects.partition.keeps(sets.responses))
-    facts = {"model": _model(config), "data": _data(config, sets), "training": _training(config, trained)}
-    if config.regime.name is not Regime.sft:
+    facts = {"model": _model(config), "data": _data(config, source, sets), "training": _training(config, trained)}
+    if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
     downloads = _downloads(config)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
@@ -75,7 +78,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
                 rounds=rounds,
                 needs_reference=objects.loss.needs_reference,
                 downloads_model=bool(downloads) and config.model.path in downloads,
-                downloads_data=bool(downloads) and config.data.source in downloads,
+                downloads_data=config.data.source in downloads,
             )
 
         needed = disk_of(config.rounds)
@@ -95,7 +98,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     return expected
 
 
-def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
+def _sets(config: RunConfig, source: Source, graph: Graph, store: Store) -> DataSize | None:
     """One round's training data: counted where the first round's are tokenised, else as the configuration expects,
     else as the beginning of a local file lets expect."""
     prepare = graph.rounds[0].prepare
@@ -109,11 +112,9 @@ def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
                 response_tokens=round(stats["response_tokens"] / stats["responses"]),
             )
     data = config.data
-    if not samples(config) and is_local(data.source, DATA_SUFFIXES):
-        source = SourceSpec(
-            str(Path(data.source).expanduser()), data.layout, data.split, data.revision, data.score_field
-        )
-        found = sketch(source, data.max_prompt_tokens, data.max_tokens)
+    if isinstance(source, Recorded) and not samples(config) and is_local(data.source, DATA_SUFFIXES):
+        spec = replace(source.spec, path_or_name=str(Path(data.source).expanduser()))
+        found = sketch(spec, data.max_prompt_tokens, data.max_tokens)
         if found is not None:
             data = replace(
                 data,
@@ -122,7 +123,7 @@ def _sets(config: RunConfig, graph: Graph, store: Store) -> DataSize | None:
                 expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
                 expected_response_tokens=data.expected_response_tokens or found.response_tokens,
             )
-    return data_size(data, responses_a_set(config), config.rounds)
+    return data_size(data, source, responses_a_set(config), config.rounds)
 
 
 def _shape(config: RunConfig) -> Architecture | None:
@@ -131,11 +132,13 @@ def _shape(config: RunConfig) -> Architecture | None:
     return read_architecture(architecture) if known else None
 
 
-def _where(distributed: bool, inline: bool, config: RunConfig) -> str:
-    if inline:
-        return "this process"
+def _where(stage: Stage, config: RunConfig) -> str:
     group = config.launcher.processes * config.launcher.nodes
-    return f"{group} processes" if distributed and group > 1 else "one process"
+    return (
+        f"{group} processes"
+        if stage.placement is Placement.group and group > 1
+        else (Placement.process if stage.placement is Placement.group else stage.placement).value
+    )
 
 
 def _model(config: RunConfig) -> str:
@@ -150,13 +153,14 @@ def _model(config: RunConfig) -> str:
     return text
 
 
-def _data(config: RunConfig, sets: DataSize | None) -> str:
+def _data(config: RunConfig, source: Source, sets: DataSize | None) -> str:
+    name = config.data.source if isinstance(config.data.source, str) else source.name
     if sets is None:
-        return f"{config.data.source}, size known once it is read"
+        return f"{name}, size known once it is read"
     each = f"{sets.sets:,} sets × {sets.responses} responses"
     tokens = f"about {_count(sets.tokens)} tokens (prompt {sets.prompt_tokens}, response {sets.response_tokens})"
     sampled = ", sampled from the policy" if samples(config) else ""
-    return f"{config.data.source}: {each}{sampled}, {tokens}" + (" a round" if config.rounds > 1 else "")
+    return f"{name}: {each}{sampled}, {tokens}" + (" a round" if config.rounds > 1 else "")
 
 
 def _training(config: RunConfig, sets: DataSize | None) -> str:
@@ -181,7 +185,8 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
 def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, sets: DataSize | None) -> str:
     if not objects.loss.needs_reference:
         return "none: the loss needs none, so no reference forward is run"
-    start = "each round's starting policy" if config.rounds > 1 else "the starting policy"
+    newest = config.rounds > 1 and config.regime.reference is RoundReference.newest
+    start = "each round's starting policy" if newest else "the starting policy"
     text = config.model.reference or start
     if shape is None or sets is None:
         return text
@@ -192,7 +197,7 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
 
 def _downloads(config: RunConfig) -> list[str]:
     wanted = [config.model.path, config.model.tokenizer, config.model.reference]
-    if config.data.source != TESTBED:
+    if isinstance(config.data.source, str):
         wanted += [config.data.source, config.data.heldout_source]
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
 

@@ -1,4 +1,4 @@
-"""Which stages in which order: a regime is a list of stages, composed from the configuration.
+"""Which stages in which order: a regime is data (``conf/regime``), from which a run's graph is composed.
 
 Every stage is known before the first one runs, so a plan can say what is cached, in every round.
 """
@@ -6,14 +6,15 @@ Every stage is known before the first one runs, so a plan can say what is cached
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mpo.cache.artifacts import Stage
-from mpo.config.rules import NO_REFERENCE, TESTBED
-from mpo.config.schema import (
-    Regime,
-    RunConfig,
-)
+from mpo.cache.stage import Nothing, Stage
+from mpo.config.rules import NO_REFERENCE, samples
+from mpo.config.schema import RoundReference, RunConfig
+from mpo.config.source import source_of
+from mpo.config.targets import build
+from mpo.data.sources.base import Source
+from mpo.evaluate.base import Measure
 from mpo.pipeline.graph import Graph, Policy, Round
 from mpo.pipeline.stage_configs import (
     BASELINE_SEED,
@@ -21,16 +22,20 @@ from mpo.pipeline.stage_configs import (
     SFT_LOSS,
     allowed,
     data_stage,
+    demonstrations_node,
     demonstrations_stage,
     evaluation_sample_stage,
+    measure_stage,
+    outside,
     partition_config,
     prepare_stage,
     sample_stage,
     score_stage,
+    tokenizer,
     train_stage,
     true_score_stage,
 )
-from mpo.stages.context import to_plain
+from mpo.stages.nodes import evaluate, init, partition, reference, train
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -38,122 +43,129 @@ if TYPE_CHECKING:
 
 def compose(config: RunConfig, loss: Loss) -> Graph:
     """The graph of a run; ``loss`` is the configured loss, for what it declares that it needs."""
-    rounds = config.rounds if config.regime.name is Regime.iterative else 1
-    data = data_stage(config, loss, rounds)
-    start = _starting_policy(config, data)
+    source = source_of(config.data, config.allow_targets)
+    has_demonstrations = source.read_demonstrations() is not None
+    if has_demonstrations and config.regime.imitate is not None and not config.regime.samples:
+        data = demonstrations_stage(config, source, "data")
+    else:
+        data = data_stage(config, source, loss)
+    start = _starting_policy(config, source, data)
     graph = Graph(data, start)
     newest = start
-    for number in range(1, rounds + 1):
-        prefix = f"round{number}/" if rounds > 1 else ""
-        sets = _sets(config, data, newest, prefix, number, rounds)
-        one = _round(config, loss, number, prefix, data, sets, start=start, policy=newest)
+    for number in range(1, config.rounds + 1):
+        one = _round(config, source, loss, number, data, start=start, policy=newest)
         graph.rounds.append(one)
-        newest = Policy(stage=one.train)
+        newest = Policy(one.train)
     return graph
 
 
-def _starting_policy(config: RunConfig, data: Stage) -> Policy:
+def _starting_policy(config: RunConfig, source: Source, data: Stage) -> Policy:
     """The model named in the config, or one trained from scratch: random weights, tokenizer, supervised fine-tuning."""
-    model = config.model
-    if model.scratch is None:
-        return Policy(path=model.path, revision=model.revision)
-    scratch = model.scratch
+    model, scratch = config.model, config.model.scratch
+    if scratch is None:
+        assert model.path is not None
+        return Policy(outside(model.path, model.revision))
     examples = data
-    if config.data.source == TESTBED:
-        examples = demonstrations_stage(config, "start/demonstrations")
-    made = {"architecture": dict(model.architecture), "tokenizer": scratch.tokenizer, "seed": scratch.seed}
-    if scratch.tokenizer != TESTBED:
-        made["vocab_size"] = scratch.vocab_size
-    init = Policy(Stage("start/init", "init", made, inputs={"sets": examples}))
-    if config.regime.name is Regime.sft:
-        return init
-    prepare = prepare_stage(config, "start/", examples, init, flatten=scratch.responses)
+    if source.read_demonstrations() is not None:
+        examples = demonstrations_stage(config, source, "start/demonstrations")
+    made = init.Config(dict(model.architecture), scratch.seed, vocab_size=scratch.vocab_size)
+    if scratch.tokenizer == "source":
+        node = demonstrations_node(config, source)
+        made = replace(made, vocab_size=None, source=node, allow_targets=allowed(node, config))
+    untrained = init.TASK.stage("start/init", made, Nothing(), init.Inputs(examples))
+    if config.regime.imitate is not None and not config.regime.samples:
+        return Policy(untrained)
+    prepare = prepare_stage(config, "start/", examples, Policy(untrained), flatten=scratch.responses)
     all_in_one = partition_config(config, EVERYTHING, 0, None)
-    partition = Stage("start/partition", "partition", all_in_one, inputs={"prepare": prepare}, inline=True)
-    train = train_stage(config, "start/sft", SFT_LOSS, scratch.sft, scratch.seed)
-    train = init.attach(replace(train, inputs={"prepare": prepare, "partition": partition}))
-    return Policy(stage=train, untrained=init)
-
-
-def _sets(config: RunConfig, data: Stage, sampler: Policy, prefix: str, number: int, rounds: int) -> Stage:
-    """Response sets with scores: the data's own, or sampled from ``sampler`` and scored."""
-    from_policy = config.regime.name in (Regime.on_policy, Regime.iterative)
-    testbed_sets = config.data.source == TESTBED and config.regime.name is Regime.off_policy
-    if not (from_policy or testbed_sets):
-        return data
-    share = {"round": number, "rounds": rounds, "seed_rounds": config.data.split_seed, "prompts": None}
-    splits = {"splits": ["train", "heldout"], **share}
-    sample = sample_stage(config, f"{prefix}sample", config.sample, splits, sampler, data, config.seed + number - 1)
-    return score_stage(f"{prefix}score", config, sample)
+    bins = partition.TASK.stage("start/partition", all_in_one, Nothing(), partition.Inputs(prepare))
+    inputs = train.Inputs(prepare, bins, untrained, tokenizer=tokenizer(config))
+    return Policy(train_stage(config, "start/sft", SFT_LOSS, scratch.sft, scratch.seed, inputs), untrained)
 
 
 def _round(
-    config: RunConfig, loss: Loss, number: int, prefix: str, data: Stage, sets: Stage, *, start: Policy, policy: Policy
+    config: RunConfig, source: Source, loss: Loss, number: int, data: Stage, *, start: Policy, policy: Policy
 ) -> Round:
-    """Train ``policy`` on ``sets`` against itself as reference, then compare with ``start``."""
+    """Train ``policy`` on response sets, then compare it with ``start``."""
+    prefix = f"round{number}/" if config.rounds > 1 else ""
     seed = config.seed + number - 1
-    sft = config.regime.name is Regime.sft
-    prepare = prepare_stage(config, prefix, sets, start, flatten=config.regime.responses if sft else None)
-    inputs = {"prepare": prepare}
-    slices = partition_config(config, config.partition, seed, loss)
-    partition = Stage(f"{prefix}partition", "partition", slices, inputs=inputs, inline=True)
-    reference = None
-    reference_policy = policy
-    if config.model.reference not in (None, NO_REFERENCE):
-        reference_policy = Policy(path=config.model.reference)
-    if loss.needs_reference:
-        how = {
-            "precision": to_plain(config.train.precision),
-            "compile": config.train.compile,
-            "mismatched": loss.needs_mismatched_kl,
-            "trust_remote_code": config.model.trust_remote_code,
-        }
-        reference = reference_policy.attach(
-            Stage(
-                f"{prefix}reference",
-                "reference",
-                how,
-                settings={"micro_batch": config.train.micro_batch, "micro_tokens": config.train.micro_tokens},
-                inputs=inputs,
-                resumable=True,
-                distributed=True,
-            )
+    sampled, sets = None, data
+    if samples(config):
+        share = (number, config.rounds)
+        sampled = sample_stage(
+            config, f"{prefix}sample", config.sample, policy, data, seed, splits=["train", "heldout"], share=share
         )
-    train = train_stage(config, f"{prefix}train", config.loss, replace(config.train, lr=config.lr_of(number)), seed)
-    train_inputs = {"prepare": prepare, "partition": partition}
-    if reference is not None:
-        train_inputs["reference"] = reference
-    own_reference = reference is not None and reference_policy is policy
-    train = replace(train, inputs=train_inputs, config={**train.config, "policy_is_reference": own_reference})
-    train = policy.attach(train)
-    return Round(prepare, partition, reference, train, _evaluate(config, prefix, data, train, start, policy, seed))
+        sets = score_stage(f"{prefix}score", config, source, sampled)
+    prepare = prepare_stage(config, prefix, sets, start, flatten=config.regime.imitate)
+    slices = partition_config(config, config.partition, seed, loss)
+    bins = partition.TASK.stage(f"{prefix}partition", slices, Nothing(), partition.Inputs(prepare))
+    frozen = start if config.regime.reference is RoundReference.starting else policy
+    if config.model.reference not in (None, NO_REFERENCE):
+        frozen = Policy(outside(str(config.model.reference)))
+    logps = _reference(config, loss, prefix, prepare, frozen) if loss.needs_reference else None
+    from_reference = logps is not None and frozen is policy
+    how = replace(config.train, lr=config.lr_of(number))
+    inputs = train.Inputs(prepare, bins, policy.model, logps, tokenizer(config))
+    trained = train_stage(config, f"{prefix}train", config.loss_of(number), how, seed, inputs, from_reference)
+    models = evaluate.Models(
+        config.loss_of(number), config.train.precision, config.train.compile, config.model.trust_remote_code,
+        from_reference,
+    )  # fmt: skip
+    ranked = evaluate.Inputs(trained, policy.model, sets, prepare, bins, logps)
+    measures = _measures(config, source, prefix, data, start, trained, seed, ranked, models)
+    return Round(sampled, prepare, bins, logps, trained, measures)
 
 
-def _evaluate(
-    config: RunConfig, prefix: str, data: Stage, train: Stage, start: Policy, before: Policy, seed: int
+def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, frozen: Policy) -> Stage:
+    return reference.TASK.stage(
+        f"{prefix}reference",
+        reference.Config(
+            config.train.precision, config.train.compile, loss.needs_mismatched_kl, config.model.trust_remote_code
+        ),
+        reference.Settings(config.train.micro_batch, config.train.micro_tokens),
+        reference.Inputs(prepare, frozen.model),
+    )
+
+
+def _measures(
+    config: RunConfig,
+    source: Source,
+    prefix: str,
+    data: Stage,
+    start: Policy,
+    trained: Stage,
+    seed: int,
+    ranked: evaluate.Inputs[Stage],
+    models: evaluate.Models,
+) -> list[Stage]:
+    """A stage for each measure that the data allows, with what it needs."""
+    has_heldout = config.regime.imitate is None or config.regime.samples or source.read_demonstrations() is None
+    stages = []
+    for name, node in config.evaluate.measures.items():
+        measure = build(node, Measure, config.allow_targets, f"evaluate.measures.{name}")  # type: ignore[type-abstract]
+        if (measure.needs_truth and source.true_scorer is None) or (measure.needs_samples and not has_heldout):
+            continue
+        inputs: evaluate.Inputs[Stage] = ranked if measure.needs_models else evaluate.Inputs()
+        if measure.needs_samples:
+            before, after = (
+                {
+                    f"{temperature:g}": _samples(config, source, f"{own}evaluate/{who}", data, policy, temperature, by)
+                    for temperature in config.evaluate.temperatures
+                }
+                for who, own, policy, by in (
+                    ("start", "", start, BASELINE_SEED),
+                    ("policy", prefix, Policy(trained), seed),
+                )
+            )
+            inputs = replace(inputs, start_samples=before, policy_samples=after)
+        used = models if measure.needs_models else None
+        stage_name = f"{prefix}evaluate/{name}"
+        stages.append(measure_stage(config, stage_name, node, seed, inputs, used, measure.immediate))
+    return stages
+
+
+def _samples(
+    config: RunConfig, source: Source, name: str, data: Stage, policy: Policy, temperature: float, seed: int
 ) -> Stage:
-    """Held-out ranking against ``before``; in the testbed also samples, judged against ``start``'s."""
-    slices: dict[str, Any] = {
-        "loss": dict(config.loss),
-        "before_is_reference": train.config["policy_is_reference"],
-        "precision": to_plain(config.train.precision),
-        "compile": config.train.compile,
-        "allow_targets": allowed(config.loss, config),
-        "trust_remote_code": config.model.trust_remote_code,
-    }
-    inputs = {name: train.inputs[name] for name in ("prepare", "partition", "reference") if name in train.inputs}
-    inputs |= {"train": train, "sets": inputs["prepare"].inputs["sets"]}
-    judged = config.data.source == TESTBED
-    if not judged or config.regime.name is not Regime.sft:  # the testbed's demonstrations are all trained on
-        slices |= {"temperatures": list(config.evaluate.temperatures), "seed": seed, "judged": judged}
-        for temperature in config.evaluate.temperatures:
-            for who, sampler, sampler_seed in (
-                ("start", start, BASELINE_SEED),
-                ("policy", Policy(stage=train), seed),
-            ):
-                name = f"{prefix if who == 'policy' else ''}evaluate/{who}@{temperature:g}"
-                sample = evaluation_sample_stage(config, name, data, sampler, temperature, sampler_seed)
-                inputs[f"{who}@{temperature:g}"] = true_score_stage(sample) if judged else sample
-    settings = {"batch": config.evaluate.batch, "micro_tokens": config.train.micro_tokens}
-    stage = Stage(f"{prefix}evaluate", "evaluate", slices, settings=settings, inputs=inputs)
-    return before.attach(stage, "before")
+    """Responses to held-out prompts, with their true rewards where the data knows them."""
+    drawn = evaluation_sample_stage(config, f"{name}@{temperature:g}", data, policy, temperature, seed)
+    return drawn if source.true_scorer is None else true_score_stage(config, source.true_scorer, drawn)

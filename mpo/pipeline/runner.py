@@ -8,23 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpo.cache.artifacts import Stage, Store
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Stage
 from mpo.config.files import is_shipped, redacted_name, with_own_shape
 from mpo.config.rules import build_objects, check, samples
 from mpo.config.schema import RunConfig
+from mpo.config.source import check_source, source_of
 from mpo.config.targets import build
 from mpo.data.sources.layouts import check_layout
 from mpo.errors import ConfigError, DataError
+from mpo.evaluate.base import Measure
+from mpo.failures.user_code import user_code
 from mpo.pipeline import launch
 from mpo.pipeline.access import check_cache, check_inputs, check_output
 from mpo.pipeline.collect import Identity, collect
 from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.regimes import compose
+from mpo.plain import to_plain
 from mpo.report.records import RunReport, StageRow
 from mpo.score.base import Scorer
 from mpo.score.checked import check_scorer
-from mpo.stages.context import to_plain
 from mpo.track import provenance
 from mpo.track.console import Console
 from mpo.track.wandb_run import NullRun, Run, open_run
@@ -49,7 +53,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     partition = check(config)
     _check_layout(config)
     if not config.dry_run:
-        _check_score(config)
+        _check_parts(config)
         launch.prepare_fork_server()  # it imports what the stages need while this process imports torch
     _check_scratch(config)
     objects = build_objects(config, partition)
@@ -96,7 +100,8 @@ def _logged(config: RunConfig) -> dict[str, Any]:
         ("data", ("source", "heldout_source")),
     ):
         for key in keys:
-            plain[group][key] = redacted_name(plain[group][key])
+            if isinstance(plain[group][key], str):
+                plain[group][key] = redacted_name(plain[group][key])
     return plain
 
 
@@ -144,10 +149,17 @@ def _check_layout(config: RunConfig) -> None:
         raise ConfigError(error.what, f"data.{error.where}", error.remedy) from None
 
 
-def _check_score(config: RunConfig) -> None:
-    """Raise ConfigError for what the scorer finds wrong, before anything is sampled for it to score."""
+def _check_parts(config: RunConfig) -> None:
+    """Raise ConfigError for what the source, the scorer and measures find wrong, before anything is computed for
+    them."""
+    check_source(source_of(config.data, config.allow_targets))
     if samples(config):
         check_scorer(build(config.score, Scorer, config.allow_targets, "score"))  # type: ignore[type-abstract]
+    for name, node in config.evaluate.measures.items():
+        key = f"evaluate.measures.{name}"
+        measure = build(node, Measure, config.allow_targets, key)  # type: ignore[type-abstract]
+        with user_code(type(measure).__module__, type(measure).__name__, key):
+            measure.check()
 
 
 def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:
@@ -167,10 +179,10 @@ def _build(config: RunConfig, graph: Graph, store: Store, console: Console, trac
 
 def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
     numbers: dict[str, Any] = {}
-    for key, estimate in report.evaluation.items():
-        numbers[key] = estimate.value
+    for estimate in report.evaluation:
+        numbers[estimate.key] = estimate.value
         if estimate.standard_error is not None:
-            numbers[f"{key} (standard error)"] = estimate.standard_error
+            numbers[f"{estimate.key}/standard_error"] = estimate.standard_error
     numbers |= {f"skipped: {reason}": count for reason, count in report.skipped.items()}
     numbers |= report.data_facts
     for planned in report.planned:
@@ -186,13 +198,13 @@ def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
 def _close(console: Console, report: RunReport, page: Path, graph: Graph, store: Store) -> None:
     """The last screen: what came out and where it lies."""
     facts = {}
-    for key, estimate in report.evaluation.items():
+    for key, estimate in report.measures.items():
         error = f" ± {estimate.standard_error:.3f}" if estimate.standard_error is not None else ""
         against = "".join(f"  ({base.name} {base.value:.3f})" for base in estimate.baselines)
         facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
     if report.skipped:
         facts["skipped sets"] = ", ".join(f"{reason} {count}" for reason, count in report.skipped.items())
-    scale = "  [micro-scale testbed]" if report.micro_scale else ""
+    scale = f"  [{report.note}]" if report.note else ""
     for planned in report.planned:
         facts[planned.name] = str(planned)
     facts["time"] = f"{report.seconds:.0f} s in stages that were built"

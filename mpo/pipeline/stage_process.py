@@ -19,7 +19,8 @@ from mpo.cache.artifacts import write_json
 from mpo.errors import EXIT_CODE, FAILURE_CODE, UserError
 from mpo.failures.explain import explain_failure
 from mpo.pipeline.failure_reports import Report, send
-from mpo.stages.context import CONTEXT_FILE, SUMMARY_FILE, StageContext
+from mpo.stages.context import CONTEXT_FILE, StageContext
+from mpo.stages.summary import SUMMARY_FILE
 
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"

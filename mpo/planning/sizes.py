@@ -9,6 +9,7 @@ from typing import Any
 
 from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
 from mpo.config.wording import hint
+from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
@@ -142,30 +143,33 @@ class DataSize:
         return self.sets * self.responses * self.response_tokens
 
 
-def data_size(data: DataConfig, responses: int | None, rounds: int = 1) -> DataSize | None:
+def data_size(data: DataConfig, source: Source, responses: int | None, rounds: int = 1) -> DataSize | None:
     """Expected size of one round's training data, or None where the config gives no estimate.
 
     Args:
+        source: says how many sets it has, where it knows.
         responses: K, the samples per prompt where responses are sampled; else what the data expects.
-        rounds: rounds that share the prompts; the testbed has ``testbed.prompts`` fresh ones for each.
+        rounds: rounds that share the prompts.
     """
+    sets = source.count(rounds) or data.expected_sets
     k = responses or data.expected_responses
-    if None in (data.expected_sets, k, data.expected_prompt_tokens, data.expected_response_tokens):
+    prompt, response = data.expected_prompt_tokens, data.expected_response_tokens
+    if sets is None or k is None or prompt is None or response is None:
         return None
-    assert data.expected_sets and k and data.expected_prompt_tokens and data.expected_response_tokens
-    sets = data.testbed.prompts * rounds if data.source == "testbed" else data.expected_sets
     if data.limit is not None:
         sets = min(sets, data.limit)
-    if data.source != "testbed" and not (data.heldout_source or data.heldout_split):
+    own_heldout = data.heldout_source or data.heldout_split or source.read_heldout(lambda _: None) is not None
+    if not own_heldout:
         sets -= math.ceil(data.heldout if data.heldout >= 1 else data.heldout * sets)
     each = max(1, int(sets * data.fraction) // rounds)
-    return DataSize(each, k, data.expected_prompt_tokens, data.expected_response_tokens)
+    return DataSize(each, k, prompt, response)
 
 
-def imitated(size: DataSize, data: DataConfig, responses: SftResponses) -> DataSize:
-    """The same where responses are imitated one by one: the best of each set, or all; in the testbed demonstrations."""
-    if data.source == "testbed":
-        return replace(size, sets=data.testbed.demonstrations, responses=1)
+def imitated(size: DataSize, source: Source, responses: SftResponses) -> DataSize:
+    """The same where responses are imitated one by one: the source's demonstrations, the best of each set, or all."""
+    demonstrations = source.count_demonstrations()
+    if demonstrations is not None:
+        return replace(size, sets=demonstrations, responses=1)
     sets = size.sets * size.responses if responses is SftResponses.all else size.sets
     return replace(size, sets=sets, responses=1)
 

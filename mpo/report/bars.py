@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpo.report.records import Baseline, Estimate
+from mpo.evaluate.records import Baseline, Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from mpo.errors import DataError
+from mpo.evaluate.records import Baseline, Estimate
 from mpo.report.bars import Bar, column_bars, shared_baselines
 from mpo.report.curves import overlaid_figures
-from mpo.report.headline import MICRO_SCALE
 from mpo.report.html import write_page
 from mpo.report.page import PAGE
-from mpo.report.records import Baseline, Estimate, RunReport
+from mpo.report.records import RunReport
 
 COMPARISON_PAGE = "comparison.html"
 
@@ -62,7 +62,7 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
     return write_page(
         out / COMPARISON_PAGE,
         "comparison.html",
-        scale=MICRO_SCALE if all(run.micro_scale for run in runs) else "",
+        scale=runs[0].note if len({run.note for run in runs}) == 1 else "",
         keys=[_short(key, keys) for key in keys],
         measures=_measures(runs),
         members=members,
@@ -106,7 +106,7 @@ def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Gro
 
     A group of one keeps the standard errors of its run; a larger one has the standard error of the mean over its runs
     (standard deviation with n − 1, by √n). A measure that some run of a group lacks is averaged over those that have
-    it, and its ``count`` says how many they are.
+    it, and its ``n`` says how many they are.
     """
     grouped: dict[tuple[str, ...], list[RunReport]] = {}
     for run in runs:
@@ -114,7 +114,7 @@ def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Gro
     labels = _labels(list(grouped), keys)
     groups = []
     for values, members in grouped.items():
-        evaluation = members[0].evaluation if len(members) == 1 else _over_runs(members)
+        evaluation = members[0].measures if len(members) == 1 else _over_runs(members)
         groups.append(Group(values, labels[values], tuple(run.seed for run in members), dict(evaluation)))
     return groups
 
@@ -122,7 +122,7 @@ def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Gro
 def _over_runs(runs: Sequence[RunReport]) -> dict[str, Estimate]:
     means = {}
     for name in _measures(runs):
-        estimates = [run.evaluation[name] for run in runs if name in run.evaluation]
+        estimates = [run.measures[name] for run in runs if name in run.measures]
         values = [estimate.value for estimate in estimates if math.isfinite(estimate.value)]
         mean = math.fsum(values) / len(values) if values else math.nan
         error = None
@@ -130,12 +130,12 @@ def _over_runs(runs: Sequence[RunReport]) -> dict[str, Estimate]:
             variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
             error = math.sqrt(variance / len(values))
         baselines = tuple(b for b in estimates[0].baselines if all(b in other.baselines for other in estimates))
-        means[name] = Estimate(mean, error, estimates[0].unit, len(values), baselines)
+        means[name] = replace(estimates[0], value=mean, standard_error=error, n=len(values), baselines=baselines)
     return means
 
 
 def _measures(runs: Sequence[RunReport]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.evaluation))
+    return list(dict.fromkeys(name for run in runs for name in run.measures))
 
 
 def _values(run: RunReport, keys: Sequence[str]) -> tuple[str, ...]:

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mpo.report.records import Estimate, RunReport
+from mpo.evaluate.records import Estimate
+from mpo.report.records import RunReport
 from mpo.track.units import number
 
 MEASURES = 3
 """Measures that the result sentence names: the first of the evaluation."""
-
-MICRO_SCALE = "micro-scale testbed"
 
 
 def trained_sentence(run: RunReport) -> str:
@@ -22,6 +21,8 @@ def trained_sentence(run: RunReport) -> str:
     policy = model.get("path") or "a policy trained from scratch"
     loss = target_name(config.get("loss", {}))
     source = config.get("data", {}).get("source", "unnamed data")
+    if isinstance(source, dict):  # a class, which has named the data when it was read
+        source = run.data_facts.get("source", target_name(source))
     regime = config.get("regime", {})
     how = str(regime.get("name", "")).replace("_", "-")
     rounds = run.config.get("rounds", 1)

@@ -8,7 +8,7 @@ import yaml
 
 from mpo.report.bars import estimate_bars
 from mpo.report.curves import Drawn, training_figures
-from mpo.report.headline import MICRO_SCALE, result_sentence, trained_sentence
+from mpo.report.headline import result_sentence, trained_sentence
 from mpo.report.html import write_page
 from mpo.report.plots import histogram
 from mpo.report.records import RunReport
@@ -27,10 +27,10 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         out / PAGE,
         "run.html",
         run=run,
-        scale=MICRO_SCALE if run.micro_scale else "",
+        scale=run.note,
         trained=trained_sentence(run),
-        result=result_sentence(run.evaluation),
-        bars={name: estimate_bars(estimate) for name, estimate in run.evaluation.items() if estimate.baselines},
+        result=result_sentence(run.measures),
+        bars={name: estimate_bars(estimate) for name, estimate in run.measures.items() if estimate.baselines},
         histograms=_histograms(run, out / "figures"),
         training_figures=training_figures(metrics, out / "figures"),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mpo.evaluate.records import Distribution
 from mpo.report.curves import Drawn
-from mpo.report.records import Distribution
 from mpo.report.style import colour, figure
 from mpo.track.units import number
 

@@ -10,33 +10,12 @@ from typing import Any
 
 from mpo.cache.artifacts import read_json, write_json
 from mpo.errors import DataError
+from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, SampleRow
+from mpo.report.words import titles
 from mpo.track.metrics import read_metrics
 from mpo.track.units import memory, step_duration
 
 RESULT_FILE = "result.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What a measure is held against, e.g. ``starting policy`` or ``longer response wins``; the measure's own unit."""
-
-    name: str
-    value: float
-    standard_error: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A measured number with its standard error; ``count`` is the number of prompts or sets behind it.
-
-    A value that is not finite (nothing could be measured) is kept as NaN.
-    """
-
-    value: float
-    standard_error: float | None = None
-    unit: str = ""
-    count: int | None = None
-    baselines: tuple[Baseline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +45,12 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRow:
-    """One prompt answered by the starting policy (``before``) and by the trained one (``after``)."""
-
-    prompt: str
-    before: str
-    after: str
-    score_before: float | None = None
-    score_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """Values to draw as a histogram, e.g. scores or response lengths; one series a policy."""
-
-    name: str
-    unit: str
-    series: dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that a page shows of one run.
 
     ``folder`` is where the run lives; it is not stored in the file. ``metrics_paths`` are the metrics files of its
-    preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). The first
-    measures of ``evaluation`` are the page's headline. ``created`` is an ISO 8601 time.
+    preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). ``note`` is
+    said beside every result of the run's data. ``created`` is an ISO 8601 time.
     """
 
     folder: Path
@@ -107,16 +66,17 @@ class RunReport:
     stages: tuple[StageRow, ...] = ()
     planned: tuple[Planned, ...] = ()
     metrics_paths: tuple[str, ...] = ()
-    evaluation: dict[str, Estimate] = field(default_factory=dict)
+    note: str = ""
+    evaluation: tuple[Estimate, ...] = ()
     distributions: tuple[Distribution, ...] = ()
     data_facts: dict[str, str | int | float] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     samples: tuple[SampleRow, ...] = ()
 
     @property
-    def micro_scale(self) -> bool:
-        """Whether the run was on the embedded testbed, whose numbers say nothing about language models at scale."""
-        return bool(self.config.get("data", {}).get("source") == "testbed")
+    def measures(self) -> dict[str, Estimate]:
+        """Estimates by what people call them; the first ones are the page's headline."""
+        return titles(self.evaluation)
 
     @property
     def seconds(self) -> float:
@@ -158,7 +118,7 @@ class RunReport:
                     "stages": tuple(StageRow(**row) for row in record["stages"]),
                     "planned": tuple(Planned(**row) for row in record["planned"]),
                     "metrics_paths": tuple(record["metrics_paths"]),
-                    "evaluation": {name: _estimate(row) for name, row in record["evaluation"].items()},
+                    "evaluation": tuple(_estimate(row) for row in record["evaluation"]),
                     "distributions": tuple(_distribution(row) for row in record["distributions"]),
                     "samples": tuple(SampleRow(**row) for row in record["samples"]),
                 }
@@ -167,6 +127,15 @@ class RunReport:
             raise DataError("no result of a run", str(path), "name the folder of a finished run") from error
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise DataError(f"not the record of a run: {error}", str(path), "run it again") from error
+
+
+def read_findings(record: dict[str, Any]) -> Findings:
+    """What a measure has written."""
+    return Findings(
+        [_estimate(row) for row in record["estimates"]],
+        [_distribution(row) for row in record["distributions"]],
+        [SampleRow(**row) for row in record["samples"]],
+    )
 
 
 def _estimate(row: dict[str, Any]) -> Estimate:

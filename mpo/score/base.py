@@ -34,6 +34,11 @@ class Scorer(ABC):
         """The module whose code computes the scores; what it raises is reported to its author in one line."""
         return type(self).__module__
 
+    @property
+    def only_for(self) -> str | None:
+        """Name of the one data source whose prompts it can score; None for any."""
+        return None
+
     def check(self) -> None:  # noqa: B027  # many have nothing to look at
         """Raise ConfigError for what is wrong already before anything is sampled. Loads no model, imports no torch."""
 

@@ -17,16 +17,23 @@ class FunctionScorer(Scorer):
     """Calls ``function(prompt_text, response_text, **options) -> float`` of an importable module.
 
     ``prompt_text`` is the last user turn. ``function`` is ``package.module.name``; naming one runs its module's code,
-    so it comes from the configuration only, never from data.
+    so it comes from the configuration only, never from data. ``immediate``: it takes no time and loads nothing, so that
+    it needs no process of its own.
     """
 
     function: str
     options: dict[str, Any] = field(default_factory=dict)
+    immediate: bool = False
 
     @property
     def source(self) -> str:
         """The function."""
         return self.function
+
+    @property
+    def only_for(self) -> str | None:
+        """What the function says by an attribute of this name."""
+        return getattr(self.resolve(), "only_for", None)
 
     def resolve(self) -> Callable[..., float]:
         """The function itself.

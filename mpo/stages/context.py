@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import importlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from omegaconf import OmegaConf
-
-from mpo.cache.artifacts import read_json, write_json
+from mpo.cache.artifacts import Store, read_json, write_json
+from mpo.cache.stage import File, Hub, Stage, Task, input_fields
+from mpo.plain import from_plain, to_plain
 from mpo.track.progress import ProgressWriter
 
-T = TypeVar("T")
+Config = TypeVar("Config")
+Settings = TypeVar("Settings")
+Inputs = TypeVar("Inputs")
 
 CONTEXT_FILE = "stage.json"
 PROGRESS_FILE = "progress.json"
-SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 WARNINGS_FILE = "warnings.txt"
 
 
 @dataclass(frozen=True)
-class StageContext:
-    """Arguments of a stage.
+class StageContext(Generic[Config, Settings, Inputs]):
+    """Arguments of a stage: the records of its task, see :mod:`mpo.stages.nodes`.
 
     Args:
         task: module of :mod:`mpo.stages`.
-        config: the stage's slice of the configuration, plain values.
-        inputs: complete directories of other stages, by name.
-        files: files or folders from outside, by name.
+        config: what it reads of the configuration.
+        settings: what it reads beside it.
+        inputs: folders of other stages; files and hub names from outside.
         output: the directory to fill.
     """
 
     task: str
-    config: dict[str, Any]
-    inputs: dict[str, Path]
-    files: dict[str, Path]
+    config: Config
+    settings: Settings
+    inputs: Inputs
     output: Path
+
+    @classmethod
+    def of(cls, stage: Stage, store: Store) -> StageContext[Any, Any, Any]:
+        """What ``stage`` will read, with the folders of its inputs in ``store``."""
+
+        def folder(given: Any) -> Any:
+            if isinstance(given, Stage):
+                return store.path(given)
+            if isinstance(given, Mapping):
+                return {key: folder(each) for key, each in given.items()}
+            return given
+
+        inputs = type(stage.inputs)(**{name: folder(value) for name, value in input_fields(stage.inputs)})
+        return StageContext(stage.task, stage.config, stage.settings, inputs, store.work_path(stage))
 
     def write(self) -> Path:
         """Write the context into the output directory; returns the file."""
@@ -48,23 +63,24 @@ class StageContext:
             path,
             {
                 "task": self.task,
-                "config": self.config,
-                "inputs": {name: str(value) for name, value in self.inputs.items()},
-                "files": {name: str(value) for name, value in self.files.items()},
+                "config": to_plain(self.config),
+                "settings": to_plain(self.settings),
+                "inputs": {name: _as_json(value) for name, value in input_fields(self.inputs)},
             },
         )
         return path
 
     @classmethod
-    def read(cls, path: Path) -> StageContext:
+    def read(cls, path: Path) -> StageContext[Any, Any, Any]:
         """Read what :meth:`write` wrote."""
         raw = read_json(path)
-        return cls(
-            task=raw["task"],
-            config=raw["config"],
-            inputs={name: Path(value) for name, value in raw["inputs"].items()},
-            files={name: Path(value) for name, value in raw["files"].items()},
-            output=path.parent,
+        task: Task[Any, Any, Any] = importlib.import_module(f"mpo.stages.nodes.{raw['task']}").TASK
+        return StageContext(
+            raw["task"],
+            from_plain(task.config, raw["config"]),
+            from_plain(task.settings, raw["settings"]),
+            task.inputs(**{name: _from_json(value) for name, value in raw["inputs"].items()}),
+            path.parent,
         )
 
     def progress(self) -> ProgressWriter:
@@ -75,10 +91,6 @@ class StageContext:
         """Have the run's console say ``text``; one process of a group does so."""
         with open(self.output / WARNINGS_FILE, "a", encoding="utf-8") as file:
             file.write(" ".join(text.split()) + "\n")
-
-    def section(self, cls: type[T], key: str) -> T:
-        """The part ``key`` of the config as an instance of its dataclass."""
-        return from_plain(cls, self.config[key])
 
     @property
     def rank(self) -> int:
@@ -91,22 +103,25 @@ class StageContext:
         return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def to_plain(value: Any) -> Any:
-    """A dataclass (or a nest of them) as JSON-able values; enums by name."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return value
+def _as_json(given: Any) -> Any:
+    if isinstance(given, Path):
+        return {"folder": str(given)}
+    if isinstance(given, File):
+        return {"file": given.path}
+    if isinstance(given, Hub):
+        return {"hub": given.name, "revision": given.revision}
+    if isinstance(given, Mapping):
+        return {"each": {key: _as_json(value) for key, value in given.items()}}
+    return None
 
 
-def from_plain(cls: type[T], value: dict[str, Any]) -> T:
-    """An instance of the dataclass ``cls`` from what :func:`to_plain` made of one."""
-    merged = OmegaConf.merge(OmegaConf.structured(cls), value)
-    made = OmegaConf.to_object(merged)
-    assert isinstance(made, cls)
-    return made
+def _from_json(raw: Any) -> Any:
+    if raw is None:
+        return None
+    if "folder" in raw:
+        return Path(raw["folder"])
+    if "file" in raw:
+        return File(raw["file"])
+    if "hub" in raw:
+        return Hub(raw["hub"], raw["revision"])
+    return {key: _from_json(value) for key, value in raw["each"].items()}

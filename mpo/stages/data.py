@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from mpo.cache.artifacts import write_json
+from mpo.cache.stage import File, Hub
+from mpo.config.targets import build
 from mpo.data.problems import Problem, ProblemCounts, Reason
-from mpo.data.sources import SourceSpec, read_sets, resolve_layout
+from mpo.data.sources import Source, SourceSpec
+from mpo.data.sources.checked import checked_sets
+from mpo.data.sources.recorded import Recorded
 from mpo.data.split import prompt_key, split_heldout, take_fraction
 from mpo.data.store import copy_sets, read_stored_sets, write_sets
 from mpo.errors import DataError
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.context import StageContext
+from mpo.stages.nodes import data
 from mpo.stages.partition import Binning, check_refused
+from mpo.stages.summary import Summary, counts
 from mpo.types import ResponseSet
 
+Context = StageContext[data.Config, data.Settings, data.Inputs[Path]]
+
+IS_HELD_OUT = "prompt is held out"
 _SHOWN = 20
 _NO_SIGNAL = (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)
 
@@ -56,79 +61,85 @@ class _Findings:
         return {**self.counts.errors, **fatal}
 
 
-def run(context: StageContext) -> None:
-    """Write the sets of the source, split by prompt.
+def run(context: Context) -> None:
+    """Write the sets of the source, split by prompt; its demonstrations are one split.
 
     Raises:
         DataError: nothing usable, too many unusable rows, or no set that the loss can learn from.
     """
-    config, out = context.config, context.output
-    fatal = {Reason.NO_SCORE} if config["needs_scores"] else set()
+    config, out, source = context.config, context.output, _source(context)
+    if config.part is data.Part.demonstrations:
+        count = write_sets(out / "train.parquet", source.read_demonstrations() or ())
+        Summary(facts={"": {"source": source.name}, "train": {"sets": count}}).write(out)
+        return
+    fatal = {Reason.NO_SCORE} if config.needs_scores else set()
     findings, heldout_findings = _Findings(fatal), _Findings(fatal)
     whole = out / "all.parquet"
-    keys = _read(context, "source", config["split"], findings, whole, config["limit"])
+    keys = _read(context, source, source.read_sets(config.rounds, findings), findings, whole, config.limit)
     _check(findings, len(keys), config)
-    if "heldout_source" in context.files or "heldout_source" in config or config["heldout_split"]:
-        role = "heldout_source" if "heldout_source" in {**context.files, **config} else "source"
-        split = config["heldout_split"] or config["split"]
-        read = _read(context, role, split, heldout_findings, out / "heldout.parquet", None)
+    own_heldout = source.read_heldout(heldout_findings)
+    if own_heldout is not None:
+        read = _read(context, source, own_heldout, heldout_findings, out / "heldout.parquet", None)
         _check(heldout_findings, len(read), config)
         heldout_keys = set(read)
         train = [index for index, key in enumerate(keys) if key not in heldout_keys]
         heldout_count, shared = len(heldout_keys), len(keys) - len(train)
     else:
-        parts = split_heldout(keys, config["heldout"], config["split_seed"])
+        parts = split_heldout(keys, config.heldout, config.split_seed)
         train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
         copy_sets(whole, parts.heldout, out / "heldout.parquet")
     if not train:
         what = f"all {len(keys)} sets have a prompt that is held out, none is left to train on"
-        raise DataError(what, _source(context, "source"), "hold out fewer, or another source")
-    chosen = take_fraction([keys[index] for index in train], config["fraction"], config["split_seed"])
+        raise DataError(what, source.name, "hold out fewer, or another source")
+    chosen = take_fraction([keys[index] for index in train], config.fraction, config.split_seed)
     copy_sets(whole, [train[position] for position in chosen], out / "train.parquet")
-    if config.get("binning"):
-        refused = _refused(out / "train.parquet", Binning(config["binning"]))
-        check_refused(refused, len(chosen), config["max_skipped_share"])
+    if context.settings.binning is not None:
+        refused = _refused(out / "train.parquet", Binning(context.settings.binning))
+        check_refused(refused, len(chosen), config.max_skipped_share)
     whole.unlink()
-    write_json(
-        out / SUMMARY_FILE,
-        {
-            "source": Path(_source(context, "source")).name,
-            "sets": {"train": len(chosen), "heldout": heldout_count},
-            "skipped": {"train": findings.unusable, "heldout": heldout_findings.unusable},
-            "warnings": dict(_together(findings, heldout_findings)),
-            "left_out_because_heldout": shared,
-            "problems": [str(problem) for one in (findings, heldout_findings) for problem in one.shown],
-        },
-    )
+    skipped = {"train": counts(findings.unusable), "heldout": counts(heldout_findings.unusable)}
+    if shared:
+        skipped["train"][IS_HELD_OUT] = shared
+    Summary(
+        skipped=skipped,
+        warnings={"train": counts(_warned(findings)), "heldout": counts(_warned(heldout_findings))},
+        facts={"": {"source": source.name}, "train": {"sets": len(chosen)}, "heldout": {"sets": heldout_count}},
+        problems=[str(problem) for one in (findings, heldout_findings) for problem in one.shown],
+    ).write(out)
 
 
-def _together(*findings: _Findings) -> Counter[str]:
-    """Warnings of all; those about a set's signal are left to the partition, which knows whether it matters."""
-    total: Counter[str] = sum((one.counts.warnings for one in findings), Counter())
-    return Counter({reason: n for reason, n in total.items() if reason not in (*_NO_SIGNAL, Reason.NO_SCORE)})
+def _source(context: Context) -> Source:
+    """The source, reading the files that the stage's fingerprint covers."""
+    config, inputs = context.config, context.inputs
+    if config.source is not None:
+        return build(config.source, Source, config.allow_targets, "data.source")  # type: ignore[type-abstract]
+    assert inputs.source is not None
+    revision = inputs.source.revision if isinstance(inputs.source, Hub) else None
+    spec = SourceSpec(_name(inputs.source), config.layout, config.split, revision, config.score_field)
+    other = None if inputs.heldout_source is None else _name(inputs.heldout_source)
+    return Recorded(spec, other, config.heldout_split)
 
 
-def _source(context: StageContext, role: str) -> str:
-    return str(context.files[role]) if role in context.files else str(context.config[role])
+def _name(given: File | Hub) -> str:
+    return given.path if isinstance(given, File) else given.name
 
 
-def _read(context: StageContext, role: str, split: str, findings: _Findings, out: Path, limit: int | None) -> list[str]:
+def _warned(findings: _Findings) -> dict[str, int]:
+    """Warnings but those about a set's signal: the partition knows whether it matters."""
+    about_signal = (*_NO_SIGNAL, Reason.NO_SCORE)
+    return {reason: n for reason, n in findings.counts.warnings.items() if reason not in about_signal}
+
+
+def _read(
+    context: Context, source: Source, given: Iterator[ResponseSet], findings: _Findings, out: Path, limit: int | None
+) -> list[str]:
     """Store the usable sets in ``out``; returns their prompt keys."""
-    config = context.config
-    spec = SourceSpec(
-        _source(context, "source"), config["layout"], config["split"], config["revision"], config["score_field"]
-    )
-    if role == "source":
-        spec = replace(spec, split=split)
-    else:  # another source: layout and revision are its own, the score is the same one where the layout is
-        other = SourceSpec(_source(context, role), split=split)
-        same = resolve_layout(other) == resolve_layout(spec)
-        spec = replace(other, score_field=spec.score_field if same else None)
     keys: list[str] = []
     progress = context.progress()
+    sets = given if isinstance(source, Recorded) else checked_sets(source, given, findings)
 
     def usable() -> Iterator[ResponseSet]:
-        for one in itertools.islice(read_sets(spec, findings), limit):
+        for one in itertools.islice(sets, limit):
             if one.id in findings.fatal_ids:
                 continue
             keys.append(prompt_key(one.prompt))
@@ -140,10 +151,10 @@ def _read(context: StageContext, role: str, split: str, findings: _Findings, out
     return keys
 
 
-def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
+def _check(findings: _Findings, usable: int, config: data.Config) -> None:
     skipped = sum(findings.unusable.values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
-    if skipped and (not usable or skipped > config["max_skipped_share"] * (skipped + usable)):
+    if skipped and (not usable or skipped > config.max_skipped_share * (skipped + usable)):
         worst = findings.first[0]
         remedy = "fix the data, or raise data.max_skipped_share" if usable else "fix the data"
         if worst.reason_code is Reason.NO_SCORE:
@@ -155,7 +166,7 @@ def _check(findings: _Findings, usable: int, config: dict[str, Any]) -> None:
         )
     first = findings.first_without_signal
     count = sum(findings.counts.warnings[reason] for reason in _NO_SIGNAL)
-    if config["contrasts"] and first is not None and count >= usable:
+    if config.contrasts and first is not None and count >= usable:
         raise DataError(
             f"{first.reason_code}: {first.message} (so with all {usable} sets)",
             first.where,

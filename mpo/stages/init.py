@@ -7,32 +7,37 @@ from pathlib import Path
 
 import torch
 
-from mpo.cache.artifacts import write_json
+from mpo.cache.stage import Nothing
+from mpo.config.targets import build
+from mpo.data.sources.base import Source
 from mpo.data.store import read_stored_sets
 from mpo.data.tokenizer import load_tokenizer, train_tokenizer
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.context import StageContext
 from mpo.stages.models import POLICY_FOLDER
+from mpo.stages.nodes import init
 from mpo.stages.scratch import scratch_config, scratch_model
-from mpo.testbed.tokenizer import build_tokenizer
+from mpo.stages.summary import Summary
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[init.Config, Nothing, init.Inputs[Path]]) -> None:
     """Write ``policy/`` with weights drawn from the config's seed.
 
     Raises:
         ConfigError: transformers cannot make a model of that architecture.
     """
     config, folder = context.config, context.output / POLICY_FOLDER
-    if config["tokenizer"] == "testbed":
-        build_tokenizer(folder)
+    if config.source is not None:
+        build(config.source, Source, config.allow_targets, "data.source").save_tokenizer(folder)  # type: ignore[type-abstract]
     else:
-        train_tokenizer(_texts(context.inputs["sets"] / "train.parquet"), config["vocab_size"], folder)
+        assert config.vocab_size is not None
+        train_tokenizer(_texts(context.inputs.sets / "train.parquet"), config.vocab_size, folder)
     tokenizer = load_tokenizer(str(folder), None)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    torch.manual_seed(config["seed"])
-    model = scratch_model(scratch_config(config["architecture"], vocab_size=len(tokenizer), **special))
+    torch.manual_seed(config.seed)
+    model = scratch_model(scratch_config(config.architecture, vocab_size=len(tokenizer), **special))
     model.save_pretrained(folder)
-    write_json(context.output / SUMMARY_FILE, {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)})
+    facts = {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+    Summary(facts={"": facts}).write(context.output)
 
 
 def _texts(path: Path) -> Iterator[str]:

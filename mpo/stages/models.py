@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from mpo.cache.stage import File, Hub
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError
-from mpo.stages.context import StageContext
 
 POLICY_FOLDER = "policy"
 """Name of the Hugging Face folder inside the directory of a stage that makes a policy."""
 
-
-def model_source(context: StageContext, role: str = "policy") -> tuple[str, str | None]:
-    """(folder or hub name, revision) of the model that the stage knows as ``role``."""
-    if role in context.inputs:
-        return str(context.inputs[role] / POLICY_FOLDER), None
-    if role in context.files:
-        return str(context.files[role]), None
-    named = context.config[role]
-    return named["path"], named["revision"]
+Model = Path | File | Hub
+"""Directory of a stage that made a policy, or a model from outside."""
 
 
-def check_ids(context: StageContext, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse token ids that the stage's model has no embedding for. Its ``config.json`` is read, no weights.
+def model_source(model: Model) -> tuple[str, str | None]:
+    """(folder or hub name, revision) of a model."""
+    if isinstance(model, Hub):
+        return model.name, model.revision
+    return (model.path if isinstance(model, File) else str(model / POLICY_FOLDER)), None
+
+
+def check_ids(model: Model, trust_remote_code: bool, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse token ids that the model has no embedding for. Its ``config.json`` is read, no weights.
 
     A tokenizer may know more ids than the model, as long as no text uses them.
 
@@ -33,10 +35,8 @@ def check_ids(context: StageContext, largest: int, tokenizer: PreTrainedTokenize
     Raises:
         ConfigError: names both sizes.
     """
-    path, revision = model_source(context)
-    config = AutoConfig.from_pretrained(
-        path, revision=revision, trust_remote_code=context.config["trust_remote_code"]
-    ).get_text_config()
+    path, revision = model_source(model)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code).get_text_config()
     if largest >= config.vocab_size:
         raise ConfigError(
             f"the tokenizer has {len(tokenizer)} ids, and the texts use {largest}, but the model has embeddings for "
@@ -46,12 +46,9 @@ def check_ids(context: StageContext, largest: int, tokenizer: PreTrainedTokenize
         )
 
 
-def stage_tokenizer(context: StageContext) -> PreTrainedTokenizerBase:
-    """The tokenizer of that model, or the one that the config names instead."""
-    path, revision = model_source(context)
-    config = context.config
-    if "tokenizer" in context.files:
-        path, revision = str(context.files["tokenizer"]), None
-    elif config["tokenizer"] is not None:
-        path, revision = config["tokenizer"], None
-    return load_tokenizer(path, config["chat_template"], config["trust_remote_code"], revision)
+def stage_tokenizer(
+    model: Model, other: File | Hub | None, chat_template: str | None, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model, or the ``other`` one that the configuration names instead."""
+    path, revision = model_source(other or model)
+    return load_tokenizer(path, chat_template, trust_remote_code, revision)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-from mpo.cache.artifacts import write_json
-from mpo.config.schema import ScoreTransformConfig
+from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
 from mpo.failures.user_code import user_code
 from mpo.partition import Partition, ScoreTransform, no_signal_reason
-from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain, to_plain
+from mpo.plain import to_plain
+from mpo.stages.context import StageContext
+from mpo.stages.nodes import partition
+from mpo.stages.summary import Summary, counts
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[partition.Config, Nothing, partition.Inputs[Path]]) -> None:
     """Write ``train/`` and ``heldout/`` assignments.
 
     Raises:
@@ -26,9 +28,10 @@ def run(context: StageContext) -> None:
     """
     config = context.config
     binning = Binning(config)
-    facts = {}
+    facts: dict[str, dict[str, int]] = {}
+    skipped: dict[str, dict[str, int]] = {}
     for split in ("train", "heldout"):
-        folder = context.inputs["prepare"] / split
+        folder = context.inputs.prepare / split
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
@@ -43,38 +46,39 @@ def run(context: StageContext) -> None:
                 refused.append(error)
                 rows.append((scores, [-1] * len(scores), "refused_by_loss_or_partition"))
                 continue
-            reason = no_signal_reason(scores, bins, config["contrasts"], config["needs_sides"])
+            reason = no_signal_reason(scores, bins, config.contrasts, config.needs_sides)
             rows.append((scores, bins, reason))
         if split == "train":  # held-out sets are ranked by their scores, whatever their bins
-            check_refused(refused, len(sets), config["max_skipped_share"])
+            check_refused(refused, len(sets), config.max_skipped_share)
         assignments = Assignments.build(rows)
         assignments.save(context.output / split)
-        facts[split] = {"sets": len(rows), "usable": len(assignments.usable), "skipped": assignments.skipped}
+        facts[split] = {"sets": len(rows), "usable": len(assignments.usable)}
+        skipped[split] = counts(assignments.skipped)
         if split == "train" and not assignments.usable:
             reasons = ", ".join(f"{reason} {count}" for reason, count in assignments.skipped.items())
             remedy = "use a partition that leaves both sides filled, or other data"
             raise DataError(f"no training set carries a signal for this loss: {reasons}", "partition", remedy)
-    write_json(context.output / SUMMARY_FILE, facts)
+    Summary(skipped=skipped, facts=facts).write(context.output)
 
 
 class Binning:
     """The configured transform of scores, partition, and range of scores that the loss is defined for."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: partition.Config) -> None:
         self._config = config
-        self._partition = build(config["partition"], Partition, config["allow_targets"], "partition")  # type: ignore[type-abstract]
-        self._noisy = ScoreTransform(**to_plain(from_plain(ScoreTransformConfig, config["transform"])))
+        self._partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
+        self._noisy = ScoreTransform(**to_plain(config.transform))
         # Noise applies to training scores only; held-out sets are judged by clean ones.
         self._clean = replace(self._noisy, noise_sigma=0.0)
 
     @property
     def may_refuse(self) -> bool:
         """Whether scores or marks of usable sets may be refused, so that looking at them early is worth it."""
-        return self._config["score_range"] is not None or self._partition.reads_marks
+        return self._config.score_range is not None or self._partition.reads_marks
 
     def scores(self, set_id: str, given: Sequence[float | None], training: bool) -> list[float]:
         """A set's scores after the transform."""
-        if not self._config["needs_scores"]:  # an imitating loss: the best response, where there are scores
+        if not self._config.needs_scores:  # an imitating loss: the best response, where there are scores
             return [0.0 if score is None else float(score) for score in given]
         transform = self._noisy if training else self._clean
         return transform([_known(score, set_id) for score in given], set_id)
@@ -82,11 +86,11 @@ class Binning:
     def bins(self, set_id: str, scores: list[float], accepted: Sequence[bool | None], training: bool) -> list[int]:
         """A set's bins; raises ``DataError``, with the set's id, for scores or marks that it is not defined for."""
         try:
-            if training and self._config["score_range"] is not None:
-                _check_range(scores, self._config["score_range"])
+            if training and self._config.score_range is not None:
+                _check_range(scores, self._config.score_range)
             own = type(self._partition)
             with user_code(own.__module__, own.__name__, "partition"):
-                return self._partition(scores, accepted, _draw(self._config["seed"], set_id))
+                return self._partition(scores, accepted, _draw(self._config.seed, set_id))
         except DataError as error:  # neither sees whose scores and marks these are
             raise DataError(error.what, error.where or f"set {set_id}", error.remedy) from error
 

@@ -5,58 +5,64 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
-from mpo.cache.artifacts import write_json
+from mpo.cache.stage import Nothing
 from mpo.config.schema import SftResponses
 from mpo.data.problems import ProblemCounts
 from mpo.data.store import count_stored_sets, read_stored_sets
 from mpo.data.tokens import TokenizedSets, tokenize_sets
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.context import StageContext
 from mpo.stages.models import check_ids, stage_tokenizer
+from mpo.stages.nodes import prepare
+from mpo.stages.summary import Summary, counts
 from mpo.types import ResponseSet
 
 WORTH_WORKERS = 64 * 2**20
 """Bytes of stored (compressed) sets above which several tokenising processes gain more than their start costs."""
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) -> None:
     """Tokenise every split of the input sets.
 
     Raises:
         DataError: more sets than allowed cannot be tokenised.
     """
     config = context.config
-    tokenizer = stage_tokenizer(context)
-    flatten = SftResponses[config["flatten"]] if config["flatten"] else None
-    facts, progress = {}, context.progress()
+    inputs, flatten = context.inputs, config.flatten
+    tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    skipped: dict[str, dict[str, int]] = {}
+    warnings: dict[str, dict[str, int]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    progress = context.progress()
     for split in ("train", "heldout"):
-        path = context.inputs["sets"] / f"{split}.parquet"
+        path = inputs.sets / f"{split}.parquet"
         if not path.exists() or (split == "heldout" and count_stored_sets(path) == 0):
             continue
-        counts = ProblemCounts()
+        found = ProblemCounts()
         sets: Iterable[ResponseSet] = read_stored_sets(path)
         stats = tokenize_sets(
             sets if flatten is None else flattened(sets, flatten),
             tokenizer,
-            max_prompt_tokens=config["max_prompt_tokens"],
-            max_tokens=config["max_tokens"],
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_tokens=config.max_tokens,
             out=context.output / split,
             processes=len(os.sched_getaffinity(0)) if path.stat().st_size > WORTH_WORKERS else 1,
-            on_problem=counts,
+            on_problem=found,
         )
-        skipped = sum(counts.errors.values())
-        if skipped > config["max_skipped_share"] * max(1, skipped + stats.sets):
-            raise counts.unusable_sets(skipped + stats.sets, split)
-        check_ids(context, TokenizedSets.load(context.output / split).largest_id, tokenizer)
-        facts[split] = {
-            **asdict(stats),
-            "skipped": dict(counts.errors),
-            "warnings": dict(counts.warnings),
-            "problems": [str(problem) for problem in counts.first.values()],
-        }
+        unusable = found.errors.total()
+        if unusable > config.max_skipped_share * max(1, unusable + stats.sets):
+            raise found.unusable_sets(unusable + stats.sets, split)
+        largest = TokenizedSets.load(context.output / split).largest_id
+        check_ids(inputs.policy, config.trust_remote_code, largest, tokenizer)
+        skipped[split], warnings[split] = counts(found.errors), counts(found.warnings)
+        facts[split] = {name: value for name, value in asdict(stats).items() if name != "skipped_sets"}
+        problems += [str(problem) for problem in found.first.values()]
         progress.update(stats.sets, stats.sets, "sets")
     progress.close()
-    write_json(context.output / SUMMARY_FILE, facts)
+    Summary(skipped, warnings, facts, problems).write(context.output)
 
 
 def flattened(sets: Iterable[ResponseSet], which: SftResponses) -> Iterator[ResponseSet]:

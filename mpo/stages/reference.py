@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from mpo.cache.artifacts import write_json
-from mpo.config.schema import Precision
+from pathlib import Path
+
 from mpo.data.tokens import TokenizedSets
 from mpo.logprobs.reference import compute_reference
 from mpo.policy.devices import join_group
 from mpo.policy.load import check_positions, load_policy
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.context import StageContext
 from mpo.stages.models import model_source
+from mpo.stages.nodes import reference
+from mpo.stages.summary import Summary
 
 MISMATCHED_SEED = 0
 """One set of mismatched pairs for all run seeds, so that their reference log-probs are reused."""
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[reference.Config, reference.Settings, reference.Inputs[Path]]) -> None:
     """Write ``train/`` and ``heldout/`` log-probs; every process of the group does its share."""
-    config = context.config
+    config, settings = context.config, context.settings
     device = join_group()
-    path, revision = model_source(context)
-    policy = load_policy(
-        path, revision, Precision[config["precision"]], config["trust_remote_code"], compile=config["compile"]
-    )
+    path, revision = model_source(context.inputs.policy)
+    policy = load_policy(path, revision, config.precision, config.trust_remote_code, compile=config.compile)
     policy.to(device)
-    facts, progress = {}, context.progress()
+    facts: dict[str, dict[str, int]] = {}
+    progress = context.progress()
     for split in ("train", "heldout"):
-        folder = context.inputs["prepare"] / split
+        folder = context.inputs.prepare / split
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
@@ -37,15 +38,15 @@ def run(context: StageContext) -> None:
             policy,
             sets,
             out,
-            config["micro_batch"],
-            config["micro_tokens"],
+            settings.micro_batch,
+            settings.micro_tokens,
             context.rank,
             context.world_size,
             lambda done, total: progress.update(done, total, "sets") if context.rank == 0 else None,
-            MISMATCHED_SEED if config["mismatched"] else None,
+            MISMATCHED_SEED if config.mismatched else None,
             context.warn,
         )
         facts[split] = {"sets": len(sets)}
     if context.rank == 0:
         progress.close()
-        write_json(context.output / SUMMARY_FILE, facts)
+        Summary(facts=facts).write(context.output)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mpo.cache.artifacts import write_json
 from mpo.cache.journal import Journal
+from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import checked_scores
-from mpo.stages.context import SUMMARY_FILE, StageContext
+from mpo.stages.context import StageContext
+from mpo.stages.nodes import score
+from mpo.stages.summary import Summary
 from mpo.types import ResponseSet
 
 SETS_AT_ONCE = 512
@@ -21,26 +23,28 @@ SETS_AT_ONCE = 512
 JOURNAL = ".scores.jsonl"
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[score.Config, Nothing, score.Inputs[Path]]) -> None:
     """Write each split of ``sets`` again, with scores; the held-out one may have a scorer of its own.
 
     Stopped, it goes on after the last sets whose scores are all there.
     """
     config = context.config
-    scorer = _scorer(config["scorer"], config["allow_targets"])
-    judge = scorer if config["heldout"] == config["scorer"] else _scorer(config["heldout"], config["allow_targets"])
-    counts, mean, progress = {}, 0.0, context.progress()
-    for path in sorted(context.inputs["sets"].glob("*.parquet")):
+    scorer = _scorer(config.scorer, config.allow_targets)
+    judge = scorer if config.heldout == config.scorer else _scorer(config.heldout, config.allow_targets)
+    facts: dict[str, dict[str, float]] = {}
+    progress = context.progress()
+    for path in sorted(context.inputs.sets.glob("*.parquet")):
         scores: list[float] = []
         chosen = judge if path.stem == "heldout" else scorer
         with Journal(context.output / f"{path.stem}{JOURNAL}") as journal:
             if journal.damaged:
                 context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
-            counts[path.stem] = write_sets(context.output / path.name, _scored(path, chosen, journal, scores))
+            sets = write_sets(context.output / path.name, _scored(path, chosen, journal, scores))
         mean = sum(scores) / max(len(scores), 1)
+        facts[path.stem] = {"sets": sets, "mean_score": mean}
         progress.update(len(scores), len(scores), "responses", score=mean)
     progress.close()
-    write_json(context.output / SUMMARY_FILE, {"sets": counts, "mean_score": mean})
+    Summary(facts=facts).write(context.output)
     for file in context.output.glob(f"*{JOURNAL}"):
         file.unlink()
 

@@ -3,55 +3,62 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
-from mpo.cache.artifacts import write_json
-from mpo.config.schema import TrainConfig
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.plain import to_plain
 from mpo.planning.sizes import batch_warning
 from mpo.policy.layers import saves_only_inputs
 from mpo.policy.load import check_positions, load_policy
-from mpo.stages.context import SUMMARY_FILE, StageContext, from_plain
+from mpo.stages.context import StageContext
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
+from mpo.stages.nodes import train as node
+from mpo.stages.summary import SUMMARY_FILE, Summary, counts
 from mpo.train.export import export_policy, rehearse_export
 from mpo.train.loop import train
 
 SHOWN = ("loss", "accuracy", "margin")
 
 
-def run(context: StageContext) -> None:
+def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) -> None:
     """Train in this process, one of the group; the first one reports, and all take part in the export."""
     if (context.output / SUMMARY_FILE).exists():  # all was done when an earlier run was killed
         if context.rank == 0:
             shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
         return
-    config = context.config
-    settings = from_plain(TrainConfig, {**config["train"], **config["checkpointing"]})
-    settings.closed_form_check = settings.closed_form_check and config.get("policy_is_reference", False)
-    loss = build(config["loss"], Loss, config["allow_targets"], "loss")  # type: ignore[type-abstract]
-    sets = TokenizedSets.load(context.inputs["prepare"] / "train")
-    assignments = Assignments.load(context.inputs["partition"] / "train")
+    config, inputs, chosen = context.config, context.inputs, context.settings
+    settings = replace(
+        config.train,
+        checkpoint_every=chosen.checkpoint_every,
+        keep_checkpoints=chosen.keep_checkpoints,
+        micro_tokens=chosen.micro_tokens,
+        closed_form_check=config.train.closed_form_check and config.policy_is_reference,
+    )
+    loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]
+    sets = TokenizedSets.load(inputs.prepare / "train")
+    assignments = Assignments.load(inputs.partition / "train")
     reference = None
-    if "reference" in context.inputs:
-        reference = Reference.load(context.inputs["reference"] / "train", sets)
-    path, revision = model_source(context)
+    if inputs.reference is not None:
+        reference = Reference.load(inputs.reference / "train", sets)
+    path, revision = model_source(inputs.policy)
     policy = load_policy(
         path,
         revision,
         settings.precision,
-        config["trust_remote_code"],
+        config.trust_remote_code,
         settings.activation_checkpointing,
         settings.lora,
         settings.compile,
     )
     check_positions(policy, sets.max_tokens)
-    tokenizer = stage_tokenizer(context)
-    stops = sorted({*config["stop_token_ids"], *stop_ids(tokenizer)})
+    tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    stops = sorted({*config.stop_token_ids, *stop_ids(tokenizer)})
     if context.rank == 0 and (odd := rehearse_export(policy, context.output / POLICY_FOLDER, tokenizer, stops)):
         context.warn(f"the model's generation config is exported as it is, though transformers says: {odd[:200]}")
     progress = context.progress()
@@ -72,13 +79,13 @@ def run(context: StageContext) -> None:
         usable,
         reference,
         settings,
-        config["seed"],
+        config.seed,
         context.output,
         show,
         assignments.skipped,
         context.warn,
     )
-    facts = {"sets": len(usable), "skipped": assignments.skipped, "steps": summary.steps, "seed": config["seed"]}
+    facts = {"sets": len(usable), "steps": summary.steps, "seed": config.seed}
     export_policy(
         policy,
         context.output / POLICY_FOLDER,
@@ -86,8 +93,8 @@ def run(context: StageContext) -> None:
         tokenizer,
         stops,
         {
-            "Configuration": {"loss": config["loss"], "train": config["train"]},
-            "Data": {**config["card"], **facts},
+            "Configuration": {"loss": config.loss, "train": to_plain(config.train)},
+            "Data": {**chosen.card, **facts, "skipped": assignments.skipped},
             "Last step": summary.last,
         },
     )
@@ -97,6 +104,6 @@ def run(context: StageContext) -> None:
         layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
             layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
-        kept = {**facts, "layout": layout, **asdict(summary)}
-        write_json(context.output / SUMMARY_FILE, kept)
+        kept = {"": {**facts, "layout": layout, **asdict(summary)}}
+        Summary(skipped={"train": counts(assignments.skipped)}, facts=kept).write(context.output)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)

@@ -70,6 +70,10 @@ def proxy_reward(
     return true_reward(prompt, response) + noise + length_bias * len(response.split())
 
 
+for _reward in (true_reward, proxy_reward):
+    _reward.only_for = "testbed"  # type: ignore[attr-defined]  # other prompts cannot be parsed
+
+
 def text_normal(seed: int, *texts: str) -> float:
     """A standard normal draw that depends on nothing but ``seed`` and ``texts``."""
     digest = hashlib.blake2b("\0".join((str(seed), *texts)).encode(), digest_size=8).digest()

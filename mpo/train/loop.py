@@ -21,7 +21,7 @@ from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint
 from mpo.train.closed_form import check_closed_form
 from mpo.train.engine import Engine
-from mpo.train.metrics import MetricsLog, Sums, peak_memory
+from mpo.train.metrics import AS_IN_TRL, MetricsLog, Sums, peak_memory
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_gradient, check_loss, run_window
 
@@ -138,6 +138,7 @@ def _row(totals: dict[str, tuple[float, float]], step: int, seconds: float) -> d
     counts = {"truncated", "layout_seconds", "tokens", "sets", "broken", "stop", "abs_log_ratio", "expected_loss"}
     row: dict[str, Any] = {"step": step + 1}
     row |= {name: total / count for name, (total, count) in totals.items() if name not in counts and count > 0}
+    row |= {other: row[name] for name, other in AS_IN_TRL.items() if name in row}
     row["truncated"] = int(totals["truncated"][0])
     row["step_seconds"] = seconds
     row["tokens_per_second"] = totals["tokens"][0] / seconds

@@ -14,9 +14,17 @@ from torch import Tensor
 
 from mpo.failures.user_code import user_code
 from mpo.losses import Loss, LossInputs, LossOutput
+from mpo.losses.inputs import set_mean
 from mpo.losses.metrics import k3
 from mpo.train.engine import Engine
 
+AS_IN_TRL = {
+    "reward_accepted": "rewards/chosen",
+    "reward_rejected": "rewards/rejected",
+    "margin": "rewards/margins",
+    "accuracy": "rewards/accuracies",
+}
+"""Names under which dashboards made for TRL look for the same numbers."""
 RANKS = 16
 """Ranks by score that are reported one by one; worse ones are not."""
 
@@ -59,6 +67,10 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
         for rank in range(RANKS):  # the same names in every process, whatever the K of its sets
             of_rank = (totals_K[rank], counts_K[rank]) if rank < len(totals_K) else (0.0, 0)
             sums.add(f"{name.removesuffix('_rank_BK')}/rank_{rank}", *of_rank)
+    logps_BK = inputs.policy_logps_BK.detach()
+    for name, side_BK in (("logps/chosen", inputs.bins_BK == 0), ("logps/rejected", inputs.bins_BK > 0)):
+        mean_B = set_mean(logps_BK, side_BK)
+        sums.add_sets(name, torch.where(side_BK.any(-1), mean_B, torch.full_like(mean_B, torch.nan)), keep_B)
     real_BK = inputs.mask_BK
     zeros_BK = torch.zeros_like(inputs.lengths_BK)
     sums.add("response_length", torch.where(real_BK, inputs.lengths_BK, zeros_BK).sum(), real_BK.sum())

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from mpo.evaluate.records import Estimate
+from mpo.report.records import RunReport
+
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / "../shared"
 SMALLEST = (
-    "data.testbed.demonstrations=400",
-    "data.testbed.prompts=16",
-    "data.testbed.heldout_prompts=8",
+    "data.source.demonstrations=400",
+    "data.source.prompts=16",
+    "data.source.heldout_prompts=8",
     "model.scratch.sft.max_steps=30",
     "train.max_steps=4",
     "train.global_batch=8",
@@ -67,6 +70,11 @@ class Outcome:
         """The run's record."""
         loaded: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
         return loaded
+
+    @property
+    def measures(self) -> dict[str, Estimate]:
+        """Its estimates by what people call them."""
+        return RunReport.load(self.folder).measures
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def check(outcome: Outcome, responses: int) -> None:
     assert facts["train: response tokens"] > facts["train: responses"]
     assert all(count > 0 for count in skipped.values())
     assert [row["step"] for row in outcome.metrics] == [1, 2]
-    assert "held-out ranking accuracy" in outcome.result["evaluation"]
+    assert "held-out ranking accuracy" in outcome.measures
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_real_response_sets_train(shared_data: Path, command_lines: MakeCommandL
         (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
     outcome = mpo(*SMALL, "data.source=some.jsonl", "loss=wmpo")
     check(outcome, 8)
-    baselines = {row["name"] for row in outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"]}
+    baselines = {each.name for each in outcome.measures["held-out ranking accuracy"].baselines}
     assert baselines == {"before training", "longer response wins"}
 
 
@@ -71,9 +71,9 @@ def test_supervised_fine_tuning_is_judged_on_held_out_responses(
     with gzip.open(shared_data / "alpaca_multipref.jsonl.gz", "rt") as stream:
         (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
     outcome = mpo(*SMALL, "data.source=some.jsonl", "regime=sft", "train.max_steps=10", "train.lr=1e-2")
-    loss = outcome.result["evaluation"]["held-out loss"]
-    assert loss["unit"] == "nats per token"
-    assert 0 < loss["value"] < loss["baselines"][0]["value"] - 0.1
+    loss = outcome.measures["held-out loss"]
+    assert loss.unit == "nats per token"
+    assert 0 < loss.value < loss.baselines[0].value - 0.1
 
 
 def test_golden_losses_conform() -> None:

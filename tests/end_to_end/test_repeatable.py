@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from mpo.stages.summary import Summary
 from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, Outcome
 
 STEPS = 12
@@ -80,8 +80,8 @@ def without_timing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def check_resumed(resumed: Outcome, undisturbed: Outcome) -> None:
     """The run went on from a checkpoint, did no step twice and ended with the same weights."""
     assert set(resumed.started) == {"train", *(name for name in resumed.planned if name.startswith("evaluate"))}
-    summary = json.loads(((resumed.folder / "policy").resolve().parent / "summary.json").read_text())
-    assert 0 < summary["resumed_at"] < STEPS
+    summary = Summary.read((resumed.folder / "policy").resolve().parent)
+    assert 0 < summary.fact("resumed_at") < STEPS
     assert [row["step"] for row in resumed.metrics] == list(range(1, STEPS + 1))
     assert without_timing(resumed.metrics) == without_timing(undisturbed.metrics)
     assert resumed.weights == undisturbed.weights

@@ -16,9 +16,12 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     assert "<html" in page and 'src="http' not in page
     assert sorted(first_run.folder.glob("figures/*.png"))
     assert [row["step"] for row in first_run.metrics] == [1, 2, 3, 4]
-    evaluation = first_run.result["evaluation"]
     for name in ("true reward at T=1", "win rate at T=1", "held-out ranking accuracy"):
-        assert evaluation[name]["standard_error"] > 0, name
+        error = first_run.measures[name].standard_error
+        assert error is not None and error > 0, name
+    last = first_run.metrics[-1]
+    assert (last["rewards/chosen"], last["rewards/accuracies"]) == (last["reward_accepted"], last["accuracy"])
+    assert last["logps/chosen"] < 0 and last["logps/rejected"] < 0
     assert [row["name"] for row in first_run.result["planned"]] == ["a training step", "memory of a process"]
     assert all(row["predicted"] > 0 and row["measured"] > 0 for row in first_run.result["planned"])
     assert set(first_run.planned.values()) == {"build"}
@@ -56,7 +59,8 @@ def test_the_same_command_again_builds_nothing(first_run: Outcome, mpo: CommandL
 
 def test_a_changed_loss_parameter_redoes_only_what_depends_on_it(first_run: Outcome, mpo: CommandLine) -> None:
     changed = mpo.testbed("loss.alpha=1")
-    dependent = {"train", "evaluate/policy@1", "evaluate/policy@1/score", "evaluate"}
+    measures = {"evaluate/win_rate", "evaluate/ranking", "evaluate/examples"}
+    dependent = {"train", "evaluate/policy@1", "evaluate/policy@1/score", *measures}
     assert {name for name, fate in changed.planned.items() if fate == "build"} == dependent
     assert set(changed.started) == dependent
     assert changed.weights != first_run.weights
@@ -67,7 +71,7 @@ def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mp
     assert "reference" not in outcome.planned
     assert outcome.planned["sample"] == "cached"
     assert "kl" not in " ".join(outcome.metrics[-1])
-    assert outcome.result["evaluation"]["held-out ranking accuracy"]["baselines"][0]["name"] == "before training"
+    assert outcome.measures["held-out ranking accuracy"].baselines[0].name == "before training"
 
 
 @pytest.mark.slow  # test_real_data.py has one on data from a file
@@ -107,12 +111,11 @@ def test_on_policy_samples_from_the_starting_policy(first_run: Outcome, mpo: Com
 def test_each_round_samples_from_the_newest_policy(first_run: Outcome, mpo: CommandLine) -> None:
     outcome = mpo.testbed("regime=iterative", "rounds=2")
     for number in (1, 2):
-        for stage in ("sample", "reference", "train", "evaluate"):
+        for stage in ("sample", "reference", "train", "evaluate/win_rate"):
             assert f"round{number}/{stage}" in outcome.planned
         assert (outcome.folder / f"round{number}-metrics.jsonl").is_file()
     stages = {row["name"]: Path(row["path"]) for row in outcome.result["stages"]}
     assert str(stages["round1/train"]) in (stages["round2/sample"] / "stage.json").read_text()
     assert str(stages["round1/train"]) in (stages["round2/reference"] / "stage.json").read_text()
     assert (outcome.folder / "policy").resolve() == stages["round2/train"] / "policy"
-    names = outcome.result["evaluation"]
-    assert {"true reward at T=1, round 1", "true reward at T=1, round 2"} <= set(names)
+    assert {"true reward at T=1, round 1", "true reward at T=1, round 2"} <= set(outcome.measures)

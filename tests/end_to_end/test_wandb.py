@@ -58,9 +58,9 @@ def test_the_offline_run_holds_config_history_summary_and_texts(first_run: Outco
     for record in found:
         if record.WhichOneof("record_type") == "summary":
             summary |= {update.key: json.loads(update.value_json) for update in record.summary.update}
-    evaluation = first_run.result["evaluation"]["true reward at T=1"]
-    assert summary["true reward at T=1"] == evaluation["value"]
-    assert summary["true reward at T=1 (standard error)"] == evaluation["standard_error"]
+    reward = first_run.measures["true reward at T=1"]
+    assert summary["heldout/true_reward@1"] == reward.value
+    assert summary["heldout/true_reward@1/standard_error"] == reward.standard_error
     (table,) = first_run.folder.glob("wandb/offline-run-*/files/media/table/samples*.json")
     assert json.loads(table.read_text())["columns"] == ["prompt", "before", "after", "score before", "score after"]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mpo.data.problems import Problem, Reason, RowError
 from mpo.data.sources import fields
+from mpo.data.sources.base import OnProblem
 from mpo.data.sources.columns import COMMON, ID, with_columns
 from mpo.data.sources.fields import Draft, Row, Warn
 from mpo.data.sources.layouts import LAYOUTS, check_layout, columns_of_interest, detect_layout
@@ -18,8 +19,6 @@ from mpo.errors import DataError
 from mpo.types import Response, ResponseSet
 
 log = logging.getLogger(__name__)
-
-OnProblem = Callable[[Problem], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def read_sets(spec: SourceSpec, on_problem: OnProblem) -> Iterator[ResponseSet]:
                 raise row
             found_id = _given_id(row)
             draft = with_columns(layout.parse(row, spec.score_field, warn), row, reads, warn)
-            responses = _shared_checks(draft, spec.score_field, warn)
+            responses = checked_responses(draft.responses, spec.score_field, warn)
             found_id = _unique_id(row, draft, seen)
         except RowError as error:
             on_problem(Problem(where, found_id, error.reason_code, error.message))
@@ -127,9 +126,9 @@ def _unique_id(row: Row, draft: Draft, seen: set[str]) -> str:
     return f"{found}-{digest}" if found in seen else found
 
 
-def _shared_checks(draft: Draft, score_field: str | None, warn: Warn) -> tuple[Response, ...]:
+def checked_responses(given: tuple[Response, ...], score_field: str | None, warn: Warn) -> tuple[Response, ...]:
     """The responses to keep: all, or those with a score where some have one."""
-    responses = draft.responses
+    responses = given
     for index, response in enumerate(responses):
         if not (response.text.strip() or response.reasoning or response.tool_calls):
             warn(Reason.EMPTY_RESPONSE, f"response {index} is empty; kept")
@@ -146,7 +145,7 @@ def _shared_checks(draft: Draft, score_field: str | None, warn: Warn) -> tuple[R
         warn(Reason.ONE_RESPONSE, "one response only: nothing to contrast")
     elif scored and len({response.score for response in responses}) == 1:
         warn(Reason.EQUAL_SCORES, f"all {len(responses)} scores are {responses[0].score:g}")
-    _warn_equal_texts(draft.responses, warn)
+    _warn_equal_texts(given, warn)
     return responses
 
 

@@ -16,7 +16,7 @@ SHORT = (
     "train.max_steps=null",
     "train.epochs=6",
     f"train.checkpoint_every={CHECKPOINT_EVERY}",
-    "data.testbed.demonstrations=120",
+    "data.source.demonstrations=120",
     "model.scratch.sft.max_steps=8",
     "model.scratch.sft.checkpoint_every=2",
     "evaluate.samples=1",
@@ -26,7 +26,7 @@ TWO_PROCESSES = ("launcher.processes=2", "model.scratch.sft.micro_batch=12")
 RUNS = {
     "off-policy": (),
     "on-policy, two processes": ("regime=on_policy", *TWO_PROCESSES),
-    "iterative": ("regime=iterative", "rounds=2", "train.epochs=3", "data.testbed.prompts=12"),
+    "iterative": ("regime=iterative", "rounds=2", "train.epochs=3", "data.source.prompts=12"),
     "off-policy, two processes": TWO_PROCESSES,
 }
 """Further overrides of the runs that are disturbed."""

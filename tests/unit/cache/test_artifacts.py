@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from mpo.cache.artifacts import MANIFEST, Stage, Store, canonical_json, read_json, write_json, write_text
+from mpo.cache.artifacts import MANIFEST, Store, canonical_json, read_json, write_json, write_text
 from mpo.cache.checksums import file_checksum
+from mpo.cache.stage import File, Stage
 from mpo.errors import DataError
 
 
@@ -27,7 +28,7 @@ def test_fingerprint_covers_task_config_inputs_and_file_contents(tmp_path: Path)
     data = tmp_path / "data.txt"
     data.write_text("one")
     upstream = Stage("data", "data", {"seed": 0})
-    base = Stage("train", "train", {"lr": 1.0}, inputs={"data": upstream}, files={"extra": str(data)})
+    base = Stage("train", "train", {"lr": 1.0}, inputs={"data": upstream, "extra": File(str(data))})
     variants = {
         "config": replace(base, config={"lr": 2.0}),
         "task": replace(base, task="evaluate"),
@@ -47,8 +48,8 @@ def test_fingerprint_ignores_name_settings_and_where_a_file_lies(tmp_path: Path)
     for folder in ("a", "b"):
         (tmp_path / folder / "data.txt").write_text("same")
     store = Store(tmp_path / "cache")
-    one = Stage("x", "data", files={"source": str(tmp_path / "a" / "data.txt")})
-    two = Stage("y", "data", settings={"every": 3}, files={"source": str(tmp_path / "b" / "data.txt")})
+    one = Stage("x", "data", inputs={"source": File(str(tmp_path / "a" / "data.txt"))})
+    two = Stage("y", "data", settings={"every": 3}, inputs={"source": File(str(tmp_path / "b" / "data.txt"))})
     assert store.fingerprint(one) == store.fingerprint(two)
 
 
@@ -131,7 +132,7 @@ def test_logs_are_no_part_of_what_a_stage_wrote(tmp_path: Path) -> None:
 def test_nothing_is_kept_of_a_file_that_changed_meanwhile(tmp_path: Path) -> None:
     data = tmp_path / "data.txt"
     data.write_text("one")
-    store, stage = Store(tmp_path / "cache"), Stage("data", "data", files={"source": str(data)}, resumable=True)
+    store, stage = Store(tmp_path / "cache"), Stage("data", "data", inputs={"source": File(str(data))}, resumable=True)
     work = store.open_work(stage)
     data.write_text("another")
     with pytest.raises(DataError, match=r"data\.txt: it changed while data read it; run again"):

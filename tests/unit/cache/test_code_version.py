@@ -12,7 +12,8 @@ import pytest
 
 import mpo
 from mpo.cache import code_version
-from mpo.cache.artifacts import Stage, Store
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Stage
 
 Edit = Callable[[str, str, str], None]
 

@@ -32,8 +32,8 @@ from mpo.config.paths import groups
 from mpo.config.schema import RunConfig
 from mpo.pipeline import command_line
 from mpo.pipeline.runner import run
+from mpo.plain import to_plain
 from mpo.planning.machine import Machine
-from mpo.stages.context import to_plain
 from mpo.stages.scratch import check_architecture
 
 SECONDS, CHARACTERS = 10, 400

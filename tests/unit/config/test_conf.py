@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from mpo.config.paths import folder, groups, options
 from mpo.config.rules import validate
-from mpo.config.schema import Precision, Regime, RunConfig, Schedule
+from mpo.config.schema import Precision, RunConfig, Schedule
 from mpo.config.targets import TARGET, resolve
 from mpo.losses import LOSSES, MPO, WMPO, Deviation, Loss
 from mpo.partition import PARTITIONS, Mean, Partition, TopBottom
@@ -77,7 +77,7 @@ def test_every_file_begins_with_what_it_is(path: Path) -> None:
 
 def test_losses_and_partitions_are_all_on_offer() -> None:
     assert options("loss") == sorted(LOSSES)
-    assert options("partition") == sorted(PARTITIONS)
+    assert options("partition") == sorted([*PARTITIONS, "by_regime", "ranks_by_regime"])
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -98,7 +98,7 @@ def test_alone_it_is_wmpo_in_the_testbed(load: Load) -> None:
     config = load()
     objects = validate(config)
     assert objects.loss == WMPO(beta=0.3, alpha=0.1, deviation=Deviation.absolute) and objects.partition == Mean()
-    assert config.data.source == "testbed" and config.regime.name is Regime.off_policy
+    assert config.data.source[TARGET] == "mpo.testbed.source.World" and config.regime.name == "off_policy"
     assert (config.train.global_batch, config.train.epochs, config.train.lr) == (16, 2, 5e-4)
     assert (config.train.schedule, config.train.precision) == (Schedule.linear, Precision.fp32)
 

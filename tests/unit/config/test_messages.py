@@ -38,7 +38,7 @@ SLIPS = {
     "train.lr=1,2": ("'train.lr=1,2'", "several values", "add -m"),
     "+train=sft": ("train", "already chosen", "without a plus sign"),
     "++loss=dpo": ("'++loss=dpo'", "plus signs", "write loss=dpo"),
-    "partition/by_regime=off_policy": ("partition/by_regime", "no such group", "'partition'"),
+    "train/recipe/llama3_8b_instruct=dpo": ("train/recipe/llama3_8b_instruct", "no such group", "choose one of"),
     "+table99=mpo": ("table99", "no such key", "choose one of"),
     "seed=${nowhere}": ("seed", "'nowhere' not found", "name a key"),
     "seed=${oc.env:MPO_NOT_SET}": ("seed", "MPO_NOT_SET", "set the variable"),
@@ -51,7 +51,7 @@ SLIPS = {
     "model.stop_token_ids=${evaluate.temperatures}": ("model.stop_token_ids[0]", "does not fit", "a whole number"),
     "model.architecture=${train.lr}": ("model.architecture", "does not fit", "give a mapping"),
     "++train.lora=${train.lr}": ("train.lora", "does not fit", "give a mapping like {key: value} or null"),
-    "data.testbed=${seed}": ("", "'${seed}' is not a group of keys", "one by one"),
+    "data.score=${seed}": ("", "'${seed}' is not a group of keys", "one by one"),
     "regime=${seed}": ("", "key 'seed' not found", "name a key"),
 }
 

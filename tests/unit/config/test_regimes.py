@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from mpo.cache.artifacts import Store
+from mpo.cache.stage import Placement
 from mpo.errors import ConfigError
 from mpo.losses import LOSSES, WMPO, Loss
 from mpo.pipeline.regimes import compose
-from mpo.pipeline.stage_configs import TRUE_REWARD
+from mpo.testbed.source import World
 from tests.unit.config.conftest import Load
 
 TOKENIZED = ("prepare", "train")
@@ -56,11 +57,11 @@ def test_a_template_that_is_not_there_is_told_with_the_plan(load: Load, tmp_path
     ("changed", "same", "other"),
     [
         ("train.micro_batch=8", ["reference"], ["train"]),
-        ("train.micro_tokens=999", ["reference", "train", "evaluate"], []),
-        ("evaluate.batch=3", ["evaluate"], []),
-        ("allow_targets=[own]", ["score", "reference", "train", "evaluate"], []),
-        ("train.lr=1", ["reference", "partition"], ["train", "evaluate"]),
-        ("data.testbed.prompts=9", ["start/sft"], ["sample", "train"]),
+        ("train.micro_tokens=999", ["reference", "train", "evaluate/ranking"], []),
+        ("evaluate.batch=3", ["evaluate/ranking"], []),
+        ("allow_targets=[own]", ["score", "reference", "train", "evaluate/ranking"], []),
+        ("train.lr=1", ["reference", "partition"], ["train", "evaluate/ranking", "evaluate/win_rate"]),
+        ("data.source.prompts=9", ["start/sft"], ["sample", "train"]),
     ],
 )
 def test_what_a_change_redoes(load: Load, tmp_path: Path, changed: str, same: list[str], other: list[str]) -> None:
@@ -76,7 +77,7 @@ def test_the_reference_is_one_for_any_number_of_processes(load: Load, tmp_path: 
 def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tmp_path: Path) -> None:
     config = load("model=llama3_8b")
     samples = {
-        stage.name: stage.config["prompts"]
+        stage.name: stage.config.prompts
         for stage in compose(config, LOSSES["wmpo"]()).stages(Store(tmp_path))
         if stage.task == "sample"
     }
@@ -85,10 +86,12 @@ def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tm
 
 @pytest.mark.parametrize(("loss", "needed"), [("point_ce", True), ("point_mse", True), ("sft", False), ("mpo", True)])
 def test_losses_that_read_scores_get_them_transformed(load: Load, tmp_path: Path, loss: str, needed: bool) -> None:
-    graph = compose(load("data=response_sets", "data.source=owner/name", "data.score.scale=0.5"), LOSSES[loss]())
+    graph = compose(
+        load("data=response_sets", "model=small", "data.source=owner/name", "data.score.scale=0.5"), LOSSES[loss]()
+    )
     stages = {stage.name: stage for stage in graph.stages(Store(tmp_path))}
-    assert stages["data"].config["needs_scores"] is stages["partition"].config["needs_scores"] is needed
-    assert stages["partition"].config["transform"]["scale"] == (0.5 if needed else 1.0)
+    assert stages["data"].config.needs_scores is stages["partition"].config.needs_scores is needed
+    assert stages["partition"].config.transform.scale == (0.5 if needed else 1.0)
 
 
 def test_sets_are_sorted_into_bins_before_a_starting_policy_is_trained(load: Load, tmp_path: Path) -> None:
@@ -100,18 +103,18 @@ def test_sets_are_sorted_into_bins_before_a_starting_policy_is_trained(load: Loa
 def test_the_testbeds_held_out_sets_are_judged_by_the_truth(load: Load, tmp_path: Path) -> None:
     config = load("score=testbed_proxy", "score.options.noise_sigma=4")
     stages = {stage.name: stage for stage in compose(config, WMPO()).stages(Store(tmp_path))}
-    assert stages["score"].config["scorer"]["options"]["noise_sigma"] == 4
-    assert stages["score"].config["heldout"] == TRUE_REWARD
+    assert stages["score"].config.scorer["options"]["noise_sigma"] == 4
+    assert stages["score"].config.heldout == World.true_scorer
     elsewhere = load("regime=on_policy", *OWN_SCORER)
     stages = {stage.name: stage for stage in compose(elsewhere, WMPO()).stages(Store(tmp_path))}
-    assert stages["score"].config["heldout"] == stages["score"].config["scorer"]
+    assert stages["score"].config.heldout == stages["score"].config.scorer
 
 
-def test_a_function_of_the_users_own_scores_in_a_process_of_its_own(load: Load, tmp_path: Path) -> None:
-    for function, inline in (("mpo.testbed.reward.true_reward", True), ("theirs.score", False)):
-        config = load("regime=on_policy", "score=function", f"score.function={function}")
+def test_a_function_scores_in_a_process_of_its_own_unless_it_is_immediate(load: Load, tmp_path: Path) -> None:
+    for own, placement in (([], Placement.process), (["score.immediate=true"], Placement.here)):
+        config = load("regime=on_policy", "score=function", "score.function=theirs.score", *own)
         stages = {stage.name: stage for stage in compose(config, LOSSES["wmpo"]()).stages(Store(tmp_path))}
-        assert stages["score"].inline is inline
+        assert stages["score"].placement is placement
 
 
 @pytest.mark.parametrize("value", ["'${oc.env:HOME}'", "'${ oc.env : HOME}'", "['${oc.env:HOME}']"])

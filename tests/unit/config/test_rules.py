@@ -34,8 +34,12 @@ CONFLICTS = {
     f"{LLAMA} data=ultrachat_200k": ("loss", "regime=sft"),
     "regime=sft loss=dpo": ("loss", "another regime"),
     "rounds=3": ("rounds", "regime=iterative"),
-    "data.limit=3": ("data.limit", "data.testbed.prompts"),
+    "data.heldout_split=test": ("data.heldout_split", "leave it out"),
+    "data.source.prompts=0": ("data.source.prompts", "in [1, 1e+06]"),
+    "round_beta=[0.5] loss=list_mle": ("round_beta", "with one"),
+    "data.source=null": ("data.source", "give a file"),
     "round_lr=[1.0,0.5]": ("round_lr", "regime=iterative"),
+    "round_beta=[1.0,0.5]": ("round_beta", "regime=iterative"),
     "regime=iterative round_lr=[]": ("round_lr", "at least one"),
     "regime=iterative round_lr=[1.0,0.0]": ("round_lr", "in [1e-06, 1000]"),
     "score=data": ("score", "score=function"),
@@ -49,7 +53,7 @@ CONFLICTS = {
     "train.offload=optimizer": ("train.offload", "train.zero_stage=1"),
     "train/lora=adapters regime=sft": ("train.lora", "leave it out"),
     "data=ultrafeedback": ("model.scratch.tokenizer", "model=small"),
-    "model.scratch.tokenizer=words": ("model.scratch.tokenizer", "bpe or testbed"),
+    "model.scratch.tokenizer=words": ("model.scratch.tokenizer", "bpe or source"),
     "model.path=owner/name": ("model.path", "write model.scratch=null too"),
     f"{LLAMA} model.path=null": ("model.path", "model=tiny"),
     "model.architecture.num_attention_heads=3": ("model.architecture.num_attention_heads", "choose a divisor"),
@@ -138,8 +142,8 @@ EXTREMES = [
     *("launcher.threads=100000", "sample.n=1000000000000000000", "train.epochs=1000000000000", "train.lr=1e300"),
     *("evaluate.temperatures=[1e-300]", "model.beta=1e-300", "train.global_batch=1000000000000", "rounds=100000"),
     *("loss.beta=1e-300", "loss.alpha=1e300", "model.architecture.num_hidden_layers=100000"),
-    *("data.testbed.prompts=1000000000000", "train.adam_eps=1e-300"),
-    *(f"{key}={'9' * 400}" for key in ("seed", "data.testbed.seed", "loss.beta", "sample.n", "data.limit")),
+    *("data.source.prompts=1000000000000", "train.adam_eps=1e-300"),
+    *(f"{key}={'9' * 400}" for key in ("seed", "data.source.seed", "loss.beta", "sample.n", "data.limit")),
 ]
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
+from mpo.cache.stage import File
 from mpo.data import check
 from mpo.data.store import read_stored_sets
 from mpo.errors import DataError
 from mpo.stages import data
 from mpo.stages.context import StageContext
+from mpo.stages.nodes import data as node
+from mpo.stages.summary import Summary
 from tests.unit.data.layout_rows import pairs
 from tests.unit.data.malformed import COLUMNS, Malformed, malformed_file
 
@@ -27,10 +29,7 @@ LONG = int(os.environ.get("MPO_MALFORMED", "2000"))
 BLOCK = 100
 LONGEST_LINE = 400
 SECONDS = 10
-CONFIG = {
-    "layout": "auto", "split": "train", "revision": None, "score_field": None, "heldout_split": None, "heldout": 0,
-    "fraction": 1.0, "limit": None, "split_seed": 0, "max_skipped_share": 0.9, "needs_scores": True, "contrasts": True,
-}  # fmt: skip
+CONFIG = node.Config(heldout=0, max_skipped_share=0.9, needs_scores=True, contrasts=True)
 
 
 def blocks() -> list[object]:
@@ -62,11 +61,11 @@ def counted(shown: str, label: str) -> int:
     return int(line.split()[1].rstrip(":"))
 
 
-def run_stage(file: Malformed, out: Path) -> dict[str, Any]:
+def run_stage(file: Malformed, out: Path) -> Summary:
     out.mkdir()
-    data.run(StageContext("data", CONFIG | {"layout": file.layout}, {}, {"source": file.path}, out))
-    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return summary
+    inputs: node.Inputs[Path] = node.Inputs(File(str(file.path)))
+    data.run(StageContext("data", replace(CONFIG, layout=file.layout), node.Settings(), inputs, out))
+    return Summary.read(out)
 
 
 @pytest.mark.parametrize("seeds", blocks())
@@ -91,8 +90,8 @@ def test_every_malformed_file_is_read_or_refused(seeds: range, tmp_path: Path) -
             else:
                 assert not refused
                 stored = list(read_stored_sets(tmp_path / f"out{seed}" / "train.parquet"))
-                assert len(stored) == summary["sets"]["train"] > 0
-                for line in summary["problems"]:
+                assert len(stored) == summary.fact("sets", "train") > 0
+                for line in summary.problems:
                     check_lines(line)
         except BaseException as error:
             error.add_note(f"seed {seed}, {file.path.name} as {file.layout}: {file.path.read_bytes()[:600]!r}")

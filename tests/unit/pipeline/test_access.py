@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpo.cache.artifacts import Stage, Store
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Stage
 from mpo.config.schema import DataConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError
 from mpo.pipeline.access import check_cache, check_inputs, check_output

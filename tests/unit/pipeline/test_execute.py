@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from mpo.cache.artifacts import Stage, Store
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Placement, Stage
 from mpo.config.schema import LauncherConfig
 from mpo.errors import Stopped
 from mpo.pipeline import execute, stopping
@@ -22,12 +23,12 @@ from mpo.pipeline.execute import Executor
 from mpo.pipeline.launch import run_inline
 from mpo.pipeline.stage_process import write_usage
 from mpo.stages.context import StageContext
+from mpo.stages.nodes import data, score
 from mpo.track.console import Console
 from mpo.track.progress import ProgressReader
 
-PROMPTS = Stage(
-    "data", "testbed", {"part": "prompts", "prompts": 3, "heldout_prompts": 2, "seed": 0}, inline=True
-)  # fmt: skip
+WORLD = {"_target_": "mpo.testbed.source.World", "prompts": 3, "heldout_prompts": 2}
+PROMPTS = data.TASK.stage("data", data.Config(WORLD), data.Settings(), data.Inputs(), Placement.here)
 
 
 class BrokenTerminal(Console):
@@ -91,12 +92,12 @@ def test_what_a_stage_reads_is_built_again_if_it_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mpo.cache.checksums.SMALL", 0)  # every file counts as large: it is read when a stage needs it
-    count = Stage("count", "copy", inputs={"sets": PROMPTS}, inline=True)
+    count = Stage("count", "copy", inputs=score.Inputs(PROMPTS), placement=Placement.here)
 
     def copy(context: StageContext) -> None:
         if context.task != "copy":
             return run_inline(context)
-        (context.output / "copy").write_bytes((context.inputs["sets"] / "train.parquet").read_bytes())
+        (context.output / "copy").write_bytes((context.inputs.sets / "train.parquet").read_bytes())
         return write_usage(context.output, time.monotonic(), None)
 
     monkeypatch.setattr(execute, "run_inline", copy)

@@ -10,8 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.paths import folder
 from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
+from mpo.config.source import source_of
 from mpo.errors import ConfigError
 from mpo.planning.sizes import (
+    DataSize,
     adapter_parameters,
     batch_warning,
     data_size,
@@ -20,6 +22,7 @@ from mpo.planning.sizes import (
     parameters,
     read_architecture,
 )
+from mpo.testbed.source import World
 
 PUBLISHED = Path(__file__).parents[3] / "../shared/spec/models.yaml"
 TINY = {
@@ -127,6 +130,10 @@ def test_unknown_structures_are_not_guessed() -> None:
         read_architecture({key: value for key, value in TINY.items() if key != "vocab_size"})
 
 
+def sized(data: DataConfig, responses: int | None, rounds: int = 1) -> DataSize | None:
+    return data_size(data, source_of(data, ()), responses, rounds)
+
+
 def test_expected_sizes() -> None:
     hub = DataConfig(
         source="owner/name",
@@ -136,22 +143,22 @@ def test_expected_sizes() -> None:
         expected_prompt_tokens=10,
         expected_response_tokens=20,
     )
-    size = data_size(hub, None)
+    size = sized(hub, None)
     assert size is not None
     assert (size.sets, size.responses, size.tokens, size.response_tokens_total) == (1000, 4, 90_000, 80_000)
-    assert data_size(DataConfig(**{**vars(hub), "fraction": 0.25}), 5).sets == 250  # type: ignore[union-attr]
-    assert data_size(DataConfig(**{**vars(hub), "heldout_split": "test"}), None).sets == 1100  # type: ignore[union-attr]
-    assert data_size(DataConfig(**{**vars(hub), "heldout": 0.1, "limit": 500}), None).sets == 450  # type: ignore[union-attr]
-    assert data_size(DataConfig(**{**vars(hub), "expected_sets": None}), None) is None
-    world = DataConfig(**{**vars(hub), "source": "testbed"})
-    assert data_size(world, 8, rounds=3).sets == 500  # type: ignore[union-attr]
+    assert sized(DataConfig(**{**vars(hub), "fraction": 0.25}), 5).sets == 250  # type: ignore[union-attr]
+    assert sized(DataConfig(**{**vars(hub), "heldout_split": "test"}), None).sets == 1100  # type: ignore[union-attr]
+    assert sized(DataConfig(**{**vars(hub), "heldout": 0.1, "limit": 500}), None).sets == 450  # type: ignore[union-attr]
+    assert sized(DataConfig(**{**vars(hub), "expected_sets": None}), None) is None
+    world = World(prompts=500)
+    assert data_size(hub, world, 8, rounds=3).sets == 500  # type: ignore[union-attr]
     rounds = DataConfig(**{**vars(hub), "heldout": 0.1, "expected_sets": 60_000})
-    assert data_size(rounds, 5, rounds=3).sets == 18_000  # type: ignore[union-attr]
+    assert sized(rounds, 5, rounds=3).sets == 18_000  # type: ignore[union-attr]
     limited = DataConfig(**{**vars(rounds), "limit": 3000})
-    assert data_size(limited, 5, rounds=3).sets == 900  # type: ignore[union-attr]
-    best, every = (imitated(size, hub, which) for which in (SftResponses.best, SftResponses.all))
+    assert sized(limited, 5, rounds=3).sets == 900  # type: ignore[union-attr]
+    best, every = (imitated(size, source_of(hub, ()), which) for which in (SftResponses.best, SftResponses.all))
     assert (best.sets, best.responses, every.sets, every.responses) == (1000, 1, 4000, 1)
-    assert imitated(size, world, SftResponses.best).sets == world.testbed.demonstrations
+    assert imitated(size, world, SftResponses.best).sets == world.demonstrations
 
 
 def test_optimizer_steps() -> None:

@@ -11,13 +11,19 @@ from typing import Any
 
 import pytest
 
-from mpo.report.records import Baseline, Distribution, Estimate, RunReport, SampleRow, StageRow
+from mpo.evaluate.records import Baseline, Distribution, Estimate, SampleRow
+from mpo.report.records import RunReport, StageRow
 
 MakeRun = Callable[..., RunReport]
 
 
 FEW = {"step", "loss", "accuracy"}
 """Metrics of most invented runs: drawing every panel is tested once, and takes seconds."""
+
+
+def estimate(metric: str, value: float, error: float, unit: str, *baselines: Baseline) -> Estimate:
+    """Over 400 prompts."""
+    return Estimate(metric, value, error, 400, unit, baselines=baselines)
 
 
 def metric_rows(steps: int, seed: int) -> list[dict[str, Any]]:
@@ -98,18 +104,20 @@ def make_run(tmp_path: Path) -> MakeRun:
                 StageRow("train", False, 128.0, int(1.6 * 2**30), "cache/train/cc33"),
             ),
             metrics_paths=tuple(paths),
-            evaluation={
-                "true reward": Estimate(reward, 0.05, "points", 400, (Baseline("starting policy", 4.31, 0.05),)),
-                "win rate": Estimate(0.792, 0.012, "", 400, (Baseline("starting policy", 0.5),)),
-                "held-out ranking accuracy": Estimate(
+            note="micro-scale testbed",
+            evaluation=(
+                estimate("true_reward", reward, 0.05, "points", Baseline("starting policy", 4.31, 0.05)),
+                estimate("win_rate", 0.792, 0.012, "", Baseline("starting policy", 0.5)),
+                estimate(
+                    "ranking_accuracy",
                     0.71,
                     0.011,
                     "",
-                    400,
-                    (Baseline("starting policy", 0.53, 0.01), Baseline("longer response wins", 0.55)),
+                    Baseline("starting policy", 0.53, 0.01),
+                    Baseline("longer response wins", 0.55),
                 ),
-                "response length": Estimate(21.3, 0.4, "tokens", 400, (Baseline("starting policy", 19.8, 0.4),)),
-            },
+                estimate("length", 21.3, 0.4, "tokens", Baseline("starting policy", 19.8, 0.4)),
+            ),
             distributions=(
                 Distribution(
                     "true reward",

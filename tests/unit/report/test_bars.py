@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from mpo.evaluate.records import Baseline, Estimate
 from mpo.report.bars import Bar, bars_of, column_bars, estimate_bars, shared_baselines
-from mpo.report.records import Baseline, Estimate
 
 START = Baseline("start", 4.0, 0.5)
 
@@ -29,18 +29,18 @@ def test_what_is_not_finite_has_no_bar(value: float) -> None:
 
 
 def test_an_estimate_stands_beside_its_baselines() -> None:
-    own, start = estimate_bars(Estimate(5.0, baselines=(START,)))
+    own, start = estimate_bars(Estimate("m", 5.0, baselines=(START,)))
     assert own is not None and start is not None and own.width > start.width
 
 
 def test_a_column_has_a_place_for_every_row() -> None:
-    rows = [{"reward": Estimate(1.0)}, {"other": Estimate(9.0)}]
+    rows = [{"reward": Estimate("m", 1.0)}, {"other": Estimate("m", 9.0)}]
     first, second, none, baseline = column_bars("reward", rows, [None, START])
     assert first is not None and baseline is not None and (second, none) == (None, None)
     assert baseline.width > first.width
 
 
 def test_only_baselines_that_all_share_are_rows() -> None:
-    one, other = Estimate(1.0, baselines=(START, Baseline("even", 0.5))), Estimate(2.0, baselines=(START,))
+    one, other = Estimate("m", 1.0, baselines=(START, Baseline("even", 0.5))), Estimate("m", 2.0, baselines=(START,))
     assert shared_baselines("reward", [{"reward": one}, {"reward": other}, {}]) == (START,)
     assert shared_baselines("reward", [{}]) == ()

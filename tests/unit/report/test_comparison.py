@@ -33,7 +33,7 @@ def test_groups_have_the_mean_and_standard_error_over_seeds(runs: list[RunReport
     assert reward.value == pytest.approx(6.6)
     # Deviations -0.6, -0.1, 0.7: variance 0.86 / 2, over 3 runs.
     assert reward.standard_error == pytest.approx(math.sqrt(0.43 / 3))
-    assert reward.count == 3
+    assert reward.n == 3
     assert dpo.evaluation["true reward"].standard_error == 0.05
 
 
@@ -49,16 +49,16 @@ def test_a_label_has_no_more_keys_than_tell_groups_apart(runs: list[RunReport]) 
 
 def test_baselines_that_all_seeds_share_stay(runs: list[RunReport]) -> None:
     mpo, _ = group_over_seeds(runs, ("loss._target_",))
-    assert mpo.evaluation["true reward"].baselines == runs[0].evaluation["true reward"].baselines != ()
+    assert mpo.evaluation["true reward"].baselines == runs[0].measures["true reward"].baselines != ()
 
 
 def test_a_run_that_lacks_a_measure_is_not_counted_in_its_mean(runs: list[RunReport]) -> None:
-    fewer = dataclasses.replace(runs[0], evaluation={"win rate": runs[0].evaluation["win rate"]})
+    fewer = dataclasses.replace(runs[0], evaluation=(runs[0].measures["win rate"],))
     (group,) = group_over_seeds([fewer, *runs[1:3]], ())
     assert group.label == "all runs"
     assert group.evaluation["true reward"].value == pytest.approx(6.9)
-    assert group.evaluation["true reward"].count == 2
-    assert group.evaluation["win rate"].count == 3
+    assert group.evaluation["true reward"].n == 2
+    assert group.evaluation["win rate"].n == 3
 
 
 def test_page_groups_links_and_escapes(runs: list[RunReport], tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mpo.errors import DataError
+from mpo.evaluate.records import Estimate, SampleRow
 from mpo.report.page import write_run_page
-from mpo.report.records import RunReport, SampleRow
+from mpo.report.records import RunReport
 from tests.unit.report.conftest import MakeRun
 
 ATTACK = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>{{ 7*7 }}"
@@ -71,7 +72,7 @@ def test_text_from_data_stays_text(make_run: MakeRun, tmp_path: Path) -> None:
         samples=(SampleRow(ATTACK, ATTACK, ATTACK),),
         skipped={ATTACK: 1},
         data_facts={ATTACK: ATTACK},
-        evaluation={ATTACK: run.evaluation["win rate"]},
+        evaluation=(Estimate(ATTACK, 0.5, unit=ATTACK, baselines=run.evaluation[1].baselines),),
         stages=(dataclasses.replace(run.stages[1], name=ATTACK, path=ATTACK),),
     )
     tags = Tags(write_run_page(tmp_path, attacked).read_text(encoding="utf-8"))
@@ -84,7 +85,14 @@ def test_text_from_data_stays_text(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_a_run_without_evaluation_or_samples_has_a_page(make_run: MakeRun, tmp_path: Path) -> None:
     run = dataclasses.replace(
-        make_run(), evaluation={}, samples=(), distributions=(), metrics_paths=(), skipped={}, config={"seed": 0}
+        make_run(),
+        evaluation=(),
+        note="",
+        samples=(),
+        distributions=(),
+        metrics_paths=(),
+        skipped={},
+        config={"seed": 0},
     )
     text = Tags(write_run_page(tmp_path, run).read_text(encoding="utf-8")).text
     assert "Nothing was evaluated." in text and "Nothing was left out." in text

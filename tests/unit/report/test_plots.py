@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpo.evaluate.records import Distribution
 from mpo.report.curves import series, smoothed, training_figures
 from mpo.report.plots import histogram
-from mpo.report.records import Distribution
 from tests.unit.report.conftest import MakeRun, metric_rows
 
 PNG = b"\x89PNG\r\n\x1a\n"

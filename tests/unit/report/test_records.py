@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mpo.errors import DataError
-from mpo.report.records import RESULT_FILE, Estimate, RunReport
+from mpo.evaluate.records import Estimate
+from mpo.report.records import RESULT_FILE, RunReport
 from tests.unit.report.conftest import MakeRun
 
 
@@ -19,10 +20,10 @@ def test_a_saved_run_loads_the_same(make_run: MakeRun) -> None:
 
 
 def test_what_could_not_be_measured_stays_so(make_run: MakeRun) -> None:
-    run = dataclasses.replace(make_run(), evaluation={"win rate": Estimate(math.nan, None)})
+    run = dataclasses.replace(make_run(), evaluation=(Estimate("win_rate", math.nan),))
     text = run.save().read_text(encoding="utf-8")
     assert "NaN" not in text
-    assert math.isnan(RunReport.load(run.folder).evaluation["win rate"].value)
+    assert math.isnan(RunReport.load(run.folder).evaluation[0].value)
 
 
 def test_totals_count_built_stages_only(make_run: MakeRun) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
+from mpo.cache.stage import File
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError
-from mpo.stages.context import StageContext
 from mpo.stages.models import check_ids
 from mpo.testbed.tokenizer import build_tokenizer
 
@@ -20,8 +20,8 @@ def test_ids_beyond_the_embedding_are_refused(tmp_path: Path) -> None:
     known = len(tokenizer)
     LlamaConfig(vocab_size=known).save_pretrained(tmp_path)  # no weights: none are read
     tokenizer.add_tokens(["<tool>"])
-    context = StageContext("prepare", {"trust_remote_code": False}, {}, {"policy": tmp_path}, tmp_path)
-    check_ids(context, known - 1, tokenizer)  # what no text uses may be there
+    model = File(str(tmp_path))
+    check_ids(model, False, known - 1, tokenizer)  # what no text uses may be there
     expected = f"has {known + 1} ids, and the texts use {known}, but the model has embeddings for {known}; use"
     with pytest.raises(ConfigError, match=expected):
-        check_ids(context, known, tokenizer)
+        check_ids(model, False, known, tokenizer)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from mpo.cache.stage import Nothing
 from mpo.config.schema import ScoreTransformConfig
 from mpo.data.assignments import Assignments
 from mpo.data.tokens import tokenize_sets
 from mpo.errors import DataError
 from mpo.stages import partition
-from mpo.stages.context import StageContext, to_plain
+from mpo.stages.context import StageContext
+from mpo.stages.nodes import partition as node
 from mpo.testbed.tokenizer import build_tokenizer
 from mpo.types import Message, Response, ResponseSet
 
@@ -46,14 +48,13 @@ def run(
     marked: int = 0,
     **transform: float,
 ) -> Path:
-    config = {
-        "partition": {"_target_": f"mpo.partition.{which}"}, "seed": 0,
-        "contrasts": True, "max_skipped_share": share, "needs_scores": True, "needs_sides": True,
-        "score_range": score_range, "allow_targets": [], "transform": to_plain(ScoreTransformConfig(**transform)),
-    }  # fmt: skip
+    config = node.Config(
+        {"_target_": f"mpo.partition.{which}"}, ScoreTransformConfig(**transform), seed=0, contrasts=True,
+        needs_scores=True, needs_sides=True, score_range=score_range, max_skipped_share=share, allow_targets=[],
+    )  # fmt: skip
     out = tmp_path / "out"
     out.mkdir()
-    partition.run(StageContext("partition", config, {"prepare": prepared(tmp_path, marked)}, {}, out))
+    partition.run(StageContext("partition", config, Nothing(), node.Inputs(prepared(tmp_path, marked)), out))
     return out
 
 

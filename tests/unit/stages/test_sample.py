@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mpo.cache.stage import File, Nothing
 from mpo.config.schema import SampleConfig
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.sample.drawn import DrawnBatches
 from mpo.sample.hf import Sampled
 from mpo.stages import sample
-from mpo.stages.context import StageContext, to_plain
+from mpo.stages.context import StageContext
+from mpo.stages.nodes import sample as node
+from mpo.stages.summary import Summary
 from mpo.testbed.tokenizer import build_tokenizer
 from mpo.types import Message, ResponseSet
 
@@ -34,14 +36,14 @@ def run(tmp_path: Path, share: float, before_template: str = "", n: int = 2) -> 
     write_sets(
         prompts / "train.parquet", [ResponseSet(str(i), (Message("user", text),), ()) for i, text in enumerate(texts)]
     )
-    config = {
-        "sample": to_plain(SampleConfig(n=n, max_new_tokens=4)), "seed": 0, "splits": ["train"], "round": 1,
-        "rounds": 1, "seed_rounds": 0, "prompts": None, "stop_token_ids": [], "max_prompt_tokens": 20,
-        "max_skipped_share": share, "tokenizer": None, "chat_template": None, "trust_remote_code": False,
-    }  # fmt: skip
+    config = node.Config(
+        SampleConfig(n=n, max_new_tokens=4), seed=0, splits=["train"], round=1, rounds=1, seed_rounds=0, prompts=None,
+        stop_token_ids=[], max_prompt_tokens=20, max_skipped_share=share, chat_template=None, trust_remote_code=False,
+    )  # fmt: skip
     out = tmp_path / "out"
     out.mkdir()
-    sample.run(StageContext("sample", config, {"prompts": prompts}, {"policy": tmp_path / "policy"}, out))
+    inputs = node.Inputs(prompts, File(str(tmp_path / "policy")))
+    sample.run(StageContext("sample", config, Nothing(), inputs, out))
     return out
 
 
@@ -49,14 +51,14 @@ def test_prompts_above_the_limit_are_counted_not_answered(tmp_path: Path) -> Non
     out = run(tmp_path, 0.5)
     drawn = list(read_stored_sets(out / "train.parquet"))
     assert [one.id for one in drawn] == ["0", "2"] and all(len(one.responses) == 2 for one in drawn)
-    facts = json.loads((out / "summary.json").read_text())["train"]
-    assert facts["skipped"] == {"prompt_too_long": 1} and facts["sets"] == 2
+    summary = Summary.read(out)
+    assert summary.skipped["train"] == {"prompt_too_long": 1} and summary.fact("sets", "train") == 2
     assert not list(out.glob("*.batches.jsonl"))
 
 
 def test_special_tokens_inside_responses_are_counted_and_said(tmp_path: Path) -> None:
     out = run(tmp_path, 0.5, n=60)  # an untrained policy draws any token
-    facts = json.loads((out / "summary.json").read_text())["train"]
+    facts = Summary.read(out).facts["train"]
     said = (out / "warnings.txt").read_text()
     assert 0 < facts["with_special_tokens"] < facts["responses"] == 120
     assert said.startswith(f"{facts['with_special_tokens']} of 120 responses sampled for train have special tokens")
@@ -74,8 +76,7 @@ def test_prompts_that_the_template_refuses_are_counted_too(tmp_path: Path) -> No
     refusing = "{% if messages[0].content == 'garden' %}{{ raise_exception('no gardens') }}{% endif %}"
     out = run(tmp_path, 0.7, refusing)
     assert [one.id for one in read_stored_sets(out / "train.parquet")] == ["0"]
-    skipped = json.loads((out / "summary.json").read_text())["train"]["skipped"]
-    assert skipped == {"prompt_too_long": 1, "template_refused": 1}
+    assert Summary.read(out).skipped["train"] == {"prompt_too_long": 1, "template_refused": 1}
     with pytest.raises(DataError, match=r"2 of 3 sets cannot be used: .*template_refused 1"):
         run(tmp_path / "again", 0.5, refusing)
 

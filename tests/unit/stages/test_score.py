@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mpo.cache.stage import Nothing
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.stages import score
 from mpo.stages.context import StageContext
+from mpo.stages.nodes import score as node
 from mpo.testbed.reward import true_reward
 from mpo.types import Message, Response, ResponseSet
 
@@ -31,8 +33,8 @@ def test_the_proxy_scores_what_is_trained_on_and_the_truth_what_is_held_out(tmp_
         "_target_": SCORER, "function": "mpo.testbed.reward.proxy_reward", "options": {"length_bias": 1.0},
     }  # fmt: skip
     truth = {"_target_": SCORER, "function": "mpo.testbed.reward.true_reward"}
-    config = {"scorer": proxy, "heldout": truth, "allow_targets": []}
-    score.run(StageContext("score", config, {"sets": tmp_path / "sets"}, {}, tmp_path / "out"))
+    config = node.Config(proxy, truth, [])
+    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     (trained,), (held,) = (
         list(read_stored_sets(tmp_path / "out" / f"{split}.parquet")) for split in ("train", "heldout")
     )
@@ -66,9 +68,9 @@ def test_a_stopped_stage_goes_on_after_the_sets_that_it_has_scored(
 
     def run(calls: int) -> None:
         SEEN.clear()
-        node = {"_target_": SCORER, "function": f"{__name__}.until", "options": {"calls": calls}}
-        config = {"scorer": node, "heldout": node, "allow_targets": []}
-        score.run(StageContext("score", config, {"sets": tmp_path / "sets"}, {}, tmp_path / "out"))
+        scorer = {"_target_": SCORER, "function": f"{__name__}.until", "options": {"calls": calls}}
+        config = node.Config(scorer, scorer, [])
+        score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
 
     with pytest.raises(Killed):
         run(7)

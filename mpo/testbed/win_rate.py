@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from mpo.errors import DataError
+from mpo.evaluate.base import START, Evidence, Measure, Samples
 from mpo.evaluate.estimates import Mean, length_controlled, mean_over_prompts
+from mpo.evaluate.records import Baseline, Estimate, Findings
 from mpo.testbed.judge import judge
 from mpo.types import ResponseSet
+
+JUDGE = "embedded judge"
+
+
+@dataclass(frozen=True)
+class WinRate(Measure):
+    """True reward, win rates against the starting policy, and lengths, at each temperature."""
+
+    needs_samples: ClassVar[bool] = True
+    needs_truth: ClassVar[bool] = True
+
+    def measure(self, evidence: Evidence) -> Findings:
+        """See :meth:`Measure.measure`."""
+        return Findings([each for one in evidence.samples for each in _estimates(one, evidence.seed)])
+
+
+def _estimates(samples: Samples, seed: int) -> list[Estimate]:
+    found = compare(samples.start, samples.policy, seed)
+
+    def estimate(
+        metric: str, unit: str = "", judge: str | None = None, start: str = "", half: bool = False
+    ) -> Estimate:
+        mean = found[metric]
+        baselines: tuple[Baseline, ...] = (Baseline("even", 0.5),) if half else ()
+        if start:
+            baselines = (Baseline(START, found[start].value, found[start].standard_error),)
+        return Estimate(
+            metric, mean.value, mean.standard_error, mean.count, unit, temperature=samples.temperature, judge=judge,
+            baseline=START, baselines=baselines,
+        )  # fmt: skip
+
+    return [
+        estimate("true_reward", "of 10", start="start_true_reward"),
+        estimate("true_reward_gain", "of 10"),
+        estimate("win_rate", judge=JUDGE, half=True),
+        estimate("lc_win_rate", judge=JUDGE, half=True),
+        estimate("true_win_rate", judge="true reward", half=True),
+        estimate("length", "words", start="start_length"),
+        estimate("start_within_prompt_std", "of 10"),
+    ]
 
 
 def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: int) -> dict[str, Mean]:
     """Estimates over prompts; response i of the policy meets response i of the starting policy.
 
     Returns:
-        ``true_reward`` and ``start_true_reward`` (0-10), ``gain``, ``within_prompt_std`` (of the start's rewards),
+        ``true_reward`` and ``start_true_reward`` (0-10), ``true_reward_gain``, ``start_within_prompt_std``,
         ``win_rate`` (the judge's mean preference), ``lc_win_rate``, ``true_win_rate`` (by true reward, ties half),
         ``length`` and ``start_length`` (words).
 
@@ -24,8 +68,9 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: i
     if [one.id for one in start] != [one.id for one in policy]:
         raise DataError("samples of other prompts", "evaluate", "sample both policies again")
     rows: dict[str, list[float]] = {
-        name: [] for name in ("true_reward", "start_true_reward", "gain", "within_prompt_std", "win_rate",
-                              "true_win_rate", "length", "start_length")
+        name: []
+        for name in ("true_reward", "start_true_reward", "true_reward_gain", "start_within_prompt_std", "win_rate",
+                     "true_win_rate", "length", "start_length")
     }  # fmt: skip
     preferences: list[float] = []
     differences: list[float] = []
@@ -41,8 +86,8 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: i
         new_lengths = [len(b.text.split()) for _, b in pairs]
         rows["true_reward"].append(_mean(new))
         rows["start_true_reward"].append(_mean(old))
-        rows["gain"].append(_mean(new) - _mean(old))
-        rows["within_prompt_std"].append((sum((x - _mean(old)) ** 2 for x in old) / max(len(old) - 1, 1)) ** 0.5)
+        rows["true_reward_gain"].append(_mean(new) - _mean(old))
+        rows["start_within_prompt_std"].append((sum((x - _mean(old)) ** 2 for x in old) / max(len(old) - 1, 1)) ** 0.5)
         rows["win_rate"].append(_mean(wins))
         rows["true_win_rate"].append(_mean(truth))
         rows["length"].append(_mean(new_lengths))

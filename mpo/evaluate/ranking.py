@@ -1,0 +1,74 @@
+"""How well a policy ranks held-out responses, or predicts them where there is one a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mpo.evaluate.base import Evidence, Measure
+from mpo.evaluate.estimates import Mean
+from mpo.evaluate.heldout import HeldOut, Ranking, longer_wins, rank_heldout, token_loss
+from mpo.evaluate.records import Baseline, Estimate, Findings
+from mpo.logprobs.reference import Reference
+
+BEFORE = "before training"
+
+
+@dataclass(frozen=True)
+class HeldOutRanking(Measure):
+    """Ranking accuracy, margin and divergence from the reference; the loss a token where sets have one response."""
+
+    needs_models: ClassVar[bool] = True
+
+    def measure(self, evidence: Evidence) -> Findings:
+        """See :meth:`Measure.measure`."""
+        held = evidence.heldout
+        if held is None:
+            return Findings()
+        single = all(len(held.sets[i].response_ids) == 1 for i in range(len(held.sets)))
+        return Findings((_imitation if single else _ranking)(held, evidence.on_progress))
+
+
+def _imitation(held: HeldOut, on_progress: Callable[[int, int, str], None]) -> list[Estimate]:
+    def loss(which: str) -> Mean:
+        return token_loss(
+            held.load(which), held.sets, held.batch, held.micro_tokens,
+            lambda done: on_progress(done, len(held.sets), "sets"),
+        )  # fmt: skip
+
+    after, before = loss("after"), loss("before")
+    start = Baseline(BEFORE, before.value, before.standard_error)
+    return [Estimate("loss", after.value, after.standard_error, after.count, "nats per token", baselines=(start,))]
+
+
+def _ranking(held: HeldOut, on_progress: Callable[[int, int, str], None]) -> list[Estimate]:
+    indices = [i for i in range(len(held.sets)) if len(set(held.assignments.scores(i))) > 1]
+    if not indices:
+        return []
+
+    def rank(which: str, reference: Reference | None) -> Ranking:
+        return rank_heldout(
+            held.load(which), held.loss, held.sets, held.assignments, indices, reference, held.batch,
+            held.micro_tokens, lambda done: on_progress(done, len(indices), "sets"),
+        )  # fmt: skip
+
+    ranking = rank("after", held.reference)
+    # At policy = reference every implicit reward is the same: half of the pairs, by definition and without a forward.
+    before = 0.5 if held.before_is_reference else rank("before", held.reference).accuracy.value
+    lengths = [[len(each.text) for each in held.texts[held.sets[i].id].responses] for i in range(len(held.sets))]
+    baselines = (
+        Baseline(BEFORE, before),
+        Baseline("longer response wins", longer_wins(lengths, held.assignments, indices)),
+    )
+    found = [
+        _estimate("ranking_accuracy", ranking.accuracy, f"of {ranking.pairs} pairs", baselines),
+        _estimate("ranking_margin", ranking.margin),
+    ]
+    if held.reference is not None:
+        found.append(_estimate("reference_kl", ranking.kl, "nats per token"))
+    return found
+
+
+def _estimate(metric: str, mean: Mean, unit: str = "", baselines: tuple[Baseline, ...] = ()) -> Estimate:
+    return Estimate(metric, mean.value, mean.standard_error, mean.count, unit, baselines=baselines)

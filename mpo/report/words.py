@@ -1,0 +1,50 @@
+"""What people call estimates, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mpo.evaluate.records import Estimate
+
+NAMES = {
+    "true_reward": "true reward",
+    "true_reward_gain": "gain in true reward",
+    "win_rate": "win rate",
+    "lc_win_rate": "length-controlled win rate",
+    "true_win_rate": "win rate by true reward",
+    "length": "response length",
+    "start_within_prompt_std": "start's within-prompt std",
+    "ranking_accuracy": "held-out ranking accuracy",
+    "ranking_margin": "held-out margin",
+    "reference_kl": "held-out KL(reference || policy)",
+    "loss": "held-out loss",
+}
+"""Names of the project's own metrics; others are shown by theirs, with blanks."""
+IN_EVERY_ROUND = ("true_reward", "win_rate")
+"""Metrics of which earlier rounds are shown beside the last one."""
+
+
+def titles(estimates: Iterable[Estimate]) -> dict[str, Estimate]:
+    """Estimates by title: all of the last round, then chosen ones of every round."""
+    every = list(estimates)
+    last = max((each.round for each in every if each.round is not None), default=None)
+    named: dict[str, Estimate] = {}
+    for each in every:
+        if each.round == last:
+            _add(named, _title(each), each)
+    for each in every:
+        if each.round is not None and each.metric in IN_EVERY_ROUND:
+            _add(named, f"{_title(each)}, round {each.round}", each)
+    return named
+
+
+def _add(named: dict[str, Estimate], title: str, estimate: Estimate) -> None:
+    """Under its title, with more of what it is where another one has that already."""
+    if title in named and estimate.judge is not None:
+        title = f"{title}, judged by {estimate.judge}"
+    named[title if title not in named else f"{title} ({estimate.key})"] = estimate
+
+
+def _title(estimate: Estimate) -> str:
+    name = NAMES.get(estimate.metric, estimate.metric.replace("_", " "))
+    return name if estimate.temperature is None else f"{name} at T={estimate.temperature:g}"

@@ -1,0 +1,58 @@
+"""One measure of a trained policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from mpo.cache.stage import File, Hub, Task
+from mpo.config.schema import Precision
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Models:
+    """How the policies are run; ``before_is_reference``: the policy before training is the training's reference."""
+
+    loss: dict[str, Any]
+    precision: Precision
+    compile: bool
+    trust_remote_code: bool
+    before_is_reference: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    """``measure``: node of a measure class. ``models``: where it needs the policies themselves."""
+
+    measure: dict[str, Any]
+    seed: int
+    models: Models | None = None
+    allow_targets: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Most sets and tokens of a forward pass."""
+
+    batch: int
+    micro_tokens: int
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Given]):
+    """What the measure needs. ``policy``, ``before``: models; with the held-out part of ``sets`` (texts), ``prepare``
+    and ``partition``, and of ``reference``. ``start_samples``, ``policy_samples``: by temperature."""
+
+    policy: Given | None = None
+    before: Given | File | Hub | None = None
+    sets: Given | None = None
+    prepare: Given | None = None
+    partition: Given | None = None
+    reference: Given | None = None
+    start_samples: dict[str, Given] = field(default_factory=dict)
+    policy_samples: dict[str, Given] = field(default_factory=dict)
+
+
+TASK = Task("evaluate", Config, Settings, Inputs)

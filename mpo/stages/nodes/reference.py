@@ -1,0 +1,40 @@
+"""Log-probs of a frozen reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mpo.cache.stage import File, Hub, Placement, Task
+from mpo.config.schema import Precision
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Config:
+    """``mismatched``: also of mismatched pairs, for KTO's reference point of KL."""
+
+    precision: Precision
+    compile: bool
+    mismatched: bool
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Most sets and tokens of a forward pass."""
+
+    micro_batch: int
+    micro_tokens: int
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Given]):
+    """``policy``: the reference."""
+
+    prepare: Given
+    policy: Given | File | Hub
+
+
+TASK = Task("reference", Config, Settings, Inputs, placement=Placement.group, resumable=True)

@@ -1,0 +1,42 @@
+"""Responses drawn from a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mpo.cache.stage import File, Hub, Nothing, Task
+from mpo.config.schema import SampleConfig
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Config:
+    """``splits``: whose prompts are asked. ``round`` of ``rounds``: the share of the training prompts, chosen with
+    ``seed_rounds``. ``prompts``: the first so many only. ``chat_template``: its text, in place of the tokenizer's."""
+
+    sample: SampleConfig
+    seed: int
+    splits: list[str]
+    round: int
+    rounds: int
+    seed_rounds: int
+    prompts: int | None
+    stop_token_ids: list[int]
+    max_prompt_tokens: int
+    max_skipped_share: float
+    chat_template: str | None
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Given]):
+    """``tokenizer``: another one than the policy's own."""
+
+    prompts: Given
+    policy: Given | File | Hub
+    tokenizer: File | Hub | None = None
+
+
+TASK = Task("sample", Config, Nothing, Inputs, resumable=True)

@@ -1,0 +1,29 @@
+"""Scores of sampled responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mpo.cache.stage import Nothing, Task
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Config:
+    """``scorer``, and ``heldout`` for the held-out sets: nodes of scorer classes."""
+
+    scorer: dict[str, Any]
+    heldout: dict[str, Any]
+    allow_targets: list[str]
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Given]):
+    """``sets``: with sampled responses."""
+
+    sets: Given
+
+
+TASK = Task("score", Config, Nothing, Inputs, resumable=True)

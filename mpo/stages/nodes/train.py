@@ -1,0 +1,50 @@
+"""A training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mpo.cache.stage import File, Hub, Placement, Task
+from mpo.config.schema import TrainConfig
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Config:
+    """``loss``: node of a loss class. ``train``: what the settings hold has its default here."""
+
+    loss: dict[str, Any]
+    train: TrainConfig
+    seed: int
+    processes: int
+    stop_token_ids: list[int]
+    policy_is_reference: bool
+    chat_template: str | None
+    trust_remote_code: bool
+    allow_targets: list[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How often checkpoints are written and kept, most tokens of a forward pass; ``card``: for the model card."""
+
+    checkpoint_every: int
+    keep_checkpoints: int
+    micro_tokens: int
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Given]):
+    """``policy``: where training starts. ``reference``: where the loss needs one."""
+
+    prepare: Given
+    partition: Given
+    policy: Given | File | Hub
+    reference: Given | None = None
+    tokenizer: File | Hub | None = None
+
+
+TASK = Task("train", Config, Settings, Inputs, placement=Placement.group, resumable=True)
