@@ -1,7 +1,8 @@
-"""A loss, a partition and a scorer of one's own, a file and a YAML each outside the package; edited and run again."""
+"""Parts of one's own, a file and a YAML each outside the package: all of them in one run, then one is edited."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,37 +67,106 @@ class Brevity(Scorer):
     def score(self, items: list[Item]) -> list[float]:
         return [float(self.limit - len(each.response.content.split())) for each in items]
 '''
-OWN = {"loss": ("Hinge", LOSS), "partition": ("FirstWins", PARTITION), "score": ("Brevity", SCORER)}
+SOURCE = '''
+import itertools
+from dataclasses import dataclass
+from mpo.testbed.source import World
+
+
+@dataclass(frozen=True)
+class EverySecond(World):
+    """Every second prompt of the testbed."""
+
+    @property
+    def name(self) -> str:
+        return "every second prompt"
+
+    def read_sets(self, rounds, on_problem):
+        return itertools.islice(World.read_sets(self, rounds, on_problem), 0, None, 2)
+'''
+MEASURE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+from mpo.evaluate import Estimate, Evidence, Findings, Measure
+
+
+@dataclass(frozen=True)
+class Starts(Measure):
+    """Share of responses that begin with ``word``."""
+
+    word: str = "the"
+    needs_samples: ClassVar[bool] = True
+
+    def measure(self, evidence: Evidence) -> Findings:
+        found = []
+        for samples in evidence.samples:
+            texts = [each.text for one in samples.policy for each in one.responses]
+            share = sum(text.startswith(self.word) for text in texts) / len(texts)
+            found.append(Estimate("starts_with", share, n=len(texts), temperature=samples.temperature))
+        return Findings(found)
+'''
+REGIME = """
+# @package _global_
+regime:
+  name: own
+  samples: true
+  reference: starting
+rounds: 2
+round_lr: [1.0, 0.5]
+round_beta: [1.0, 2.0]
+"""
+CODE = {"loss": LOSS, "partition": PARTITION, "score": SCORER, "data": SOURCE, "evaluate": MEASURE}
+YAML = {
+    "loss": "_target_: own_loss.Hinge\nbeta: 0.1\n",
+    "partition": "_target_: own_partition.FirstWins\n",
+    "score": "_target_: own_score.Brevity\n",
+    "data": "defaults: [testbed, _self_]\nsource: {_target_: own_data.EverySecond}\n",
+    "evaluate": "defaults: [testbed, _self_]\nmeasures: {starts: {_target_: own_evaluate.Starts, word: a}}\n",
+    "regime": REGIME,
+}
 
 
 @pytest.fixture
 def command(mpo: CommandLine) -> list[str]:
-    """Overrides of a run with all three, whose files lie in its working directory."""
-    for group, (name, code) in OWN.items():
+    """Overrides of a run with all of them, whose files lie in its working directory."""
+    for group, code in CODE.items():
         (mpo.home / f"own_{group}.py").write_text(code)
+    for group, text in YAML.items():
         folder = mpo.home / "conf" / group
         folder.mkdir(parents=True)
-        (folder / "own.yaml").write_text(f"_target_: own_{group}.{name}\n")
-    allowed = ",".join(f"own_{group}" for group in OWN)
-    own = [f"{group}=own" for group in OWN]
-    return ["--config-dir", "conf", "regime=on_policy", *own, f"allow_targets=[{allowed}]"]
+        (folder / "own.yaml").write_text(text)
+    allowed = ",".join(f"own_{group}" for group in CODE)
+    return ["--config-dir", "conf", *(f"{group}=own" for group in YAML), f"allow_targets=[{allowed}]"]
 
 
-def test_they_train_from_the_command_line_and_an_edit_builds_what_it_changes(
+def test_they_run_from_the_command_line_and_an_edit_builds_what_it_changes(
     mpo: CommandLine, command: list[str]
 ) -> None:
     first = mpo.testbed(*command)
-    assert {"score", "partition", "train"} <= set(first.started)  # what is sampled another test may have left
-    assert {group: first.result["config"][group]["_target_"] for group in OWN} == {
-        group: f"own_{group}.{name}" for group, (name, _) in OWN.items()
-    }
+    config = first.result["config"]
+    named = {group: config[group]["_target_"] for group in ("loss", "partition", "score")}
+    assert named == {"loss": "own_loss.Hinge", "partition": "own_partition.FirstWins", "score": "own_score.Brevity"}
+    assert first.result["data_facts"]["source"] == "every second prompt"
+    assert first.result["data_facts"]["train: sets"] == 16  # every second one of 16 prompts for each of two rounds
+    own = [each for each in first.result["evaluation"] if each["metric"] == "starts_with"]
+    assert [(each["round"], each["temperature"], each["n"]) for each in own] == [(1, 1.0, 16), (2, 1.0, 16)]
+
+    stages = {row["name"]: Path(row["path"]) for row in first.result["stages"]}
+    read = {name: json.loads((folder / "stage.json").read_text()) for name, folder in stages.items()}
+    start = str(stages["start/sft"])
+    assert read["round2/sample"]["inputs"]["policy"]["folder"] == str(stages["round1/train"])
+    assert read["round1/reference"]["inputs"]["policy"]["folder"] == start
+    assert "round2/reference" not in stages or read["round2/reference"]["inputs"]["policy"]["folder"] == start
+    assert [read[f"round{n}/train"]["config"]["loss"]["beta"] for n in (1, 2)] == [0.1, 0.2]
 
     file = mpo.home / "own_loss.py"
     file.write_text(file.read_text().replace("MARGIN = 1", "MARGIN = 2  # wider"))
     planned = mpo.testbed(*command, "dry_run=true").planned
     again = {stage for stage, what in planned.items() if what == "build"}
-    assert {"train", "evaluate/ranking"} <= again
-    assert {"sample", "score", "prepare", "partition", "reference", "start/sft"} <= planned.keys() - again
+    assert {"round1/train", "round1/evaluate/ranking", "round2/train"} <= again
+    assert {"start/sft", *(f"round1/{name}" for name in ("sample", "score", "prepare", "partition", "reference"))} <= (
+        planned.keys() - again
+    )
 
 
 @pytest.mark.slow
@@ -108,11 +178,11 @@ def test_an_edit_while_a_command_runs_stops_it_before_it_runs_the_new_code(
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if "sample: started" in line:
+        if "round1/sample: started" in line:
             file = mpo.home / "own_loss.py"
             file.write_text(file.read_text().replace("MARGIN = 1", "MARGIN = 3"))
     assert process.wait() == 2
-    said = "mpo: error: train: own_loss was edited after this command started; run it again"
+    said = "mpo: error: round1/train: own_loss was edited after this command started; run it again"
     errors = [line for line in lines if line.startswith("mpo: error: ")]
     assert len(errors) == 1 and errors[0].startswith(said), errors
     assert not Path(folder, "result.json").exists()
