@@ -8,14 +8,13 @@ from dataclasses import dataclass, fields
 from shutil import which
 from typing import TYPE_CHECKING
 
-from mpo.config.files import DATA_SUFFIXES, check_files, is_local
+from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
 from mpo.config.schema import Offload, RunConfig, TrainConfig
-from mpo.config.source import source_of
+from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError, UserError
-from mpo.evaluate.base import Measure
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.score.base import Scorer
 
@@ -53,7 +52,7 @@ def check(config: RunConfig) -> Partition:
     check_limits(config)
     source = source_of(config.data, config.allow_targets)
     _check_model(config, source)
-    _check_source(config, source)
+    check_source_keys(config.data, source)
     _check_lengths(config)
     _check_regime(config)
     _check_launcher(config)
@@ -66,8 +65,6 @@ def check(config: RunConfig) -> Partition:
     _check_responses(config, partition)
     check_files(config)
     _check_scorer(config, source)
-    for name, node in config.evaluate.measures.items():
-        build(node, Measure, config.allow_targets, f"evaluate.measures.{name}")  # type: ignore[type-abstract]
     return partition
 
 
@@ -139,18 +136,6 @@ def _check_model(config: RunConfig, source: Source) -> None:
     if scratch.tokenizer == "source" and not source.own_tokenizer:
         what = f"'{source.name}' has no tokenizer of its own"
         raise ConfigError(what, "model.scratch.tokenizer", "choose model=small, or model.scratch.tokenizer=bpe")
-
-
-def _check_source(config: RunConfig, source: Source) -> None:
-    data = config.data
-    if isinstance(data.source, str):
-        if data.heldout_split is not None and data.heldout_source is None and is_local(data.source, DATA_SUFFIXES):
-            raise ConfigError("a file has no splits", "data.heldout_split", "give data.heldout_source=FILE")
-        return
-    for key in ("heldout_source", "heldout_split", "score_field", "revision"):
-        if getattr(data, key) is not None:
-            what = f"'{source.name}' is no file or hub name, but a class"
-            raise ConfigError(what, f"data.{key}", "leave it out; options of the class stand below data.source")
 
 
 def _check_lengths(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpo.config.files import DATA_SUFFIXES, is_local
 from mpo.config.schema import DataConfig
 from mpo.config.targets import build
 from mpo.data.sources.base import Source
@@ -33,3 +34,15 @@ def check_source(source: Source) -> None:
     """What the source itself finds wrong, before anything is read."""
     with user_code(type(source).__module__, type(source).__name__, KEY):
         source.check()
+
+
+def check_source_keys(data: DataConfig, source: Source) -> None:
+    """Raise ConfigError for keys of the group that do not apply to this kind of source."""
+    if isinstance(source, Recorded):
+        if data.heldout_split is not None and data.heldout_source is None and is_local(str(data.source), DATA_SUFFIXES):
+            raise ConfigError("a file has no splits", "data.heldout_split", "give data.heldout_source=FILE")
+        return
+    for key in ("heldout_source", "heldout_split", "score_field", "revision"):
+        if getattr(data, key) is not None:
+            what = f"'{source.name}' is no file or hub name, but a class"
+            raise ConfigError(what, f"data.{key}", "leave it out; options of the class stand below data.source")
