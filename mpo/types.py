@@ -38,6 +38,10 @@ class Response:
     ``score`` is a reward on any scale (larger is better), ``accepted`` the data's own mark where it has one,
     ``model`` who wrote it. ``finished`` is False where sampling hit its limit: such a text has no end of turn.
     ``reasoning`` and ``tool_calls`` are those of :class:`Message`.
+
+    ``token_ids``: where a sampler drew it, its tokens as drawn; the last is the stop token that ended it, if it is
+    finished. ``token_logps``: their log-probs in nats under the policy that drew them, at temperature 1 and without a
+    top-p cut, as float32 holds them.
     """
 
     text: str
@@ -47,6 +51,8 @@ class Response:
     finished: bool = True
     reasoning: str | None = None
     tool_calls: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    token_logps: tuple[float, ...] | None = None
 
     @property
     def message(self) -> Message:

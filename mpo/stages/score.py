@@ -10,7 +10,7 @@ from mpo.cache.journal import Journal
 from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
-from mpo.data.store import read_stored_sets, write_sets
+from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import checked_scores
 from mpo.stages.context import StageContext
@@ -39,7 +39,8 @@ def run(context: StageContext[score.Config, Nothing, score.Inputs[Path]]) -> Non
         with Journal(context.output / f"{path.stem}{JOURNAL}") as journal:
             if journal.damaged:
                 context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
-            sets = write_sets(context.output / path.name, _scored(path, chosen, journal, scores))
+            scored = _scored(path, chosen, journal, scores)
+            sets = write_sets(context.output / path.name, scored, stored_vocabulary(path))
         mean = sum(scores) / max(len(scores), 1)
         facts[path.stem] = {"sets": sets, "mean_score": mean}
         progress.update(len(scores), len(scores), "responses", score=mean)

@@ -66,7 +66,8 @@ def _from_object(entry: Row, name: str, score_field: str, warn: Warn) -> Respons
 
 @cache
 def _known(score_field: str, text_key: str | None) -> frozenset[str]:
-    own = {"score", score_field, "model", "accepted", "finished", "role", *ANSWER}
+    # Of which tokenizer a file's token ids are nobody knows: the text is tokenised, and no one is surprised at that.
+    own = {"score", score_field, "model", "accepted", "finished", "role", "token_ids", "token_logps", *ANSWER}
     return frozenset(own if text_key is None else {*own, text_key})
 
 
