@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jinja2
@@ -56,7 +56,11 @@ class Digest(Protocol):
 def tokenize_rows(
     sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, limits: Limits
 ) -> tuple[pyarrow.RecordBatch, list[Problem]]:
-    """The batch of the usable sets, in order, and what was found on the way."""
+    """The batch of the usable sets, in order, and what was found on the way.
+
+    ``token_ids`` of a response must be those of ``tokenizer``; they are taken as they are, whatever the template would
+    make of its text.
+    """
     problems: list[Problem] = []
     rendered = _bodies(*usable_prompts(sets, tokenizer, limits.max_prompt_tokens, problems), tokenizer, problems)
     responses_of = body_ids(
@@ -68,18 +72,18 @@ def tokenize_rows(
     special = frozenset(special_tokens(tokenizer).values())
     end_id = chat_format(tokenizer).end_id
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for each_set, responses in zip(rendered, responses_of, strict=True):
+    for each_set, encoded in zip(rendered, responses_of, strict=True):
         one, prompt = each_set.one, each_set.ids
         room = limits.max_tokens - len(prompt)
-        # A response that sampling cut off has no end of turn: training it to stop there would be wrong.
-        whole = [ids if each.finished else ids[:-1] for ids, each in zip(responses, one.responses, strict=True)]
+        whole = _whole(one, encoded)
         if not all(whole):
             message = f"response {whole.index([])} is empty and unfinished: no token to train on"
             problems.append(Problem(f"set {one.id}", one.id, Reason.NO_TOKENS, message))
             continue
         for index, ids in enumerate(whole):
-            inner = ids[:-1] if ids[-1] == end_id else ids
             response = one.responses[index]  # calls and reasoning come with special tokens of the template's
+            drawn_end = response.token_ids is not None and response.finished
+            inner = ids[:-1] if drawn_end or ids[-1] == end_id else ids
             if not (response.tool_calls or response.reasoning) and not special.isdisjoint(inner):
                 message = f"response {index} holds a special token inside its text; kept"
                 problems.append(Problem(f"set {one.id}", one.id, Reason.SPECIAL_TOKEN, message, "warning"))
@@ -92,6 +96,20 @@ def tokenize_rows(
         columns["scores"].append([response.score for response in one.responses])
         columns["accepted"].append([response.accepted for response in one.responses])
     return pyarrow.RecordBatch.from_pydict(columns, SCHEMA), problems
+
+
+def _whole(one: ResponseSet, encoded: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Ids of the set's responses: those drawn as they are, the others in turn from ``encoded``."""
+    texts = iter(encoded)
+    whole = []
+    for each in one.responses:
+        if each.token_ids is not None:
+            whole.append(list(each.token_ids))
+        else:
+            ids = list(next(texts))
+            # A response that sampling cut off has no end of turn: training it to stop there would be wrong.
+            whole.append(ids if each.finished else ids[:-1])
+    return whole
 
 
 def update_digest(digest: Digest, batch: pyarrow.RecordBatch) -> None:
@@ -111,7 +129,7 @@ def update_digest(digest: Digest, batch: pyarrow.RecordBatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """A set, its prompt as text and ids, and what its responses are rendered as."""
+    """A set, its prompt as text and ids, and what those of its responses are rendered as that were not drawn."""
 
     one: ResponseSet
     prompt: str
@@ -156,15 +174,17 @@ def _bodies(
     """The sets whose responses can be used."""
     kept = []
     for one, before, ids in zip(sets, prompts, prompt_ids, strict=True):
+        texts = replace(one, responses=tuple(each for each in one.responses if each.token_ids is None))
         try:
-            bodies = render_bodies(tokenizer, one, before)
+            bodies = render_bodies(tokenizer, texts, before)
         except jinja2.TemplateError as error:
             message = f"the chat template refuses a response: {error}"
             problems.append(Problem(f"set {one.id}", one.id, Reason.TEMPLATE_REFUSED, message))
             continue
         found: list[Problem] = []
-        if not is_proved(tokenizer, one):
-            for index, body in enumerate(bodies):
+        if bodies and not is_proved(tokenizer, texts):
+            indices = [index for index, each in enumerate(one.responses) if each.token_ids is None]
+            for index, body in zip(indices, bodies, strict=True):
                 found += left_out_of_response(tokenizer, one, index, before, body)
         problems += found
         if all(problem.severity == "warning" for problem in found):

@@ -70,8 +70,9 @@ def tokenize_sets(
 ) -> TokenStats:
     """Tokenise sets, in order, into the folder ``out`` (a ``datasets`` Arrow folder and a summary).
 
-    A set whose prompt exceeds ``max_prompt_tokens`` is skipped and reported; a response is cut where prompt and
-    response exceed ``max_tokens``, and counted. The result doesn't depend on ``processes``. Raises ``ConfigError``
+    Where a response has ``token_ids``, which must be ``tokenizer``'s, they are taken as they are; other texts are
+    rendered. A set whose prompt exceeds ``max_prompt_tokens`` is skipped and reported; a response is cut where prompt
+    and response exceed ``max_tokens``, and counted. The result doesn't depend on ``processes``. Raises ``ConfigError``
     for limits that leave no room for a response and for a tokenizer without a chat template, ``DataError`` where no
     set is left.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from mpo.cache.stage import Nothing
 from mpo.config.schema import SftResponses
 from mpo.data.problems import ProblemCounts
-from mpo.data.store import count_stored_sets, read_stored_sets
+from mpo.data.store import count_stored_sets, read_stored_sets, stored_vocabulary
+from mpo.data.tokenizer import vocabulary_digest
 from mpo.data.tokens import TokenizedSets, tokenize_sets
 from mpo.stages.context import StageContext
 from mpo.stages.models import check_ids, stage_tokenizer
@@ -24,7 +26,7 @@ WORTH_WORKERS = 64 * 2**20
 
 
 def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) -> None:
-    """Tokenise every split of the input sets.
+    """Tokenise every split of the input sets. Tokens that were drawn with this tokenizer are kept as they were drawn.
 
     Raises:
         DataError: more sets than allowed cannot be tokenised.
@@ -32,6 +34,7 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
     config = context.config
     inputs, flatten = context.inputs, config.flatten
     tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    vocabulary = vocabulary_digest(tokenizer)
     skipped: dict[str, dict[str, int]] = {}
     warnings: dict[str, dict[str, int]] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -43,6 +46,9 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
             continue
         found = ProblemCounts()
         sets: Iterable[ResponseSet] = read_stored_sets(path)
+        drawn_elsewhere: Counter[str] = Counter()
+        if stored_vocabulary(path) != vocabulary:
+            sets = _as_texts(sets, drawn_elsewhere)
         stats = tokenize_sets(
             sets if flatten is None else flattened(sets, flatten),
             tokenizer,
@@ -52,6 +58,9 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
             processes=len(os.sched_getaffinity(0)) if path.stat().st_size > WORTH_WORKERS else 1,
             on_problem=found,
         )
+        if drawn_elsewhere.total():
+            what = f"{drawn_elsewhere.total()} responses of {split} were drawn with another tokenizer"
+            context.warn(f"{what}; their texts are tokenised anew")
         unusable = found.errors.total()
         if unusable > config.max_skipped_share * max(1, unusable + stats.sets):
             raise found.unusable_sets(unusable + stats.sets, split)
@@ -63,6 +72,15 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
         progress.update(stats.sets, stats.sets, "sets")
     progress.close()
     Summary(skipped, warnings, facts, problems).write(context.output)
+
+
+def _as_texts(sets: Iterable[ResponseSet], found: Counter[str]) -> Iterator[ResponseSet]:
+    """The sets without drawn tokens; ``found`` counts the responses that had some."""
+    for one in sets:
+        drawn = sum(each.token_ids is not None for each in one.responses)
+        found["responses"] += drawn
+        texts = (replace(each, token_ids=None, token_logps=None) for each in one.responses)
+        yield replace(one, responses=tuple(texts)) if drawn else one
 
 
 def flattened(sets: Iterable[ResponseSet], which: SftResponses) -> Iterator[ResponseSet]:
