@@ -121,7 +121,7 @@ def _prepare(folder: Path) -> dict[str, Any]:
     from mpo.stages.nodes import prepare
     from mpo.stages.summary import Summary
 
-    config = prepare.Config(1800, 2048, 0.1, flatten=None, chat_template=None, trust_remote_code=False)
+    config = prepare.Config(1800, 2048, 0.1, flatten=None, score="data", chat_template=None, trust_remote_code=False)
     inputs = prepare.Inputs(folder / "data", File(str(folder / "tokenizer")))
     seconds = _run("prepare", config, Nothing(), inputs, folder / "prepare")
     facts = Summary.read(folder / "prepare").facts["train"]

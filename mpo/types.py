@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OWN_SCORE = "data"
+"""Name of the score that the data came with, beside those of scorers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,9 @@ class Message:
 class Response:
     """One response to a prompt.
 
-    ``score`` is a reward on any scale (larger is better), ``accepted`` the data's own mark where it has one,
-    ``model`` who wrote it. ``finished`` is False where sampling hit its limit: such a text has no end of turn.
-    ``reasoning`` and ``tool_calls`` are those of :class:`Message`.
+    ``score`` is the data's own reward on any scale (larger is better), ``scores`` are those of scorers by their name.
+    ``accepted`` is the data's own mark where it has one, ``model`` who wrote it. ``finished`` is False where sampling
+    hit its limit: such a text has no end of turn. ``reasoning`` and ``tool_calls`` are those of :class:`Message`.
 
     ``token_ids``: where a sampler drew it, its tokens as drawn; the last is the stop token that ended it, if it is
     finished. ``token_logps``: their log-probs in nats under the policy that drew them, at temperature 1 and without a
@@ -53,6 +57,16 @@ class Response:
     tool_calls: str | None = None
     token_ids: tuple[int, ...] | None = None
     token_logps: tuple[float, ...] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def score_by(self, name: str) -> float | None:
+        """The score of this name, ``OWN_SCORE`` for the data's own; None where there is none."""
+        return self.score if name == OWN_SCORE else self.scores.get(name)
+
+    @property
+    def score_names(self) -> list[str]:
+        """Names of the scores that it has."""
+        return [*([] if self.score is None else [OWN_SCORE]), *self.scores]
 
     @property
     def message(self) -> Message:

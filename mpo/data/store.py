@@ -19,7 +19,7 @@ GROUP_SETS = 1024
 READ_SETS = 64
 """Sets in memory at once as Python objects: of drawn tokens each takes some sixty bytes."""
 FORMAT = "2"
-"""Of the files; 1, without drawn tokens, named none."""
+"""Of the files; 1, without drawn tokens and scores by name, named none."""
 
 _FORMAT_KEY, _VOCABULARY_KEY = b"mpo_format", b"mpo_vocabulary"
 
@@ -35,6 +35,7 @@ SCHEMA = pyarrow.schema(
                     [
                         ("text", pyarrow.string()),
                         ("score", pyarrow.float64()),
+                        ("scores", pyarrow.map_(pyarrow.string(), pyarrow.float64())),
                         ("model", pyarrow.string()),
                         ("accepted", pyarrow.bool_()),
                         ("finished", pyarrow.bool_()),
@@ -140,6 +141,7 @@ def _vocabulary(file: parquet.ParquetFile) -> str | None:
 
 
 def _response(row: dict[str, Any]) -> Response:
+    row["scores"] = dict(row["scores"] or ())
     for name in ("token_ids", "token_logps"):
         if row[name] is not None:
             row[name] = tuple(row[name])
@@ -154,6 +156,7 @@ def _as_row(one: ResponseSet) -> dict[str, Any]:
             {
                 "text": each.text,
                 "score": each.score,
+                "scores": list(each.scores.items()),
                 "model": each.model,
                 "accepted": each.accepted,
                 "finished": each.finished,

@@ -26,7 +26,8 @@ SCHEMA = pyarrow.schema(
         ("prompt_ids", pyarrow.list_(pyarrow.int32())),
         ("response_ids", pyarrow.list_(pyarrow.list_(pyarrow.int32()))),
         ("truncated", pyarrow.list_(pyarrow.bool_())),
-        ("scores", pyarrow.list_(pyarrow.float64())),
+        ("score_names", pyarrow.list_(pyarrow.string())),
+        ("scores", pyarrow.list_(pyarrow.list_(pyarrow.float64()))),  # by name, then response
         ("accepted", pyarrow.list_(pyarrow.bool_())),
     ]
 )
@@ -93,7 +94,9 @@ def tokenize_rows(
         columns["truncated"].append(
             [len(ids) > room or not each.finished for ids, each in zip(whole, one.responses, strict=True)]
         )
-        columns["scores"].append([response.score for response in one.responses])
+        names = sorted({name for response in one.responses for name in response.score_names})
+        columns["score_names"].append(names)
+        columns["scores"].append([[response.score_by(name) for response in one.responses] for name in names])
         columns["accepted"].append([response.accepted for response in one.responses])
     return pyarrow.RecordBatch.from_pydict(columns, SCHEMA), problems
 

@@ -46,14 +46,14 @@ KEPT = 1024
 class TokenizedSet:
     """One set: ``prompt_ids`` int32 [T], ``response_ids`` K arrays int32 [T_k], each at least one token.
 
-    ``scores`` and ``accepted`` hold None where the data has none. A truncated response, cut here or unfinished in
-    the data, has no end-of-turn token.
+    ``scores``: by name, each with one for every response. They and ``accepted`` hold None where the data has none. A
+    truncated response, cut here or unfinished in the data, has no end-of-turn token.
     """
 
     id: str
     prompt_ids: NDArray[np.int32]
     response_ids: list[NDArray[np.int32]]
-    scores: list[float | None]
+    scores: dict[str, list[float | None]]
     accepted: list[bool | None]
     truncated: list[bool]
 
@@ -171,11 +171,12 @@ class TokenizedSets:
         batch, row = self._batches[chunk], index - int(self._starts[chunk])
         prompt_ids, responses = batch.column("prompt_ids")[row].values, batch.column("response_ids")[row].values
         bounds, tokens = responses.offsets.to_numpy(), responses.values.to_numpy()
+        names, scores = batch.column("score_names")[row].as_py(), batch.column("scores")[row].as_py()
         return TokenizedSet(
             id=batch.column("id")[row].as_py(),
             prompt_ids=prompt_ids.to_numpy(),
             response_ids=[tokens[bounds[k] : bounds[k + 1]] for k in range(len(responses))],
-            scores=batch.column("scores")[row].as_py(),
+            scores=dict(zip(names, scores, strict=True)),
             accepted=batch.column("accepted")[row].as_py(),
             truncated=batch.column("truncated")[row].as_py(),
         )

@@ -30,13 +30,15 @@ class Evidence:
     """What a measure is given, as far as it needs it.
 
     Attributes:
-        samples: by the starting policy and by the trained one; with scores where the data knows the true reward.
+        samples: by the starting policy and by the trained one.
+        score: name of their true rewards (``Response.score_by``); None where the data does not know them.
         heldout: the policies themselves and held-out sets; None where there are none.
         seed: of the run and round.
         on_progress: called with how much is done, how much there is, and of what.
     """
 
     samples: tuple[Samples, ...]
+    score: str | None
     heldout: HeldOut | None
     seed: int
     on_progress: Callable[[int, int, str], None]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mpo.evaluate.base import START, Evidence, Measure
 from mpo.evaluate.records import Distribution, Findings, SampleRow
-from mpo.types import ResponseSet
+from mpo.types import Response, ResponseSet
 
 TRAINED = "trained policy"
 
@@ -28,22 +28,28 @@ class Examples(Measure):
         first = evidence.samples[0]
         at = f"at T={first.temperature:g}"
         distributions = []
-        for name, unit, values in (("true reward", "points", _scores), ("response length", "words", _lengths)):
+        score = evidence.score
+
+        def scores(sets: list[ResponseSet]) -> tuple[float, ...]:
+            found = [_score(each, score) for one in sets for each in one.responses]
+            return tuple(float(value) for value in found if value is not None)
+
+        for name, unit, values in (("true reward", "points", scores), ("response length", "words", _lengths)):
             series = {START: values(first.start), TRAINED: values(first.policy)}
             if all(series.values()):
                 distributions.append(Distribution(f"{name} {at}", unit, series))
         rows = list(zip(first.start, first.policy, strict=True))[: self.shown]
-        return Findings(distributions=distributions, samples=[_row(before, after) for before, after in rows])
+        return Findings(distributions=distributions, samples=[_row(*row, score) for row in rows])
 
 
-def _scores(sets: list[ResponseSet]) -> tuple[float, ...]:
-    return tuple(float(each.score) for one in sets for each in one.responses if each.score is not None)
+def _score(response: Response, name: str | None) -> float | None:
+    return None if name is None else response.score_by(name)
 
 
 def _lengths(sets: list[ResponseSet]) -> tuple[float, ...]:
     return tuple(float(len(each.text.split())) for one in sets for each in one.responses)
 
 
-def _row(before: ResponseSet, after: ResponseSet) -> SampleRow:
+def _row(before: ResponseSet, after: ResponseSet, score: str | None) -> SampleRow:
     old, new = before.responses[0], after.responses[0]
-    return SampleRow(before.prompt[-1].content, old.text, new.text, old.score, new.score)
+    return SampleRow(before.prompt[-1].content, old.text, new.text, _score(old, score), _score(new, score))

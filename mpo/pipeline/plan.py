@@ -17,6 +17,7 @@ from mpo.data.sources import Source
 from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.regimes import measures_left_out
 from mpo.planning import disk, memory
 from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (
@@ -61,6 +62,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     facts = {"model": _model(config), "data": _data(config, source, sets), "training": _training(config, trained)}
     if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
+    if left_out := measures_left_out(config, source):
+        facts["left out"] = ", ".join(f"evaluate/{name} ({why})" for name, why in left_out.items())
     downloads = _downloads(config)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     expected = None

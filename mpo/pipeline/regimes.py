@@ -30,12 +30,15 @@ from mpo.pipeline.stage_configs import (
     partition_config,
     prepare_stage,
     sample_stage,
+    score_names,
     score_stage,
     tokenizer,
     train_stage,
     true_score_stage,
 )
+from mpo.score.base import scorer_name
 from mpo.stages.nodes import evaluate, init, partition, reference, train
+from mpo.types import OWN_SCORE
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -75,7 +78,7 @@ def _starting_policy(config: RunConfig, source: Source, data: Stage) -> Policy:
     untrained = init.TASK.stage("start/init", made, Nothing(), init.Inputs(examples))
     if config.regime.imitate is not None and not config.regime.samples:
         return Policy(untrained)
-    prepare = prepare_stage(config, "start/", examples, Policy(untrained), flatten=scratch.responses)
+    prepare = prepare_stage(config, "start/", examples, Policy(untrained), OWN_SCORE, flatten=scratch.responses)
     all_in_one = partition_config(config, EVERYTHING, 0, None)
     bins = partition.TASK.stage("start/partition", all_in_one, Nothing(), partition.Inputs(prepare))
     inputs = train.Inputs(prepare, bins, untrained, tokenizer=tokenizer(config))
@@ -95,8 +98,9 @@ def _round(
             config, f"{prefix}sample", config.sample, policy, data, seed, splits=["train", "heldout"], share=share
         )
         sets = score_stage(f"{prefix}score", config, source, sampled)
-    prepare = prepare_stage(config, prefix, sets, start, flatten=config.regime.imitate)
-    slices = partition_config(config, config.partition, seed, loss)
+    names = score_names(config, source)
+    prepare = prepare_stage(config, prefix, sets, start, names[0], flatten=config.regime.imitate)
+    slices = partition_config(config, config.partition, seed, loss, names)
     bins = partition.TASK.stage(f"{prefix}partition", slices, Nothing(), partition.Inputs(prepare))
     frozen = start if config.regime.reference is RoundReference.starting else policy
     if config.model.reference not in (None, NO_REFERENCE):
@@ -126,6 +130,25 @@ def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, froze
     )
 
 
+def measures_left_out(config: RunConfig, source: Source) -> dict[str, str]:
+    """Configured measures that this data cannot give, and why."""
+    demonstrations = config.regime.imitate is not None and not config.regime.samples
+    has_prompts = not demonstrations or source.read_demonstrations() is None
+    reasons = {}
+    for name in config.evaluate.measures:
+        measure = _measure(config, name)
+        if measure.needs_truth and source.true_scorer is None:
+            reasons[name] = "the data knows no true rewards"
+        elif measure.needs_samples and not has_prompts:
+            reasons[name] = "there are no held-out prompts"
+    return reasons
+
+
+def _measure(config: RunConfig, name: str) -> Measure:
+    key = f"evaluate.measures.{name}"
+    return build(config.evaluate.measures[name], Measure, config.allow_targets, key)  # type: ignore[type-abstract]
+
+
 def _measures(
     config: RunConfig,
     source: Source,
@@ -137,13 +160,13 @@ def _measures(
     ranked: evaluate.Inputs[Stage],
     models: evaluate.Models,
 ) -> list[Stage]:
-    """A stage for each measure that the data allows, with what it needs."""
-    has_heldout = config.regime.imitate is None or config.regime.samples or source.read_demonstrations() is None
+    """A stage for each measure that is not left out, with what it needs."""
+    left_out = measures_left_out(config, source)
     stages = []
     for name, node in config.evaluate.measures.items():
-        measure = build(node, Measure, config.allow_targets, f"evaluate.measures.{name}")  # type: ignore[type-abstract]
-        if (measure.needs_truth and source.true_scorer is None) or (measure.needs_samples and not has_heldout):
+        if name in left_out:
             continue
+        measure = _measure(config, name)
         inputs: evaluate.Inputs[Stage] = ranked if measure.needs_models else evaluate.Inputs()
         if measure.needs_samples:
             before, after = (
@@ -159,7 +182,8 @@ def _measures(
             inputs = replace(inputs, start_samples=before, policy_samples=after)
         used = models if measure.needs_models else None
         stage_name = f"{prefix}evaluate/{name}"
-        stages.append(measure_stage(config, stage_name, node, seed, inputs, used, measure.immediate))
+        truth = scorer_name(source.true_scorer) if measure.needs_samples and source.true_scorer else None
+        stages.append(measure_stage(config, stage_name, node, seed, inputs, truth, used, measure.immediate))
     return stages
 
 

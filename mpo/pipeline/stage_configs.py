@@ -16,7 +16,9 @@ from mpo.data.sources.base import Source
 from mpo.data.tokenizer import load_template
 from mpo.pipeline.graph import Policy
 from mpo.plain import to_plain
+from mpo.score.base import scorer_name
 from mpo.stages.nodes import data, evaluate, partition, prepare, sample, score, train
+from mpo.types import OWN_SCORE
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -96,7 +98,7 @@ def true_score_stage(config: RunConfig, truth: Mapping[str, Any], sampled: Stage
 def _score_stage(
     name: str, scorer: dict[str, Any], heldout: dict[str, Any], config: RunConfig, sampled: Stage
 ) -> Stage:
-    slices = score.Config(scorer, heldout, allowed(scorer, config))
+    slices = score.Config({scorer_name(scorer): scorer}, {scorer_name(heldout): heldout}, allowed(scorer, config))
     immediate = all(node.get("immediate") is True for node in (scorer, heldout))
     return score.TASK.stage(name, slices, Nothing(), score.Inputs(sampled), _here(immediate))
 
@@ -155,15 +157,23 @@ def chat_template(config: RunConfig) -> str | None:
     return None if config.model.chat_template is None else load_template(config.model.chat_template)
 
 
+def score_names(config: RunConfig, source: Source) -> tuple[str, str]:
+    """Names of the scores that sets are trained on, and that held-out ones are judged by."""
+    if not samples(config) or TARGET not in config.score:
+        return OWN_SCORE, OWN_SCORE
+    return scorer_name(config.score), scorer_name(source.true_scorer or config.score)
+
+
 def prepare_stage(
-    config: RunConfig, prefix: str, sets: Stage, policy: Policy, flatten: SftResponses | None = None
+    config: RunConfig, prefix: str, sets: Stage, policy: Policy, score: str, flatten: SftResponses | None = None
 ) -> Stage:
-    """Sets tokenised with the policy's tokenizer."""
+    """Sets tokenised with the policy's tokenizer; ``score`` is the name of the one by which the best is imitated."""
     slices = prepare.Config(
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_tokens=config.data.max_tokens,
         max_skipped_share=config.data.max_skipped_share,
         flatten=flatten,
+        score=score if flatten is SftResponses.best else OWN_SCORE,
         chat_template=chat_template(config),
         trust_remote_code=config.model.trust_remote_code,
     )
@@ -172,11 +182,19 @@ def prepare_stage(
     return prepare.TASK.stage(f"{prefix}prepare", slices, Nothing(), inputs)
 
 
-def partition_config(config: RunConfig, node: Mapping[str, Any], seed: int, loss: Loss | None) -> partition.Config:
-    """For ``loss``, or (None) for one that only imitates."""
+def partition_config(
+    config: RunConfig,
+    node: Mapping[str, Any],
+    seed: int,
+    loss: Loss | None,
+    scores: tuple[str, str] = (OWN_SCORE, OWN_SCORE),
+) -> partition.Config:
+    """For ``loss``, or (None) for one that only imitates; ``scores`` as :func:`score_names`."""
     needs_scores = loss is not None and loss.needs_scores
     return partition.Config(
         partition=dict(node),
+        score=scores[0],
+        heldout_score=scores[1],
         transform=config.data.score if needs_scores else ScoreTransformConfig(),
         seed=seed,
         contrasts=loss is not None and loss.contrasts,
@@ -242,11 +260,12 @@ def measure_stage(
     node: Mapping[str, Any],
     seed: int,
     inputs: evaluate.Inputs[Stage],
+    score: str | None,
     models: evaluate.Models | None,
     immediate: bool,
 ) -> Stage:
-    """One measure of a trained policy."""
+    """One measure of a trained policy; ``score``: name of the true rewards of its samples."""
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
-    slices = evaluate.Config(dict(node), seed, models, list(dict.fromkeys(needed)))
+    slices = evaluate.Config(dict(node), seed, score, models, list(dict.fromkeys(needed)))
     settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens)
     return evaluate.TASK.stage(name, slices, settings, inputs, _here(immediate))

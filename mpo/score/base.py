@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mpo.types import Message
 
@@ -17,6 +17,11 @@ class Item:
     prompt: tuple[Message, ...]
     response: Message
     tools: str | None = None
+
+
+def scorer_name(node: Mapping[str, Any]) -> str:
+    """Under which name the scores of a scorer's node are kept: that of its function or class."""
+    return str(node.get("function") or node["_target_"]).rpartition(".")[2]
 
 
 class Scorer(ABC):

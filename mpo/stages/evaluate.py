@@ -43,7 +43,7 @@ def run(context: Context) -> None:
         for temperature, folder in inputs.start_samples.items()
     )
     progress = context.progress()
-    evidence = Evidence(samples, _heldout(context), config.seed, progress.update)
+    evidence = Evidence(samples, config.score, _heldout(context), config.seed, progress.update)
     with user_code(type(measure).__module__, type(measure).__name__, "evaluate.measures"):
         found = measure.measure(evidence)
     progress.close()

@@ -35,11 +35,13 @@ def run(context: StageContext[partition.Config, Nothing, partition.Inputs[Path]]
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
+        name = config.score if split == "train" else config.heldout_score
         rows: list[tuple[list[float], list[int], str | None]] = []
         refused: list[DataError] = []
         for index in range(len(sets)):
             one = sets[index]
-            scores = binning.scores(one.id, one.scores, split == "train")
+            given = one.scores.get(name, [None] * len(one.response_ids))
+            scores = binning.scores(one.id, given, split == "train")
             try:
                 bins = binning.bins(one.id, scores, one.accepted, split == "train")
             except DataError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -50,7 +51,7 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
         if stored_vocabulary(path) != vocabulary:
             sets = _as_texts(sets, drawn_elsewhere)
         stats = tokenize_sets(
-            sets if flatten is None else flattened(sets, flatten),
+            sets if flatten is None else flattened(sets, flatten, config.score),
             tokenizer,
             max_prompt_tokens=config.max_prompt_tokens,
             max_tokens=config.max_tokens,
@@ -83,12 +84,13 @@ def _as_texts(sets: Iterable[ResponseSet], found: Counter[str]) -> Iterator[Resp
         yield replace(one, responses=tuple(texts)) if drawn else one
 
 
-def flattened(sets: Iterable[ResponseSet], which: SftResponses) -> Iterator[ResponseSet]:
-    """Sets of one response each, for supervised fine-tuning: the best of each set, or every one."""
+def flattened(sets: Iterable[ResponseSet], which: SftResponses, score: str) -> Iterator[ResponseSet]:
+    """Sets of one response each, for supervised fine-tuning: the best of each set by ``score``, or every one."""
     for one in sets:
         if which is SftResponses.all:
             for number, response in enumerate(one.responses):
                 yield replace(one, id=f"{one.id}#{number}", responses=(response,))
         elif one.responses:
-            best = max(one.responses, key=lambda r: r.score if r.score is not None else float("-inf"))
-            yield replace(one, responses=(best,))
+            found = [each.score_by(score) for each in one.responses]
+            scores = [-math.inf if value is None else value for value in found]
+            yield replace(one, responses=(one.responses[scores.index(max(scores))],))

@@ -24,37 +24,35 @@ JOURNAL = ".scores.jsonl"
 
 
 def run(context: StageContext[score.Config, Nothing, score.Inputs[Path]]) -> None:
-    """Write each split of ``sets`` again, with scores; the held-out one may have a scorer of its own.
+    """Write each split of ``sets`` again, with the scores of each scorer; the held-out one may have scorers of its own.
 
     Stopped, it goes on after the last sets whose scores are all there.
     """
     config = context.config
-    scorer = _scorer(config.scorer, config.allow_targets)
-    judge = scorer if config.heldout == config.scorer else _scorer(config.heldout, config.allow_targets)
     facts: dict[str, dict[str, float]] = {}
     progress = context.progress()
     for path in sorted(context.inputs.sets.glob("*.parquet")):
-        scores: list[float] = []
-        chosen = judge if path.stem == "heldout" else scorer
-        with Journal(context.output / f"{path.stem}{JOURNAL}") as journal:
-            if journal.damaged:
-                context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
-            scored = _scored(path, chosen, journal, scores)
-            sets = write_sets(context.output / path.name, scored, stored_vocabulary(path))
-        mean = sum(scores) / max(len(scores), 1)
-        facts[path.stem] = {"sets": sets, "mean_score": mean}
-        progress.update(len(scores), len(scores), "responses", score=mean)
+        scores: dict[str, list[float]] = {}
+        means: dict[str, float] = {}
+        for name, node in (config.heldout if path.stem == "heldout" else config.scorers).items():
+            scorer = build(node, Scorer, config.allow_targets, "score")  # type: ignore[type-abstract]
+            with Journal(context.output / f"{path.stem}.{name}{JOURNAL}") as journal:
+                if journal.damaged:
+                    context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
+                scores[name] = _scores(path, scorer, journal)
+            means[name] = sum(scores[name]) / max(len(scores[name]), 1)
+            progress.update(len(scores[name]), len(scores[name]), "responses", score=means[name])
+        sets = write_sets(context.output / path.name, _with_scores(path, scores), stored_vocabulary(path))
+        facts[path.stem] = {"sets": sets, **{f"mean_{name}": mean for name, mean in means.items()}}
     progress.close()
     Summary(facts=facts).write(context.output)
     for file in context.output.glob(f"*{JOURNAL}"):
         file.unlink()
 
 
-def _scorer(node: dict[str, object], allow: list[str]) -> Scorer:
-    return build(node, Scorer, allow, "score")  # type: ignore[type-abstract]
-
-
-def _scored(path: Path, scorer: Scorer, journal: Journal, scores: list[float]) -> Iterator[ResponseSet]:
+def _scores(path: Path, scorer: Scorer, journal: Journal) -> list[float]:
+    """Of every response of the file, in order."""
+    scores: list[float] = []
     for number, sets in enumerate(batched(read_stored_sets(path), SETS_AT_ONCE)):
         values = journal.kept.get(number)
         if values is None:
@@ -62,6 +60,15 @@ def _scored(path: Path, scorer: Scorer, journal: Journal, scores: list[float]) -
             values = checked_scores(scorer, items)
             journal.add(number, values)
         scores.extend(values)
-        rest = iter(values)
-        for one in sets:
-            yield replace(one, responses=tuple(replace(each, score=next(rest)) for each in one.responses))
+    return scores
+
+
+def _with_scores(path: Path, scores: dict[str, list[float]]) -> Iterator[ResponseSet]:
+    number = 0
+    for one in read_stored_sets(path):
+        responses = []
+        for each in one.responses:
+            found = {name: values[number] for name, values in scores.items()}
+            responses.append(replace(each, scores={**each.scores, **found}))
+            number += 1
+        yield replace(one, responses=tuple(responses))

@@ -11,7 +11,7 @@ from mpo.evaluate.base import START, Evidence, Measure, Samples
 from mpo.evaluate.estimates import Mean, length_controlled, mean_over_prompts
 from mpo.evaluate.records import Baseline, Estimate, Findings
 from mpo.testbed.judge import judge
-from mpo.types import ResponseSet
+from mpo.types import OWN_SCORE, Response, ResponseSet
 
 JUDGE = "embedded judge"
 
@@ -25,11 +25,11 @@ class WinRate(Measure):
 
     def measure(self, evidence: Evidence) -> Findings:
         """See :meth:`Measure.measure`."""
-        return Findings([each for one in evidence.samples for each in _estimates(one, evidence.seed)])
+        return Findings([each for one in evidence.samples for each in _estimates(one, evidence.score, evidence.seed)])
 
 
-def _estimates(samples: Samples, seed: int) -> list[Estimate]:
-    found = compare(samples.start, samples.policy, seed)
+def _estimates(samples: Samples, score: str | None, seed: int) -> list[Estimate]:
+    found = compare(samples.start, samples.policy, score or OWN_SCORE, seed)
 
     def estimate(
         metric: str, unit: str = "", judge: str | None = None, start: str = "", half: bool = False
@@ -54,7 +54,7 @@ def _estimates(samples: Samples, seed: int) -> list[Estimate]:
     ]
 
 
-def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: int) -> dict[str, Mean]:
+def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], score: str, seed: int) -> dict[str, Mean]:
     """Estimates over prompts; response i of the policy meets response i of the starting policy.
 
     Returns:
@@ -77,8 +77,8 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: i
     prompts: list[int] = []
     for number, (before, after) in enumerate(zip(start, policy, strict=True)):
         question = before.prompt[-1].content
-        old = [_score(response.score) for response in before.responses]
-        new = [_score(response.score) for response in after.responses]
+        old = [_score(response, score) for response in before.responses]
+        new = [_score(response, score) for response in after.responses]
         pairs = list(zip(before.responses, after.responses, strict=True))
         wins = [judge(question, a.text, b.text, seed) for a, b in pairs]
         truth = [0.5 if a == b else float(b > a) for a, b in zip(old, new, strict=True)]
@@ -99,9 +99,10 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], seed: i
     return {**estimates, "lc_win_rate": length_controlled(preferences, differences, prompts)}
 
 
-def _score(score: float | None) -> float:
+def _score(response: Response, name: str) -> float:
+    score = response.score_by(name)
     if score is None:
-        raise DataError("a sampled response has no score", "evaluate", "score the samples first")
+        raise DataError(f"a sampled response has no score '{name}'", "evaluate", "score the samples first")
     return score
 
 

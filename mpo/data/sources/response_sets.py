@@ -53,9 +53,12 @@ def _from_object(entry: Row, name: str, score_field: str, warn: Warn) -> Respons
         raise RowError(Reason.BAD_MESSAGE, f"{name} has role {str(entry['role'])[:80]!r}, not assistant")
     warn_unused(entry, _known(score_field, key), name, warn)
     model = entry.get("model")
+    given = entry.get(score_field)
+    if given is None and entry.get("scores"):  # by scorer, as stages store them
+        given = dict(entry["scores"]).get(score_field)
     return Response(
         text="" if key is None else _text(entry[key], f"{name}.{key}", warn),
-        score=fields.score(entry.get(score_field), f"{name}.{score_field}"),
+        score=fields.score(given, f"{name}.{score_field}"),
         model=None if model is None else fields.text(str(model), f"{name}.model", Reason.NOT_UNICODE),
         accepted=_mark(entry, name, "accepted"),
         finished=_mark(entry, name, "finished") is not False,
@@ -67,7 +70,7 @@ def _from_object(entry: Row, name: str, score_field: str, warn: Warn) -> Respons
 @cache
 def _known(score_field: str, text_key: str | None) -> frozenset[str]:
     # Of which tokenizer a file's token ids are nobody knows: the text is tokenised, and no one is surprised at that.
-    own = {"score", score_field, "model", "accepted", "finished", "role", "token_ids", "token_logps", *ANSWER}
+    own = {"score", "scores", score_field, "model", "accepted", "finished", "role", "token_ids", "token_logps", *ANSWER}
     return frozenset(own if text_key is None else {*own, text_key})
 
 

@@ -24,10 +24,12 @@ class Models:
 
 @dataclass(frozen=True)
 class Config:
-    """``measure``: node of a measure class. ``models``: where it needs the policies themselves."""
+    """``measure``: node of a measure class. ``models``: where it needs the policies themselves. ``score``: name of the
+    true rewards that samples have."""
 
     measure: dict[str, Any]
     seed: int
+    score: str | None = None
     models: Models | None = None
     allow_targets: list[str] = field(default_factory=list)
 

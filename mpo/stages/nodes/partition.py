@@ -13,9 +13,12 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Config:
-    """``partition``: node of a partition class. ``needs_*``, ``contrasts``, ``score_range``: what the loss declares."""
+    """``partition``: node of a partition class. ``score``, ``heldout_score``: names of the scores to sort by.
+    ``needs_*``, ``contrasts``, ``score_range``: what the loss declares."""
 
     partition: dict[str, Any]
+    score: str
+    heldout_score: str
     transform: ScoreTransformConfig
     seed: int
     contrasts: bool

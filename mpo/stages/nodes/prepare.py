@@ -13,12 +13,14 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Config:
-    """``flatten``: sets of one response each, for supervised fine-tuning."""
+    """``flatten``: sets of one response each, for supervised fine-tuning; the best is so by the ``score`` of that
+    name."""
 
     max_prompt_tokens: int
     max_tokens: int
     max_skipped_share: float
     flatten: SftResponses | None
+    score: str
     chat_template: str | None
     trust_remote_code: bool
 

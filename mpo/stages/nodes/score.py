@@ -12,10 +12,10 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Config:
-    """``scorer``, and ``heldout`` for the held-out sets: nodes of scorer classes."""
+    """``scorers``, and ``heldout`` for the held-out sets: nodes of scorer classes by the name that their scores get."""
 
-    scorer: dict[str, Any]
-    heldout: dict[str, Any]
+    scorers: dict[str, dict[str, Any]]
+    heldout: dict[str, dict[str, Any]]
     allow_targets: list[str]
 
 

@@ -103,11 +103,11 @@ def test_sets_are_sorted_into_bins_before_a_starting_policy_is_trained(load: Loa
 def test_the_testbeds_held_out_sets_are_judged_by_the_truth(load: Load, tmp_path: Path) -> None:
     config = load("score=testbed_proxy", "score.options.noise_sigma=4")
     stages = {stage.name: stage for stage in compose(config, WMPO()).stages(Store(tmp_path))}
-    assert stages["score"].config.scorer["options"]["noise_sigma"] == 4
-    assert stages["score"].config.heldout == World.true_scorer
+    assert stages["score"].config.scorers["proxy_reward"]["options"]["noise_sigma"] == 4
+    assert stages["score"].config.heldout == {"true_reward": World.true_scorer}
     elsewhere = load("regime=on_policy", *OWN_SCORER)
     stages = {stage.name: stage for stage in compose(elsewhere, WMPO()).stages(Store(tmp_path))}
-    assert stages["score"].config.heldout == stages["score"].config.scorer
+    assert stages["score"].config.heldout == stages["score"].config.scorers
 
 
 def test_a_function_scores_in_a_process_of_its_own_unless_it_is_immediate(load: Load, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_drawn_ids_that_no_encoding_gives_are_kept_beside_texts_that_are_rendere
     assert [one.tolist() for one in found.response_ids] == [[*ids, end], hello, list(ids), [end], fine]
     assert hello != [*ids, end] and problems == []
     assert found.truncated == [False, False, True, False, False] and stats.truncated_responses == 1
-    assert found.scores == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert found.scores == {"data": [1.0, 2.0, 3.0, 4.0, 5.0]}
 
 
 def test_drawn_ids_are_cut_where_others_are(make_tokenizer: Make, tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_a_held_out_source_with_every_prompt_leaves_nothing(tmp_path: Path) -> N
 
 
 BINNING = partition.Config(
-    {"_target_": "mpo.partition.Everything"}, ScoreTransformConfig(), seed=0, contrasts=False, needs_scores=True,
-    needs_sides=False, score_range=[0.0, 10.0], max_skipped_share=0.1, allow_targets=[],
+    {"_target_": "mpo.partition.Everything"}, "data", "data", ScoreTransformConfig(), seed=0, contrasts=False,
+    needs_scores=True, needs_sides=False, score_range=[0.0, 10.0], max_skipped_share=0.1, allow_targets=[],
 )  # fmt: skip
 
 

@@ -49,8 +49,9 @@ def run(
     **transform: float,
 ) -> Path:
     config = node.Config(
-        {"_target_": f"mpo.partition.{which}"}, ScoreTransformConfig(**transform), seed=0, contrasts=True,
-        needs_scores=True, needs_sides=True, score_range=score_range, max_skipped_share=share, allow_targets=[],
+        {"_target_": f"mpo.partition.{which}"}, "data", "data", ScoreTransformConfig(**transform), seed=0,
+        contrasts=True, needs_scores=True, needs_sides=True, score_range=score_range, max_skipped_share=share,
+        allow_targets=[],
     )  # fmt: skip
     out = tmp_path / "out"
     out.mkdir()
@@ -83,3 +84,23 @@ def test_few_sets_without_marks_are_skipped_and_counted(tmp_path: Path) -> None:
     assignments = Assignments.load(run(tmp_path, which="Given", share=0.4, marked=2) / "train")
     assert assignments.usable == [1, 2] and assignments.bins(1) == [0, 0, 1, 1]
     assert assignments.skipped == {"refused_by_loss_or_partition": 1}
+
+
+def test_sets_are_sorted_by_the_score_of_the_name_that_is_chosen(tmp_path: Path) -> None:
+    build_tokenizer(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    scores = [{"one": 1.0, "other": 2.0}, {"one": 2.0, "other": 1.0}]
+    sets = [ResponseSet("a", (Message("user", "write"),), tuple(Response("garden", scores=each) for each in scores))]
+    for split in ("train", "heldout"):
+        tokenize_sets(
+            sets, tokenizer, max_prompt_tokens=20, max_tokens=30, out=tmp_path / "prepare" / split, processes=1,
+            on_problem=lambda problem: None,
+        )  # fmt: skip
+    (tmp_path / "out").mkdir()
+    config = node.Config(
+        {"_target_": "mpo.partition.BestVsWorst"}, "one", "other", ScoreTransformConfig(), seed=0, contrasts=True,
+        needs_scores=True, needs_sides=True, score_range=None, max_skipped_share=0.0, allow_targets=[],
+    )  # fmt: skip
+    partition.run(StageContext("partition", config, Nothing(), node.Inputs(tmp_path / "prepare"), tmp_path / "out"))
+    assert Assignments.load(tmp_path / "out" / "train").bins(0) == [1, 0]
+    assert Assignments.load(tmp_path / "out" / "heldout").scores(0) == [2.0, 1.0]

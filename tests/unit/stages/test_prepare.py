@@ -56,7 +56,9 @@ def run(policy: Path, sets: Path, flatten: SftResponses | None = None) -> tuple[
     """The training sets and the warnings."""
     out = policy.parent / "out"
     out.mkdir()
-    config = node.Config(40, 80, max_skipped_share=0.0, flatten=flatten, chat_template=None, trust_remote_code=False)
+    config = node.Config(
+        40, 80, max_skipped_share=0.0, flatten=flatten, score="data", chat_template=None, trust_remote_code=False
+    )
     prepare.run(StageContext("prepare", config, Nothing(), node.Inputs(sets, File(str(policy))), out))
     warnings = out / "warnings.txt"
     assert Summary.read(out).fact("responses", "train") > 0
@@ -102,13 +104,13 @@ def test_scores_leave_tokens_and_vocabulary_as_they_are(policy: Path) -> None:
     out = policy.parent / "scored"
     out.mkdir()
     scorer = {"_target_": "mpo.score.function.FunctionScorer", "function": f"{__name__}.letters"}
-    config = score_node.Config(scorer, scorer, [])
+    config = score_node.Config({"letters": scorer}, {}, [])
     score.run(StageContext("score", config, Nothing(), score_node.Inputs(folder), out))
     scored = list(read_stored_sets(out / "train.parquet"))
     assert stored_vocabulary(out / "train.parquet") == "digest"
     for before, after in zip(sets, scored, strict=True):
         for drawn, one in zip(before.responses, after.responses, strict=True):
-            assert one.score == len(drawn.text)
+            assert dict(one.scores) == {"letters": len(drawn.text)} and one.score == drawn.score
             assert (one.token_ids, one.token_logps) == (drawn.token_ids, drawn.token_logps)
 
 
