@@ -33,6 +33,8 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
         ConfigError: a target that is missing, not allowed, not importable or of another kind; a field that the
             dataclass lacks (with the nearest that it has), is of the wrong type or without value.
     """
+    if not isinstance(node, Mapping):  # where a configuration holds nodes by name, its schema does not check them
+        raise ConfigError(f"{node!r} is no class with options", key, f"give {key}.{TARGET}=package.module.Class")
     cls = resolve(node, base, allow, key)
     known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     values = {str(name): value for name, value in node.items() if name != TARGET}

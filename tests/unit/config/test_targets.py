@@ -109,3 +109,9 @@ def test_a_class_of_the_users_that_breaks_is_one_line(
     with pytest.raises(ConfigError) as caught:
         loss("broken.Own", allow=("broken",), **({"beta": 1.0} if "MPO)" in code else {}))
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("node", [3, "mpo.losses.WMPO", None, ["a"]])
+def test_what_is_no_mapping_is_no_node(node: Any) -> None:
+    with pytest.raises(ConfigError, match="evaluate.measures.x: .* is no class with options; give evaluate.measures.x"):
+        build(node, Loss, (), "evaluate.measures.x")  # type: ignore[type-abstract]
