@@ -13,7 +13,7 @@ from mpo.evaluate.records import Baseline, Estimate, Findings
 from mpo.testbed.judge import judge
 from mpo.types import OWN_SCORE, Response, ResponseSet
 
-JUDGE = "embedded judge"
+JUDGE = "testbed"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _estimates(samples: Samples, score: str | None, seed: int) -> list[Estimate]
         estimate("true_reward_gain", "of 10"),
         estimate("win_rate", judge=JUDGE, half=True),
         estimate("lc_win_rate", judge=JUDGE, half=True),
-        estimate("true_win_rate", judge="true reward", half=True),
+        estimate("true_win_rate", judge="true_reward", half=True),
         estimate("length", "words", start="start_length"),
         estimate("start_within_prompt_std", "of 10"),
     ]
