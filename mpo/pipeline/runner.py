@@ -26,6 +26,7 @@ from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.regimes import compose
 from mpo.plain import to_plain
+from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
 from mpo.score.base import Scorer
 from mpo.score.checked import check_scorer
@@ -204,7 +205,7 @@ def _close(console: Console, report: RunReport, page: Path, graph: Graph, store:
         facts[key] = f"{estimate.value:.3f}{error}{f' {estimate.unit}' if estimate.unit else ''}{against}"
     if report.skipped:
         facts["skipped sets"] = ", ".join(f"{reason} {count}" for reason, count in report.skipped.items())
-    scale = f"  [{report.note}]" if report.note else ""
+    scale = f"  [{label_and_rest(report.note)[0]}]" if report.note else ""
     for planned in report.planned:
         facts[planned.name] = str(planned)
     facts["time"] = f"{report.seconds:.0f} s in stages that were built"

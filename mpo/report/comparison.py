@@ -14,6 +14,7 @@ from mpo.errors import DataError
 from mpo.evaluate.records import Baseline, Estimate
 from mpo.report.bars import Bar, column_bars, shared_baselines
 from mpo.report.curves import overlaid_figures
+from mpo.report.headline import label_and_rest
 from mpo.report.html import write_page
 from mpo.report.page import PAGE
 from mpo.report.records import RunReport
@@ -62,7 +63,7 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
     return write_page(
         out / COMPARISON_PAGE,
         "comparison.html",
-        scale=runs[0].note if len({run.note for run in runs}) == 1 else "",
+        scale=label_and_rest(runs[0].note if len({run.note for run in runs}) == 1 else ""),
         keys=[_short(key, keys) for key in keys],
         measures=_measures(runs),
         members=members,

@@ -14,6 +14,12 @@ MEASURES = 3
 """Measures that the result sentence names: the first of the evaluation."""
 
 
+def label_and_rest(note: str) -> tuple[str, str]:
+    """A note's first sentence, without its full stop, and the others."""
+    label, _, rest = note.partition(". ")
+    return label, rest
+
+
 def trained_sentence(run: RunReport) -> str:
     """Which policy was trained with which loss, on which data, in which regime."""
     config = run.config

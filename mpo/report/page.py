@@ -8,7 +8,7 @@ import yaml
 
 from mpo.report.bars import estimate_bars
 from mpo.report.curves import Drawn, training_figures
-from mpo.report.headline import result_sentence, trained_sentence
+from mpo.report.headline import label_and_rest, result_sentence, trained_sentence
 from mpo.report.html import write_page
 from mpo.report.plots import histogram
 from mpo.report.records import RunReport
@@ -27,7 +27,7 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         out / PAGE,
         "run.html",
         run=run,
-        scale=run.note,
+        scale=label_and_rest(run.note),
         trained=trained_sentence(run),
         result=result_sentence(run.measures),
         bars={name: estimate_bars(estimate) for name, estimate in run.measures.items() if estimate.baselines},

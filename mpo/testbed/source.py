@@ -43,7 +43,10 @@ class World(Source):
     }
     own_tokenizer: ClassVar[bool] = True
     immediate: ClassVar[bool] = True
-    note: ClassVar[str] = "micro-scale testbed"
+    note: ClassVar[str] = (
+        "micro-scale testbed. A tiny policy in an invented world: these numbers show that the method runs and learns; "
+        "they say nothing about language models at scale."
+    )
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -28,7 +28,7 @@ class Source(ABC):
     immediate: ClassVar[bool] = False
     """Whether reading it takes no time, so that it needs no process of its own."""
     note: ClassVar[str] = ""
-    """Said beside every result on this data."""
+    """Said beside every result on this data; of several sentences the first is a label that stands alone."""
 
     @property
     def name(self) -> str:
