@@ -20,8 +20,9 @@ class Item:
 
 
 def scorer_name(node: Mapping[str, Any]) -> str:
-    """Under which name the scores of a scorer's node are kept: that of its function or class."""
-    return str(node.get("function") or node["_target_"]).rpartition(".")[2]
+    """Under which name the scores of a scorer's node are kept: that of its function or class; of none, as in a plan
+    without scorer, ``none``."""
+    return str(node.get("function") or node.get("_target_", "none")).rpartition(".")[2]
 
 
 class Scorer(ABC):
