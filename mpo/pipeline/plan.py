@@ -136,12 +136,10 @@ def _shape(config: RunConfig) -> Architecture | None:
 
 
 def _where(stage: Stage, config: RunConfig) -> str:
+    if stage.placement is not Placement.group:
+        return stage.placement.value
     group = config.launcher.processes * config.launcher.nodes
-    return (
-        f"{group} processes"
-        if stage.placement is Placement.group and group > 1
-        else (Placement.process if stage.placement is Placement.group else stage.placement).value
-    )
+    return f"{group} processes" if group > 1 else Placement.process.value
 
 
 def _model(config: RunConfig) -> str:

@@ -114,7 +114,9 @@ def _round(
         config.loss_of(number), config.train.precision, config.train.compile, config.model.trust_remote_code,
         from_reference,
     )  # fmt: skip
-    ranked = evaluate.Inputs(trained, policy.model, sets, prepare, bins, logps)
+    ranked = evaluate.Inputs(
+        policy=trained, before=policy.model, sets=sets, prepare=prepare, partition=bins, reference=logps
+    )
     measures = _measures(config, source, prefix, data, start, trained, seed, ranked, models)
     return Round(sampled, prepare, bins, logps, trained, measures)
 
