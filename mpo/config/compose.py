@@ -88,13 +88,14 @@ def typed(cfg: DictConfig) -> RunConfig:
     """The run's configuration with every interpolation resolved.
 
     Raises:
-        ConfigError: an option of a loss, partition or scorer is taken from the environment, a value cannot be recorded.
+        ConfigError: an option of a loss, partition, sampler or scorer is taken from the environment, a value cannot be
+            recorded.
         omegaconf.errors.OmegaConfBaseException: a key that the schema lacks, a wrong type, a missing value; made
             readable by :func:`mpo.config.messages.explain`.
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.DICT)
     assert isinstance(plain, dict)
-    for key in ("score", "loss", "partition", "data.source", "evaluate.measures"):
+    for key in ("sampler", "score", "loss", "partition", "data.source", "evaluate.measures"):
         _check_options(_at(plain, key), key)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})

@@ -98,8 +98,6 @@ RUN = {
     "sample.temperature": TEMPERATURE,
     "sample.top_p": Range(1e-6, 1),
     "sample.max_new_tokens": TOKENS,
-    "sample.batch": SIZE,
-    "sample.batch_tokens": COUNT,
     "evaluate.batch": SIZE,
     "evaluate.prompts": COUNT,
     "evaluate.samples": RESPONSES,

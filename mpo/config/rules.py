@@ -16,6 +16,7 @@ from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
+from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def check(config: RunConfig) -> Partition:
     _check_responses(config, partition)
     check_files(config)
     _check_scorer(config, source)
+    if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
+        build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
     return partition
 
 
@@ -83,6 +86,11 @@ def samples(config: RunConfig) -> bool:
     if config.regime.samples or config.regime.imitate is not None:
         return config.regime.samples
     return not source_of(config.data, config.allow_targets).gives_responses
+
+
+def draws(config: RunConfig) -> bool:
+    """Whether the run may draw responses from a policy at all, be it to evaluate alone."""
+    return samples(config) or bool(config.evaluate.measures and config.evaluate.temperatures)
 
 
 def responses_a_set(config: RunConfig) -> int | None:
@@ -152,9 +160,7 @@ def _check_lengths(config: RunConfig) -> None:
     if data.max_tokens > limit:
         raise ConfigError(f"{data.max_tokens} is more than the model's {limit} positions", "data.max_tokens",
                           f"lower it to {limit} or less")  # fmt: skip
-    if (
-        samples(config) or config.evaluate.temperatures
-    ) and data.max_prompt_tokens + config.sample.max_new_tokens > limit:
+    if draws(config) and data.max_prompt_tokens + config.sample.max_new_tokens > limit:
         what = f"with prompts of {data.max_prompt_tokens} tokens it passes the model's {limit} positions"
         raise ConfigError(what, "sample.max_new_tokens", f"lower it to {limit - data.max_prompt_tokens} or less")
 

@@ -2,8 +2,8 @@
 
 OmegaConf merges the composed YAML into :class:`RunConfig`, so a misspelt key or a wrong type is an error with the
 key's name. Limits of a single value are checked in ``__post_init__`` of the records that own them or in
-:mod:`mpo.config.rules`, where groups meet. ``_target_`` groups (loss, partition, scorer) stay mappings here: they are
-merged into the dataclass that they name by :mod:`mpo.config.targets`.
+:mod:`mpo.config.rules`, where groups meet. ``_target_`` groups (loss, partition, sampler, scorer) stay mappings
+here: they are merged into the dataclass that they name by :mod:`mpo.config.targets`.
 """
 
 from __future__ import annotations
@@ -163,8 +163,6 @@ class SampleConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 2048
-    batch: int = 256  # most sequences decoded at once
-    batch_tokens: int = 131072  # most tokens of prompts and responses at once: 128 KiB each for Llama-3-8B
     precision: Precision = Precision.fp32
 
 
@@ -228,6 +226,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    sampler: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     partition: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import Any
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Stage
 from mpo.config.files import is_shipped, redacted_name, with_own_shape
-from mpo.config.rules import build_objects, check, samples
+from mpo.config.rules import build_objects, check, draws, samples
 from mpo.config.schema import RunConfig
 from mpo.config.source import check_source, source_of
 from mpo.config.targets import build
@@ -28,6 +28,8 @@ from mpo.pipeline.regimes import compose
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
+from mpo.sample.base import Sampler
+from mpo.sample.checked import check_sampler
 from mpo.score.base import Scorer
 from mpo.score.checked import check_scorer
 from mpo.track import provenance
@@ -151,11 +153,13 @@ def _check_layout(config: RunConfig) -> None:
 
 
 def _check_parts(config: RunConfig) -> None:
-    """Raise ConfigError for what the source, the scorer and measures find wrong, before anything is computed for
+    """Raise ConfigError for what source, sampler, scorer and measures find wrong, before anything is computed for
     them."""
     check_source(source_of(config.data, config.allow_targets))
     if samples(config):
         check_scorer(build(config.score, Scorer, config.allow_targets, "score"))  # type: ignore[type-abstract]
+    if draws(config):
+        check_sampler(build(config.sampler, Sampler, config.allow_targets, "sampler"))  # type: ignore[type-abstract]
     for name, node in config.evaluate.measures.items():
         key = f"evaluate.measures.{name}"
         measure = build(node, Measure, config.allow_targets, key)  # type: ignore[type-abstract]

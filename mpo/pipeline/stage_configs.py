@@ -123,6 +123,7 @@ def sample_stage(
         first: so many prompts only.
     """
     slices = sample.Config(
+        sampler=dict(config.sampler),
         sample=how,
         seed=seed,
         splits=splits,
@@ -130,6 +131,7 @@ def sample_stage(
         rounds=share[1],
         seed_rounds=config.data.split_seed if share[1] > 1 else 0,
         prompts=first,
+        allow_targets=allowed(config.sampler, config),
         stop_token_ids=list(config.model.stop_token_ids),
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_skipped_share=config.data.max_skipped_share,

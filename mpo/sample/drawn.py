@@ -1,35 +1,77 @@
-"""Sampled batches kept as they come, so that a stopped run need not draw them again."""
+"""Drawn batches kept as they come, so that a stopped run need not draw them again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import base64
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mpo.cache.journal import Journal
-from mpo.sample.hf import Sampled
+from mpo.sample.base import Drawn
 
 
-class DrawnBatches(Journal):
-    """Batches of responses by the batch's number.
+class DrawnBatches:
+    """Responses to the requests of a sampler's batches, in a journal and, packed, in memory.
 
     Args:
-        path: where they lie.
-        on_done: called after each batch with the number of prompts that have their responses.
+        path: where the journal lies.
+        batches: which requests are drawn together, each one's position.
 
     Attributes:
-        drawn: what an earlier attempt has left, each prompt's responses, by the batch's number.
+        missing: batches, by number, that are still to be drawn.
+        damaged: lines of the journal that are not as they were written.
     """
 
-    def __init__(self, path: Path, on_done: Callable[[int], None]) -> None:
-        super().__init__(path)
-        self._on_done = on_done
-        self.drawn = {
-            number: [[Sampled(**each) for each in of_prompt] for of_prompt in responses]
-            for number, responses in self.kept.items()
-        }
+    def __init__(self, path: Path, batches: Sequence[Sequence[int]]) -> None:
+        self._journal = Journal(path)
+        self.damaged = self._journal.damaged
+        self._batches = batches
+        self._packed: dict[int, list[dict[str, Any]]] = {}  # by request
+        self.missing = []
+        for number, batch in enumerate(batches):
+            kept = self._journal.kept.get(number)
+            if kept is None or kept["requests"] != list(batch):
+                self.missing.append(number)
+            else:
+                self._packed |= zip(batch, kept["responses"], strict=True)
 
-    def add_batch(self, number: int, responses: Sequence[Sequence[Sampled]], done: int) -> None:
-        """Keep a batch; ``done`` prompts have their responses by now."""
-        self.add(number, [[asdict(each) for each in of_prompt] for of_prompt in responses])
-        self._on_done(done)
+    def add(self, number: int, drawn: Sequence[Sequence[Drawn]]) -> None:
+        """Keep the responses of batch ``number``, on the disk itself."""
+        packed = [[_packed(each) for each in of_request] for of_request in drawn]
+        self._journal.add(number, {"requests": list(self._batches[number]), "responses": packed})
+        self._packed |= zip(self._batches[number], packed, strict=True)
+
+    def __getitem__(self, position: int) -> list[Drawn]:
+        """The responses to a request."""
+        return [_unpacked(each) for each in self._packed[position]]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._journal.__exit__(kind, error, at)
+
+
+def _packed(one: Drawn) -> dict[str, Any]:
+    """The response as JSON has it. Lists of Python's numbers would take about six times the memory."""
+    logps = None if one.token_logps is None else _encoded(np.asarray(one.token_logps, "<f4"))
+    return {"ids": _encoded(np.asarray(one.token_ids, "<i4")), "finished": one.finished, "logps": logps}
+
+
+def _unpacked(packed: dict[str, Any]) -> Drawn:
+    logps = None if packed["logps"] is None else tuple(_decoded(packed["logps"], "<f4"))
+    return Drawn(tuple(_decoded(packed["ids"], "<i4")), packed["finished"], logps)
+
+
+def _encoded(values: NDArray[np.generic]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _decoded(text: str, kind: str) -> list[Any]:
+    values: list[Any] = np.frombuffer(base64.b64decode(text), kind).tolist()
+    return values

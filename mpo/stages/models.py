@@ -24,8 +24,16 @@ def model_source(model: Model) -> tuple[str, str | None]:
     return (model.path if isinstance(model, File) else str(model / POLICY_FOLDER)), None
 
 
+def embeddings(model: Model, trust_remote_code: bool) -> int:
+    """How many token ids the model has an embedding for. Its ``config.json`` is read, no weights."""
+    path, revision = model_source(model)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    return int(config.get_text_config().vocab_size)
+
+
 def check_ids(model: Model, trust_remote_code: bool, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse token ids that the model has no embedding for. Its ``config.json`` is read, no weights.
+    """Refuse token ids that the model has no embedding for.
+
 
     A tokenizer may know more ids than the model, as long as no text uses them.
 
@@ -35,12 +43,11 @@ def check_ids(model: Model, trust_remote_code: bool, largest: int, tokenizer: Pr
     Raises:
         ConfigError: names both sizes.
     """
-    path, revision = model_source(model)
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code).get_text_config()
-    if largest >= config.vocab_size:
+    known = embeddings(model, trust_remote_code)
+    if largest >= known:
         raise ConfigError(
             f"the tokenizer has {len(tokenizer)} ids, and the texts use {largest}, but the model has embeddings for "
-            f"{config.vocab_size}",
+            f"{known}",
             "model.tokenizer",
             "use the model's own tokenizer, or resize_token_embeddings and save the model",
         )

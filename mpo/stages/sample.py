@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import Nothing
+from mpo.config.targets import build
 from mpo.data.batches import batched
-from mpo.data.chat import stop_ids
+from mpo.data.chat import special_tokens, stop_ids
 from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.token_rows import usable_prompts
-from mpo.policy.devices import join_group
-from mpo.policy.pretrained import load_model
+from mpo.data.tokenizer import vocabulary_digest
+from mpo.sample.base import Draw, Drawn, Request, Sampler, SamplingJob, draw_seed
+from mpo.sample.checked import Bounds, checked_batches, opened
 from mpo.sample.drawn import DrawnBatches
-from mpo.sample.hf import sample_responses
 from mpo.stages.context import StageContext
-from mpo.stages.models import check_ids, model_source, stage_tokenizer
+from mpo.stages.models import check_ids, embeddings, model_source, stage_tokenizer
 from mpo.stages.nodes import sample
 from mpo.stages.summary import Summary, counts
 from mpo.track.progress import ProgressWriter
@@ -34,61 +34,122 @@ Context = StageContext[sample.Config, Nothing, sample.Inputs[Path]]
 
 BATCHES = ".batches.jsonl"
 BATCH_SETS = 256
+Asked = list[tuple[ResponseSet, list[int]]]
+"""Sets with the ids of their prompts."""
 
 
 def run(context: Context) -> None:
     """Write each split's prompts with freshly drawn responses. Stopped, it goes on after the last whole batch.
 
     Raises:
-        DataError: more prompts than allowed are too long.
+        ConfigError: the sampler's code raised something.
+        DataError: more prompts than allowed are too long; the sampler returned what cannot have been drawn.
     """
     config = context.config
     how, inputs = config.sample, context.inputs
-    path, revision = model_source(inputs.policy)
+    sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
     tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
-    stops = sorted({*config.stop_token_ids, *stop_ids(tokenizer)})
+    stops = frozenset((*config.stop_token_ids, *stop_ids(tokenizer)))
+    job = SamplingJob(*model_source(inputs.policy), config.trust_remote_code, how, tuple(sorted(stops)))
     prompts_of = {split: _prompts(context, split, tokenizer) for split in config.splits}
     every_id = (max(prompt, default=0) for asked, _ in prompts_of.values() for _, prompt in asked)
     check_ids(inputs.policy, config.trust_remote_code, max(every_id, default=0), tokenizer)
-    model = load_model(path, revision, how.precision, config.trust_remote_code)
-    model.to(join_group()).eval()
-    facts: dict[str, dict[str, object]] = {}
+    vocabulary, progress = vocabulary_digest(tokenizer), context.progress()
+    facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, dict[str, int]] = {}
-    progress = context.progress()
-    for number, (split, (asked, found)) in enumerate(prompts_of.items()):
-        with DrawnBatches(context.output / f"{split}{BATCHES}", partial(_show, progress, len(asked))) as batches:
-            if batches.damaged:
-                context.warn(f"{batches.damaged} batches of an earlier attempt are damaged; they are drawn again")
-            prompts, seed = [prompt for _, prompt in asked], config.seed * 1000 + number
-            drawn = sample_responses(model, tokenizer, prompts, how, stops, seed, batches.drawn, batches.add_batch)
-        filled: list[ResponseSet] = []
-        for (one, _), responses in zip(asked, drawn, strict=True):
-            made = tuple(Response(text=each.text, finished=each.finished) for each in responses)
-            filled.append(replace(one, responses=made))
-        write_sets(context.output / f"{split}.parquet", filled)
-        every = [each for responses in drawn for each in responses]
-        lost = Counter(each.left_out for each in every if each.left_out)
-        if lost:
-            names = ", ".join(name for name, _ in lost.most_common(3))
-            what = f"{lost.total()} of {len(every)} responses sampled for {split} have special tokens inside ({names})"
-            context.warn(f"{what}, which their texts are without; a tool call may be lost so")
-        facts[split] = {
-            "sets": len(filled),
-            "responses": len(every),
-            "with_special_tokens": lost.total(),
-            "cut_at_limit": sum(not each.finished for each in every),
-            "mean_characters": sum(len(each.text) for each in every) / max(len(every), 1),
-        }
-        skipped[split] = counts(found.errors)
+    with opened(
+        sampler, job, Bounds(embeddings(inputs.policy, config.trust_remote_code), how.max_new_tokens, stops)
+    ) as draw:
+        for split, (asked, found) in prompts_of.items():
+            batches = checked_batches(sampler, [len(prompt) for _, prompt in asked], how)
+            with DrawnBatches(context.output / f"{split}{BATCHES}", batches) as drawn:
+                if drawn.damaged:
+                    context.warn(f"{drawn.damaged} batches of an earlier attempt are damaged; they are drawn again")
+                _draw_missing(config, split, asked, batches, drawn, draw, progress)
+            texts = _Texts(tokenizer)
+            write_sets(context.output / f"{split}.parquet", texts.filled(asked, drawn), vocabulary)
+            if texts.lost:
+                names = ", ".join(name for name, _ in texts.lost.most_common(3))
+                count = f"{texts.lost.total()} of {texts.responses}"
+                what = f"{count} responses sampled for {split} have special tokens inside ({names})"
+                context.warn(f"{what}, which their texts are without; a tool call may be lost so")
+            facts[split], skipped[split] = texts.facts, counts(found.errors)
     progress.close()
     Summary(skipped=skipped, facts=facts).write(context.output)
     for batches_file in context.output.glob(f"*{BATCHES}"):
         batches_file.unlink()
 
 
-def _prompts(
-    context: Context, split: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[tuple[ResponseSet, list[int]]], ProblemCounts]:
+def _draw_missing(
+    config: sample.Config,
+    split: str,
+    asked: Asked,
+    batches: Sequence[Sequence[int]],
+    drawn: DrawnBatches,
+    draw: Draw,
+    progress: ProgressWriter,
+) -> None:
+    """Draw the batches that no earlier attempt has left."""
+
+    def request(position: int) -> Request:
+        one, prompt = asked[position]
+        where = (config.seed, config.round, split, one.id)
+        return Request(prompt, [draw_seed(*where, number) for number in range(config.sample.n)])
+
+    done = len(asked) - sum(len(batches[number]) for number in drawn.missing)
+    for number in list(drawn.missing):
+        drawn.add(number, draw([request(position) for position in batches[number]]))
+        done += len(batches[number])
+        progress.update(done, len(asked), "prompts")
+
+
+@dataclass
+class _Texts:
+    """Turns drawn tokens into text. ``lost``: responses by a special token inside them, which the text is without."""
+
+    tokenizer: PreTrainedTokenizerBase
+    lost: Counter[str] = field(default_factory=Counter)
+    sets: int = 0
+    responses: int = 0
+    cut: int = 0
+    characters: int = 0
+
+    def __post_init__(self) -> None:
+        self._special = special_tokens(self.tokenizer)
+
+    def filled(self, asked: Asked, drawn: DrawnBatches) -> Iterator[ResponseSet]:
+        """Each set with its responses."""
+        for position, (one, _) in enumerate(asked):
+            responses = tuple(self._response(each) for each in drawn[position])
+            self.sets += 1
+            self.responses += len(responses)
+            self.cut += sum(not each.finished for each in responses)
+            self.characters += sum(len(each.text) for each in responses)
+            yield replace(one, responses=responses)
+
+    def _response(self, one: Drawn) -> Response:
+        inner = one.token_ids[:-1] if one.finished else one.token_ids
+        found = set(inner)
+        inside = next((name for name, index in self._special.items() if index in found), None)
+        if inside is not None:
+            self.lost[inside] += 1
+        text: str = self.tokenizer.decode(inner, skip_special_tokens=True)
+        logps = None if one.token_logps is None else tuple(one.token_logps)
+        return Response(text, finished=one.finished, token_ids=tuple(one.token_ids), token_logps=logps)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the stage's summary."""
+        return {
+            "sets": self.sets,
+            "responses": self.responses,
+            "with_special_tokens": self.lost.total(),
+            "cut_at_limit": self.cut,
+            "mean_characters": self.characters / max(self.responses, 1),
+        }
+
+
+def _prompts(context: Context, split: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Asked, ProblemCounts]:
     """What is asked of ``split``, this round's share of it, and what was found wrong."""
     config = context.config
     sets = list(read_stored_sets(context.inputs.prompts / f"{split}.parquet"))
@@ -100,16 +161,12 @@ def _prompts(
     return asked[: config.prompts], found
 
 
-def _show(progress: ProgressWriter, total: int, done: int) -> None:
-    progress.update(done, total, "prompts")
-
-
 def _rendered(
     sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[list[tuple[ResponseSet, list[int]]], ProblemCounts]:
+) -> tuple[Asked, ProblemCounts]:
     """Sets with their prompts' ids, and what was found: those that tokenising would leave out need not be answered
     first."""
-    rendered: list[tuple[ResponseSet, list[int]]] = []
+    rendered: Asked = []
     problems: list[Problem] = []
     for group in batched(sets, BATCH_SETS):
         kept, _, prompt_ids = usable_prompts(group, tokenizer, max_tokens, problems)

@@ -105,6 +105,28 @@ class Starts(Measure):
             found.append(Estimate("starts_with", share, n=len(texts), temperature=samples.temperature))
         return Findings(found)
 '''
+SAMPLER = '''
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mpo.sample import Drawn, Sampler
+
+
+@dataclass(frozen=True)
+class Monkey(Sampler):
+    """Types ``words`` words of the testbed's vocabulary, or one more."""
+
+    words: int = 6
+
+    @contextmanager
+    def open(self, job):
+        yield lambda requests: [[self.one(job, seed) for seed in each.seeds] for each in requests]
+
+    def one(self, job, seed):
+        random_ = random.Random(seed)
+        ids = [random_.randrange(6, 111) for _ in range(self.words + random_.randrange(2))]
+        return Drawn([*ids, job.stop_token_ids[0]], finished=True)
+'''
 REGIME = """
 # @package _global_
 regime:
@@ -115,13 +137,14 @@ rounds: 2
 round_lr: [1.0, 0.5]
 round_beta: [1.0, 2.0]
 """
-CODE = {"loss": LOSS, "partition": PARTITION, "score": SCORER, "data": SOURCE, "evaluate": MEASURE}
+CODE = {"loss": LOSS, "partition": PARTITION, "score": SCORER, "data": SOURCE, "evaluate": MEASURE, "sampler": SAMPLER}
 YAML = {
     "loss": "_target_: own_loss.Hinge\nbeta: 0.1\n",
     "partition": "_target_: own_partition.FirstWins\n",
     "score": "_target_: own_score.Brevity\n",
     "data": "defaults: [testbed, _self_]\nsource: {_target_: own_data.EverySecond}\n",
     "evaluate": "defaults: [testbed, _self_]\nmeasures: {starts: {_target_: own_evaluate.Starts, word: a}}\n",
+    "sampler": "_target_: own_sampler.Monkey\nwords: 5\n",
     "regime": REGIME,
 }
 
@@ -144,12 +167,18 @@ def test_they_run_from_the_command_line_and_an_edit_builds_what_it_changes(
 ) -> None:
     first = mpo.testbed(*command)
     config = first.result["config"]
-    named = {group: config[group]["_target_"] for group in ("loss", "partition", "score")}
-    assert named == {"loss": "own_loss.Hinge", "partition": "own_partition.FirstWins", "score": "own_score.Brevity"}
+    named = {group: config[group]["_target_"] for group in ("loss", "partition", "score", "sampler")}
+    assert named == {
+        "loss": "own_loss.Hinge", "partition": "own_partition.FirstWins", "score": "own_score.Brevity",
+        "sampler": "own_sampler.Monkey",
+    }  # fmt: skip
     assert first.result["data_facts"]["source"] == "every second prompt"
     assert first.result["data_facts"]["train: sets"] == 16  # every second one of 16 prompts for each of two rounds
     own = [each for each in first.result["evaluation"] if each["metric"] == "starts_with"]
     assert [(each["round"], each["temperature"], each["n"]) for each in own] == [(1, 1.0, 16), (2, 1.0, 16)]
+
+    lengths = first.result["distributions"][-1]["series"]["trained policy"]
+    assert {*lengths} == {5.0, 6.0}
 
     stages = {row["name"]: Path(row["path"]) for row in first.result["stages"]}
     read = {name: json.loads((folder / "stage.json").read_text()) for name, folder in stages.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Nothing, Task
 from mpo.config.schema import SampleConfig
@@ -13,9 +13,11 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Config:
-    """``splits``: whose prompts are asked. ``round`` of ``rounds``: the share of the training prompts, chosen with
-    ``seed_rounds``. ``prompts``: the first so many only. ``chat_template``: its text, in place of the tokenizer's."""
+    """``sampler``: node of a sampler class. ``splits``: whose prompts are asked. ``round`` of ``rounds``: the share of
+    the training prompts, chosen with ``seed_rounds``. ``prompts``: the first so many only. ``chat_template``: its text,
+    in place of the tokenizer's."""
 
+    sampler: dict[str, Any]
     sample: SampleConfig
     seed: int
     splits: list[str]
@@ -23,6 +25,7 @@ class Config:
     rounds: int
     seed_rounds: int
     prompts: int | None
+    allow_targets: list[str]
     stop_token_ids: list[int]
     max_prompt_tokens: int
     max_skipped_share: float

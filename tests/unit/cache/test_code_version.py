@@ -77,7 +77,8 @@ def fingerprints(cache: Path, loss: dict[str, object] = LOSS, **train: object) -
     store = Store(cache)
     sft = Stage("sft", "train", {"loss": {"_target_": "mpo.losses.SFT"}, "train": {"lora": None}})
     scorer = {"_target_": "mpo.score.function.FunctionScorer", "function": "mpo.testbed.reward.true_reward"}
-    sample = Stage("sample", "sample", {"sample": {"n": 4}}, inputs={"policy": sft})
+    sampler = {"_target_": "mpo.sample.HFSampler"}
+    sample = Stage("sample", "sample", {"sampler": sampler, "sample": {"n": 4}}, inputs={"policy": sft})
     score = Stage("score", "score", {"scorer": scorer}, inputs={"sets": sample})
     partition = {"_target_": "mpo.partition.Mean"}
     parted = Stage("partition", "partition", {"partition": partition}, inputs={"sets": score})

@@ -29,7 +29,8 @@ STAGES = [
     ),
     init.TASK.stage("init", init.Config({"hidden_size": 8}, 1, source=NODE), Nothing(), init.Inputs(UPSTREAM)),
     sample.TASK.stage(
-        "sample", sample.Config(SampleConfig(), 0, ["train"], 1, 2, 3, None, [7], 9, 0.5, "{{ messages }}", True),
+        "sample",
+        sample.Config(NODE, SampleConfig(), 0, ["train"], 1, 2, 3, None, [], [7], 9, 0.5, "{{ messages }}", True),
         Nothing(), sample.Inputs(UPSTREAM, Hub("owner/model"), File("/tokenizer")),
     ),
     score.TASK.stage("score", score.Config({"a": NODE}, {}, []), Nothing(), score.Inputs(UPSTREAM)),
