@@ -1,25 +1,21 @@
-"""The real command line, in processes of its own, on a world so small that every stage takes about a second."""
+"""The command line, in processes of its own, on a world so small that every stage takes about a second."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mpo.evaluate.records import Estimate
-from mpo.report.records import RunReport
+from tests.end_to_end.runs import ROOT, TIMEOUT_S, Outcome, Server
 
-ROOT = Path(__file__).parents[2]
 SHARED = ROOT / "../shared"
 SMALLEST = (
     "data.source.demonstrations=400",
@@ -35,56 +31,7 @@ SMALLEST = (
     "launcher.threads=1",
 )
 """Overrides that make the testbed tiny; one thread, because the sums of several may differ in their last bit."""
-TIMEOUT_S = 300
 COMPILED = Path(tempfile.gettempdir()) / f"mpo-tests-compiled-{os.getuid()}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished command left behind; ``folder`` is the run's own (Hydra's)."""
-
-    code: int
-    out: str
-    err: str
-    folder: Path
-    seconds: float
-
-    @property
-    def planned(self) -> dict[str, str]:
-        """What the printed plan says of each stage: ``build`` or ``cached``."""
-        rows = (line.split() for line in (self.err + self.out).splitlines())  # of a dry run it is the output
-        return {row[0]: row[1] for row in rows if len(row) > 2 and row[1] in ("build", "cached")}
-
-    @property
-    def started(self) -> list[str]:
-        """Stages that were built, in order."""
-        return [line.removesuffix(": started") for line in self.err.splitlines() if line.endswith(": started")]
-
-    @property
-    def mistakes(self) -> list[str]:
-        """Lines that tell a mistake."""
-        return [line for line in self.err.splitlines() if line.startswith("mpo: error:")]
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The run's record."""
-        loaded: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
-        return loaded
-
-    @property
-    def measures(self) -> dict[str, Estimate]:
-        """Its estimates by what people call them."""
-        return RunReport.load(self.folder).measures
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """Records of ``metrics.jsonl``."""
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-
-    @property
-    def weights(self) -> bytes:
-        """The exported model's file, byte by byte."""
-        return (self.folder / "policy" / "model.safetensors").read_bytes()
 
 
 @dataclass
@@ -94,6 +41,7 @@ class CommandLine:
     home: Path
     cache: Path
     environment: dict[str, str] = field(default_factory=dict)
+    server: Server | None = None
     count: int = 0
 
     def variables(self) -> dict[str, str]:
@@ -113,13 +61,18 @@ class CommandLine:
             **self.environment,
         }
 
-    def start(self, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
-        """Start the command in a process group of its own; returns it and the run's folder."""
+    def next_folder(self, arguments: Sequence[str]) -> tuple[Path, list[str]]:
+        """A folder for the next run, and its arguments with that folder among them."""
         self.count += 1
         folder = self.home / f"run{self.count}"
-        own = () if any(argument in ("-m", "--multirun") for argument in arguments) else (f"hydra.run.dir={folder}",)
+        several = any(argument in ("-m", "--multirun") for argument in arguments)
+        return folder, [*arguments, *(() if several else (f"hydra.run.dir={folder}",))]
+
+    def start(self, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+        """Start the command, a new interpreter, in a process group of its own; returns it and the run's folder."""
+        folder, own = self.next_folder(arguments)
         process = subprocess.Popen(
-            [sys.executable, "-m", "mpo.run", *arguments, *own],
+            [sys.executable, "-m", "mpo.run", *own],
             cwd=self.home,
             env=self.variables(),
             stdout=subprocess.PIPE,
@@ -129,17 +82,27 @@ class CommandLine:
         )
         return process, folder
 
-    def __call__(self, *arguments: str, code: int | None = 0) -> Outcome:
-        """Run the command to its end; ``code`` is the exit status that it must have."""
+    def __call__(self, *arguments: str, code: int | None = 0, fork: bool = True) -> Outcome:
+        """Run the command to its end; ``code`` is the exit status that it must have.
+
+        Args:
+            fork: in a fork of a process that has imported everything, which saves most of its time; else in a new
+                interpreter, as users do.
+        """
         began = time.monotonic()
-        process, folder = self.start(*arguments)
-        try:
-            out, err = process.communicate(timeout=TIMEOUT_S)
-        except BaseException:  # out of time, or the test was told to stop: leave nothing behind
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        outcome = Outcome(process.returncode, out, err, folder, time.monotonic() - began)
-        assert code is None or outcome.code == code, f"status {outcome.code} of {arguments}\n{out}\n{err}"
+        if fork and self.server is not None:
+            outcome = self.server.start(self, arguments).outcome()
+        else:
+            process, folder = self.start(*arguments)
+            try:
+                out, err = process.communicate(timeout=TIMEOUT_S)
+            except BaseException:  # out of time, or the test was told to stop: leave nothing behind
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+            outcome = Outcome(process.returncode, out, err, folder, time.monotonic() - began)
+        assert code is None or outcome.code == code, (
+            f"status {outcome.code} of {arguments}\n{outcome.out}\n{outcome.err}"
+        )
         return outcome
 
     def smallest(self, *arguments: str) -> tuple[str, ...]:
@@ -147,21 +110,30 @@ class CommandLine:
         chosen = {argument.partition("=")[0]: argument for argument in (*SMALLEST, *arguments)}
         return tuple(chosen.values())
 
-    def testbed(self, *arguments: str, code: int | None = 0) -> Outcome:
+    def testbed(self, *arguments: str, code: int | None = 0, fork: bool = True) -> Outcome:
         """The command on the smallest testbed."""
-        return self(*self.smallest(*arguments), code=code)
+        return self(*self.smallest(*arguments), code=code, fork=fork)
 
 
 MakeCommandLine = Callable[..., CommandLine]
 
 
 @pytest.fixture(scope="session")
-def command_lines(tmp_path_factory: pytest.TempPathFactory) -> MakeCommandLine:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What commands are forked from; it begins to import when it is first needed."""
+    home = tmp_path_factory.mktemp("server")
+    made = Server(CommandLine(home, home / "cache").variables())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def command_lines(tmp_path_factory: pytest.TempPathFactory, server: Server) -> MakeCommandLine:
     """Makes command lines; ``cache`` None is a cache of its own."""
 
     def make(cache: Path | None = None, **environment: str) -> CommandLine:
         home = tmp_path_factory.mktemp("home")
-        return CommandLine(home, cache or home / "cache", environment)
+        return CommandLine(home, cache or home / "cache", environment, server)
 
     return make
 
@@ -180,8 +152,8 @@ def mpo(command_lines: MakeCommandLine, shared_cache: Path) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def first_run(command_lines: MakeCommandLine, shared_cache: Path) -> Outcome:
-    """The main job, W-MPO, from nothing."""
-    return command_lines(shared_cache).testbed()
+    """The main job, W-MPO, from nothing, as users start it."""
+    return command_lines(shared_cache).testbed(fork=False)
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 from tests.end_to_end.campaigns.prepared import RUNS, Finished, finish
-from tests.end_to_end.campaigns.runs import Server
 from tests.end_to_end.conftest import MakeCommandLine
+from tests.end_to_end.runs import Server
 
 SEED = int(os.environ.get("MPO_CAMPAIGN_SEED", "0"))
 COUNTS = pytest.StashKey[dict[str, Counter[str]]]()
@@ -20,14 +19,6 @@ def trials(number: int) -> list[object]:
     """Seeds of ``number`` trials (MPO_CAMPAIGN_TRIALS says otherwise)."""
     number = int(os.environ.get("MPO_CAMPAIGN_TRIALS", str(number)))
     return [pytest.param(SEED + trial, marks=pytest.mark.slow) for trial in range(number)]
-
-
-@pytest.fixture(scope="session")
-def server(command_lines: MakeCommandLine) -> Iterator[Server]:
-    """What starts the campaigns' runs."""
-    made = Server(command_lines().variables())
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="session")

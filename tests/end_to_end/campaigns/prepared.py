@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.end_to_end.campaigns.runs import Server
 from tests.end_to_end.conftest import MakeCommandLine, Outcome
+from tests.end_to_end.runs import Server
 
 CHECKPOINT_EVERY = 2
 SHORT = (

@@ -15,8 +15,8 @@ import pytest
 
 from tests.end_to_end.campaigns.conftest import trials
 from tests.end_to_end.campaigns.prepared import Finished, finish
-from tests.end_to_end.campaigns.runs import Server
 from tests.end_to_end.conftest import TIMEOUT_S, MakeCommandLine, Outcome
+from tests.end_to_end.runs import Server
 
 Damage = Callable[[bytes, random.Random], bytes | None]
 

@@ -17,8 +17,8 @@ import pytest
 
 from tests.end_to_end.campaigns.conftest import trials
 from tests.end_to_end.campaigns.prepared import CHECKPOINT_EVERY, RUNS, Finished
-from tests.end_to_end.campaigns.runs import Run, Server
 from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
+from tests.end_to_end.runs import Run, Server
 from tests.end_to_end.test_repeatable import without_timing
 
 KILLS = 4

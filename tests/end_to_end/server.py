@@ -98,6 +98,7 @@ def _run(command: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests' own surroundings made of it
     os.environ.update(command["variables"])
     os.chdir(command["folder"])
+    sys.path[0] = command["folder"]  # as of "python -m"
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "out"), (2, "err")):
         descriptor = os.open(Path(command[name]), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
