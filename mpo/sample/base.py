@@ -56,6 +56,7 @@ class SamplingJob:
         trust_remote_code: whether code that comes with the model may run.
         decoding: temperature, top-p, limit of new tokens, arithmetic.
         stop_token_ids: ids that end a response, one at least.
+        max_prompt_tokens: no prompt is longer.
     """
 
     policy: str
@@ -63,6 +64,7 @@ class SamplingJob:
     trust_remote_code: bool
     decoding: SampleConfig
     stop_token_ids: tuple[int, ...]
+    max_prompt_tokens: int
 
 
 class Sampler(ABC):

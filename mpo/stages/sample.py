@@ -50,7 +50,9 @@ def run(context: Context) -> None:
     sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
     tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
     stops = frozenset((*config.stop_token_ids, *stop_ids(tokenizer)))
-    job = SamplingJob(*model_source(inputs.policy), config.trust_remote_code, how, tuple(sorted(stops)))
+    job = SamplingJob(
+        *model_source(inputs.policy), config.trust_remote_code, how, tuple(sorted(stops)), config.max_prompt_tokens
+    )
     prompts_of = {split: _prompts(context, split, tokenizer) for split in config.splits}
     every_id = (max(prompt, default=0) for asked, _ in prompts_of.values() for _, prompt in asked)
     check_ids(inputs.policy, config.trust_remote_code, max(every_id, default=0), tokenizer)

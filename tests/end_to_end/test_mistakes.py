@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,30 +150,19 @@ OFTEN = (
 """One of each kind; the others, which unit tests of rules and sources have too, are slow."""
 
 
-@pytest.fixture(scope="module")
-def outcomes(command_lines: MakeCommandLine, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
-    """The wrong commands of this session, running; two at a time, for most of their time is imports."""
-    asked = [item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec")
-             and "outcomes" in getattr(item, "fixturenames", ())]  # fmt: skip
-
-    def run(mistake: Mistake) -> Outcome:
-        home: CommandLine = command_lines()
-        content = mistake.rows(good_rows()) if mistake.rows else good_rows()
-        if isinstance(content, list):
-            content = "".join(json.dumps(row) + "\n" for row in content)
-        (home.home / "sets.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
-        return home("logger=none", *mistake.arguments, code=None)
-
-    with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, MISTAKES[name]) for name in asked}
-        pool.shutdown(cancel_futures=True)
+def run(mistake: Mistake, mpo: CommandLine) -> Outcome:
+    content = mistake.rows(good_rows()) if mistake.rows else good_rows()
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    (mpo.home / "sets.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return mpo("logger=none", *mistake.arguments, code=None)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in MISTAKES]
 )
-def test_one_line_says_what_where_and_what_to_do(outcomes: dict[str, Future[Outcome]], name: str) -> None:
-    outcome = outcomes[name].result()
+def test_one_line_says_what_where_and_what_to_do(command_lines: MakeCommandLine, name: str) -> None:
+    outcome = run(MISTAKES[name], command_lines())
     assert "Traceback" not in outcome.err + outcome.out
     assert outcome.code == 2, outcome.err
     assert len(outcome.mistakes) == 1, outcome.err

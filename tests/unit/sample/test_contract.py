@@ -23,7 +23,7 @@ from mpo.sample.drawn import DrawnBatches
 
 STOP = 3
 BOUNDS = Bounds(50, 4, frozenset({STOP, 4}))
-JOB = SamplingJob("policy", None, False, SampleConfig(n=2, max_new_tokens=4), (STOP, 4))
+JOB = SamplingJob("policy", None, False, SampleConfig(n=2, max_new_tokens=4), (STOP, 4), 64)
 REQUESTS = [Request([5, 6], [1, 2]), Request([7], [3, 4])]
 FINE = Drawn([9, STOP], True, [-1.0, -0.5])
 SEVEN = [[0, 1], [2], [3, 4], [5, 6]]

@@ -192,7 +192,7 @@ def test_sizes_out_of_range_are_refused(options: dict[str, int]) -> None:
 def test_it_draws_from_a_saved_policy(model: LlamaForCausalLM, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     decoding = SampleConfig(n=2, max_new_tokens=6, precision=Precision.fp32)
-    with HFSampler().open(SamplingJob(str(tmp_path), None, False, decoding, STOPS)) as draw:
+    with HFSampler().open(SamplingJob(str(tmp_path), None, False, decoding, STOPS, 64)) as draw:
         found = draw(requests(2))
     in_memory = Generation(model, decoding, STOPS)(requests(2))
     assert [[one.token_ids for one in each] for each in found] == [[one.token_ids for one in e] for e in in_memory]
