@@ -4,6 +4,8 @@ VENV ?= .venv
 # Another build of torch: make install TORCH='torch==2.13.0 --index-url URL', or install it into $(VENV) beforehand.
 TORCH ?= torch==2.13.0
 ARGS ?=
+# Processes that share the tests, each on a core.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.mpo-ready
@@ -46,7 +48,7 @@ format: $(READY)  ## let the linter mend what it can
 	$(BIN)/ruff format .
 
 test: $(READY)  ## the test suite without the slow and GPU tests
-	CUDA_VISIBLE_DEVICES= $(RUN) pytest -m 'not slow and not gpu'
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) --dist loadfile -m 'not slow and not gpu'
 
 test-slow: $(READY)  ## the tests that take minutes
 	CUDA_VISIBLE_DEVICES= $(RUN) pytest -m slow

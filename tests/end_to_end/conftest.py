@@ -57,7 +57,7 @@ class CommandLine:
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "MPLCONFIGDIR": str(self.cache.parent / "matplotlib"),
-            "WANDB_MODE": "offline",
+            "WANDB_MODE": "disabled",  # it takes seconds of every run; what it logs has tests of its own
             **self.environment,
         }
 
@@ -153,7 +153,7 @@ def mpo(command_lines: MakeCommandLine, shared_cache: Path) -> CommandLine:
 @pytest.fixture(scope="session")
 def first_run(command_lines: MakeCommandLine, shared_cache: Path) -> Outcome:
     """The main job, W-MPO, from nothing, as users start it."""
-    return command_lines(shared_cache).testbed(fork=False)
+    return command_lines(shared_cache, WANDB_MODE="offline").testbed(fork=False)
 
 
 @pytest.fixture

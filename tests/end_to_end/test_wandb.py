@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
+from tests.end_to_end.conftest import MakeCommandLine, Outcome
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -65,7 +65,10 @@ def test_the_offline_run_holds_config_history_summary_and_texts(first_run: Outco
     assert json.loads(table.read_text())["columns"] == ["prompt", "before", "after", "score before", "score after"]
 
 
-def test_a_run_from_the_cache_logs_every_step_too(first_run: Outcome, mpo: CommandLine) -> None:
+def test_a_run_from_the_cache_logs_every_step_too(
+    first_run: Outcome, command_lines: MakeCommandLine, shared_cache: Path
+) -> None:
+    mpo = command_lines(shared_cache, WANDB_MODE="offline")
     again = mpo.testbed()
     losses = [(row["step"], row["loss"]) for row in history(logged(again.folder)) if "loss" in row]
     assert losses == [(row["step"], row["loss"]) for row in first_run.metrics]
