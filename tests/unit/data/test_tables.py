@@ -49,7 +49,7 @@ def test_columns_that_nobody_reads_do_not_matter(tmp_path: Path, kind: str) -> N
     assert len(sets) == 2 and problems == []
 
 
-@pytest.mark.parametrize("kind", set(COLUMNS) - {"unknown zone", "decimal", "map", "bytes"})
+@pytest.mark.parametrize("kind", sorted(set(COLUMNS) - {"unknown zone", "decimal", "map", "bytes"}))
 def test_times_can_be_ids(tmp_path: Path, kind: str) -> None:
     parquet.write_table(table(id=COLUMNS[kind]), tmp_path / "rows.parquet")
     sets, problems = read(tmp_path / "rows.parquet")
