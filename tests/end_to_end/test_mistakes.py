@@ -181,7 +181,7 @@ def test_few_unusable_sets_are_skipped_and_counted(command_lines: MakeCommandLin
     rows[5]["responses"][1]["score"] = float("nan")
     equal_scores(rows[6])
     (mpo.home / "sets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outcome = mpo("logger=none", *FROM_FILE, *SMALL_MODEL, "data.heldout=4")
+    outcome = mpo("logger=none", *FROM_FILE, *SMALL_MODEL, "data.heldout=4", "evaluate.temperatures=[]")
     assert outcome.result["skipped"] == {"response_not_text": 1, "nan_score": 1, "equal_scores": 1}
     assert sum(outcome.result["data_facts"][f"{split}: sets"] for split in ("train", "heldout")) == 28
 

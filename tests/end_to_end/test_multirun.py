@@ -8,10 +8,13 @@ from pathlib import Path
 
 from tests.end_to_end.conftest import CommandLine, Outcome
 
+NO_SAMPLES = "evaluate.temperatures=[]"
+"""Half of a member's time, and nothing of what several runs have in common."""
+
 
 def test_members_of_a_multirun_are_compared(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    outcome = mpo("--multirun", *mpo.smallest("loss=dpo,mpo", "seed=0,1", f"hydra.sweep.dir={sweep}"))
+    outcome = mpo("--multirun", *mpo.smallest("loss=dpo,mpo", "seed=0,1", NO_SAMPLES, f"hydra.sweep.dir={sweep}"))
     folders = sorted(path.parent for path in sweep.glob("*/result.json"))
     assert len(folders) == 4
     assert str(sweep / "comparison.html") in outcome.err
@@ -37,7 +40,7 @@ def test_members_beside_each_other(first_run: Outcome, mpo: CommandLine, tmp_pat
 
 def test_a_mistake_in_one_member_stops_no_other(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    members = mpo.smallest("loss=simpo,mpo,orpo", "model.reference=none", f"hydra.sweep.dir={sweep}")
+    members = mpo.smallest("loss=simpo,mpo,orpo", "model.reference=none", NO_SAMPLES, f"hydra.sweep.dir={sweep}")
     outcome = mpo("--multirun", *members, code=2)
     assert outcome.mistakes == [
         "mpo: error: model.reference: MPO needs a reference; leave it out, or choose a loss without, e.g. loss=simpo"

@@ -39,7 +39,7 @@ RUNS = [
     [BASE, "partition=top_bottom", "sample=small"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
     ["regime=sft", "score=testbed_proxy"],
-    ["regime=iterative"],
+    ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "regime=iterative", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "sample=sppo"],
     ["model=mistral_7b_instruct", "regime=sft"],
