@@ -20,8 +20,10 @@ class Item:
 
 
 def scorer_name(node: Mapping[str, Any]) -> str:
-    """Under which name the scores of a scorer's node are kept: that of its function or class; of none, as in a plan
-    without scorer, ``none``."""
+    """Under which name the scores of a scorer's node are kept: its own ``name``, else that of its function or class; of
+    none, as in a plan without scorer, ``none``."""
+    if node.get("name"):
+        return str(node["name"])
     return str(node.get("function") or node.get("_target_", "none")).rpartition(".")[2]
 
 
@@ -34,6 +36,11 @@ class Scorer(ABC):
 
     items_at_once: ClassVar[int] = 64
     """Most items that :meth:`score` gets in one call."""
+    compares: ClassVar[bool] = False
+    """It scores responses against each other: a call of :meth:`score` gets all responses of one set and no others."""
+    continuous: ClassVar[bool] = False
+    """Its scores of different texts are equal by accident alone, so that one score for a whole split is an error; for
+    other scorers (a verifier that gives 0 or 1, say) it is a warning."""
 
     @property
     def source(self) -> str:
@@ -51,4 +58,11 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, items: Sequence[Item]) -> list[float]:
         """One finite number per item, in their order; larger is better. It must not depend on which items it gets
-        together."""
+        together, unless it :attr:`compares`."""
+
+    def take_warnings(self) -> dict[str, int]:
+        """By reason, how many of the items scored since the last call need a warning: inputs that were cut, say."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027  # many hold nothing
+        """Release what :meth:`score` has loaded; called once after the last item."""

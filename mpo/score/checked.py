@@ -12,17 +12,29 @@ from mpo.failures.user_code import user_code
 from mpo.score.base import Item, Scorer
 
 
+def scores_of_sets(scorer: Scorer, sets: Sequence[Sequence[Item]]) -> list[float]:
+    """``scorer``'s scores of all responses of ``sets``, in order; raises as :func:`checked_scores` does."""
+    if scorer.compares:
+        return [score for items in sets for score in checked_scores(scorer, items)]
+    return checked_scores(scorer, [item for items in sets for item in items])
+
+
 def checked_scores(scorer: Scorer, items: Sequence[Item]) -> list[float]:
     """``scorer``'s scores of ``items``, at most ``items_at_once`` in a call, those of similar length together.
+
+    A scorer that compares gets all of them in one call, in their order.
 
     Raises:
         ConfigError: the scorer's code raised something.
         DataError: it returned another count, or something that is no finite number.
     """
-    order = sorted(range(len(items)), key=lambda i: _length(items[i]))
+    order = list(range(len(items)))
+    if not scorer.compares:
+        order.sort(key=lambda i: _length(items[i]))
+    at_once = max(len(items), 1) if scorer.compares else scorer.items_at_once
     scores = [math.nan] * len(items)
-    for start in range(0, len(order), scorer.items_at_once):
-        chosen = order[start : start + scorer.items_at_once]
+    for start in range(0, len(order), at_once):
+        chosen = order[start : start + at_once]
         with user_code(scorer.source, _name(scorer), "score"):
             values = scorer.score([items[i] for i in chosen])
         if not isinstance(values, Sequence) or len(values) != len(chosen):
@@ -33,6 +45,31 @@ def checked_scores(scorer: Scorer, items: Sequence[Item]) -> list[float]:
         for i, value in zip(chosen, values, strict=True):
             scores[i] = _number(value, scorer)
     return scores
+
+
+def check_spread(scorer: Scorer, name: str, scores: Sequence[float], texts_differ: bool, split: str) -> str | None:
+    """What is wrong with scores that are all the same, which no loss can learn from; None where they are not.
+
+    Args:
+        name: of the scores.
+        scores: all of a split.
+        texts_differ: whether the responses are not all the same text.
+
+    Raises:
+        DataError: they are of a scorer with continuous scores, so its weights or inputs are broken.
+    """
+    if not texts_differ or len(set(scores)) != 1:
+        return None
+    what = f"{name} gave all {len(scores)} responses of {split} the same score, {scores[0]:g}"
+    if scorer.continuous:
+        raise DataError(what, "score", "check that its head is trained and that max_tokens leaves the responses whole")
+    return what
+
+
+def close_scorer(scorer: Scorer) -> None:
+    """Have the scorer release what it holds; raises ConfigError where its code fails."""
+    with user_code(scorer.source, _name(scorer), "score"):
+        scorer.close()
 
 
 def check_scorer(scorer: Scorer) -> None:

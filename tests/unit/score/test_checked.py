@@ -10,7 +10,7 @@ import pytest
 
 from mpo.errors import ConfigError, DataError
 from mpo.score import Item, Scorer
-from mpo.score.checked import check_scorer, checked_scores
+from mpo.score.checked import check_scorer, check_spread, checked_scores, scores_of_sets
 from mpo.types import Message
 
 
@@ -36,6 +36,37 @@ def test_items_of_similar_length_come_together_and_scores_go_back_to_their_items
     assert checked_scores(CountWords(), [item(count) for count in counts]) == counts
     assert CALLS == [[1, 2, 3], [5, 7, 8], [9]]
     assert checked_scores(CountWords(), []) == []
+
+
+@dataclass(frozen=True)
+class Shares(Scorer):
+    """Each response's share of the words of its set."""
+
+    items_at_once: ClassVar[int] = 1
+    compares: ClassVar[bool] = True
+    continuous: ClassVar[bool] = True
+
+    def score(self, items: Sequence[Item]) -> list[float]:
+        counts = [len(each.response.content.split()) for each in items]
+        return [count / sum(counts) for count in counts]
+
+
+def test_a_scorer_that_compares_gets_whole_sets_in_their_order() -> None:
+    sets = [[item(3), item(1)], [], [item(2)], [item(1), item(1), item(2)]]
+    assert scores_of_sets(Shares(), sets) == [0.75, 0.25, 1.0, 0.25, 0.25, 0.5]
+    assert scores_of_sets(CountWords(), sets) == [3.0, 1.0, 2.0, 1.0, 1.0, 2.0]
+
+
+def test_one_score_for_all_is_an_error_of_continuous_scores_and_a_warning_of_others() -> None:
+    assert check_spread(CountWords(), "words", [1.0, 1.0], True, "train") == (
+        "words gave all 2 responses of train the same score, 1"
+    )
+    with pytest.raises(
+        DataError, match="score: shares gave all 3 responses of heldout the same score, 0.5; check"
+    ):
+        check_spread(Shares(), "shares", [0.5] * 3, True, "heldout")
+    assert check_spread(Shares(), "shares", [0.5] * 3, False, "train") is None  # one text alone
+    assert check_spread(Shares(), "shares", [0.5, 0.6], True, "train") is None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from mpo.cache.stage import Nothing
 from mpo.data.store import read_stored_sets, write_sets
+from mpo.errors import DataError
+from mpo.score import Item, Scorer
 from mpo.stages import score
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import score as node
+from mpo.stages.summary import Summary
 from mpo.testbed.reward import true_reward
 from mpo.types import Message, Response, ResponseSet
 
@@ -98,3 +104,74 @@ def test_several_scorers_lie_side_by_side(tmp_path: Path) -> None:
         assert dict(each.scores) == dict.fromkeys(scorers, true_reward(PROMPT, each.text))
     assert [each.score_by("data") for each in one.responses] == [3.0, None]
     assert set(one.responses[0].score_names) == {"data", *scorers}
+
+
+EVENTS: list[str] = []
+
+
+@dataclass(frozen=True)
+class Recording(Scorer):
+    """Words times ``factor``; warns of each that is longer than three, and is killed at ``"kill"``."""
+
+    factor: float = 1.0
+    continuous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        EVENTS.append("built")
+
+    def score(self, items: Sequence[Item]) -> list[float]:
+        counts = [len(each.response.content.split()) for each in items]
+        EVENTS.extend("long" for count in counts if count > 3)
+        if any(each.response.content == "kill" for each in items):
+            raise Killed
+        return [self.factor * count for count in counts]
+
+    def take_warnings(self) -> dict[str, int]:
+        found = EVENTS.count("long")
+        EVENTS[:] = [event for event in EVENTS if event != "long"]
+        return {"too long": found} if found else {}
+
+    def close(self) -> None:
+        EVENTS.append("closed")
+
+
+def recorded(tmp_path: Path, train: list[list[str]], factor: float = 1.0, heldout: bool = True) -> Summary:
+    for name in ("sets", "out"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    for split, sets in {"train": train, **({"heldout": train[:1]} if heldout else {})}.items():
+        rows = [
+            ResponseSet(str(i), (Message("user", "q"),), tuple(map(Response, texts))) for i, texts in enumerate(sets)
+        ]
+        write_sets(tmp_path / "sets" / f"{split}.parquet", rows)
+    scorer = {"_target_": f"{__name__}.Recording", "factor": factor}
+    config = node.Config({"words": scorer}, {"words": scorer}, [__name__])
+    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    return Summary.read(tmp_path / "out")
+
+
+def test_a_scorer_of_both_splits_is_made_once_and_closed_at_the_end(tmp_path: Path) -> None:
+    EVENTS.clear()
+    summary = recorded(tmp_path, [["a", "a b"], ["a b c", "a b c d"]])
+    assert EVENTS == ["built", "closed"]
+    assert summary.facts == {"train": {"sets": 2, "mean_words": 2.5}, "heldout": {"sets": 1, "mean_words": 1.5}}
+    assert summary.warnings == {"train": {"words: too long": 1}}
+    assert "words, train: too long: 1 of 4 responses" in (tmp_path / "out" / "warnings.txt").read_text()
+
+
+def test_warnings_of_what_was_scored_before_a_stop_are_counted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "SETS_AT_ONCE", 1)
+    EVENTS.clear()
+    with pytest.raises(Killed):
+        recorded(tmp_path, [["a", "a b c d"], ["a b c d e", "kill"]], heldout=False)
+    assert EVENTS[-1] == "closed"
+    EVENTS.clear()
+    summary = recorded(tmp_path, [["a", "a b c d"], ["a b c d e", "a"]], heldout=False)
+    assert summary.warnings == {"train": {"words: too long": 2}}
+
+
+def test_one_continuous_score_for_a_whole_split_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="score: words gave all 2 responses of train the same score, 0"):
+        recorded(tmp_path, [["a", "a b"]], factor=0.0, heldout=False)
+    assert EVENTS[-1] == "closed"
