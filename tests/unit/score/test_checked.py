@@ -61,9 +61,7 @@ def test_one_score_for_all_is_an_error_of_continuous_scores_and_a_warning_of_oth
     assert check_spread(CountWords(), "words", [1.0, 1.0], True, "train") == (
         "words gave all 2 responses of train the same score, 1"
     )
-    with pytest.raises(
-        DataError, match="score: shares gave all 3 responses of heldout the same score, 0.5; check"
-    ):
+    with pytest.raises(DataError, match="score: shares gave all 3 responses of heldout the same score, 0.5; check"):
         check_spread(Shares(), "shares", [0.5] * 3, True, "heldout")
     assert check_spread(Shares(), "shares", [0.5] * 3, False, "train") is None  # one text alone
     assert check_spread(Shares(), "shares", [0.5, 0.6], True, "train") is None
