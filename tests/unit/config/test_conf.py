@@ -27,6 +27,7 @@ LOG_RATIO = sorted(
 
 
 # Runs that between them choose every option of every group: composing takes a third of a second each.
+OTHER_SCORERS = ("data", "function", "reward_model", "testbed", "testbed_proxy")  # those without a model of their own
 INSTRUCT, BASE, FILE = "model=llama3_8b_instruct", "model=llama3_8b", "data.source=FILE"
 RUNS = [
     *([f"loss={name}"] for name in options("loss")),
@@ -39,6 +40,8 @@ RUNS = [
     [BASE, "partition=top_bottom", "sample=small"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
     ["regime=sft", "score=testbed_proxy"],
+    ["regime=on_policy", "score=reward_model", "score.path=owner/model"],
+    *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "regime=iterative", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "sample=sppo"],
