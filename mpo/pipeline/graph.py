@@ -28,9 +28,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Round:
-    """The stages of one pass from response sets to an evaluated policy. ``sample``: where responses are drawn."""
+    """The stages of one pass from response sets to an evaluated policy. ``drawn``: sampling and scoring, where it
+    does."""
 
-    sample: Stage | None
+    drawn: list[Stage]
     prepare: Stage
     partition: Stage
     reference: Stage | None
@@ -40,7 +41,7 @@ class Round:
     @property
     def stages(self) -> list[Stage]:
         """Those whose summaries say what was left out of it, in order."""
-        return [stage for stage in (self.sample, self.prepare, self.partition) if stage is not None]
+        return [*self.drawn, self.prepare, self.partition]
 
 
 @dataclass(frozen=True)

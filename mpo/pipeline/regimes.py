@@ -91,13 +91,14 @@ def _round(
     """Train ``policy`` on response sets, then compare it with ``start``."""
     prefix = f"round{number}/" if config.rounds > 1 else ""
     seed = config.seed + number - 1
-    sampled, sets = None, data
+    drawn, sets = [], data
     if samples(config):
         share = (number, config.rounds)
         sampled = sample_stage(
             config, f"{prefix}sample", config.sample, policy, data, seed, splits=["train", "heldout"], share=share
         )
         sets = score_stage(f"{prefix}score", config, source, sampled)
+        drawn = [sampled, sets]
     names = score_names(config, source)
     prepare = prepare_stage(config, prefix, sets, start, names[0], flatten=config.regime.imitate)
     slices = partition_config(config, config.partition, seed, loss, names)
@@ -118,7 +119,7 @@ def _round(
         policy=trained, before=policy.model, sets=sets, prepare=prepare, partition=bins, reference=logps
     )
     measures = _measures(config, source, prefix, data, start, trained, seed, ranked, models)
-    return Round(sampled, prepare, bins, logps, trained, measures)
+    return Round(drawn, prepare, bins, logps, trained, measures)
 
 
 def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, frozen: Policy) -> Stage:
