@@ -1,16 +1,18 @@
-"""How well a policy ranks held-out responses, or predicts them where there is one a set."""
+"""How well a policy ranks held-out responses, or predicts them where there is one a set. No torch until it measures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mpo.evaluate.base import Evidence, Measure
-from mpo.evaluate.estimates import Mean
-from mpo.evaluate.heldout import HeldOut, Ranking, longer_wins, rank_heldout, token_loss
 from mpo.evaluate.records import Baseline, Estimate, Findings
-from mpo.logprobs.reference import Reference
+
+if TYPE_CHECKING:
+    from mpo.evaluate.estimates import Mean
+    from mpo.evaluate.heldout import HeldOut, Ranking
+    from mpo.logprobs.reference import Reference
 
 BEFORE = "before training"
 
@@ -31,6 +33,8 @@ class HeldOutRanking(Measure):
 
 
 def _imitation(held: HeldOut, on_progress: Callable[[int, int, str], None]) -> list[Estimate]:
+    from mpo.evaluate.heldout import token_loss
+
     def loss(which: str) -> Mean:
         return token_loss(
             held.load(which), held.sets, held.batch, held.micro_tokens,
@@ -43,6 +47,8 @@ def _imitation(held: HeldOut, on_progress: Callable[[int, int, str], None]) -> l
 
 
 def _ranking(held: HeldOut, on_progress: Callable[[int, int, str], None]) -> list[Estimate]:
+    from mpo.evaluate.heldout import longer_wins, rank_heldout
+
     indices = [i for i in range(len(held.sets)) if len(set(held.assignments.scores(i))) > 1]
     if not indices:
         return []

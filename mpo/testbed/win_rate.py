@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mpo.errors import DataError
 from mpo.evaluate.base import START, Evidence, Measure, Samples
-from mpo.evaluate.estimates import Mean, length_controlled, mean_over_prompts
 from mpo.evaluate.records import Baseline, Estimate, Findings
 from mpo.testbed.judge import judge
 from mpo.types import OWN_SCORE, Response, ResponseSet
+
+if TYPE_CHECKING:
+    from mpo.evaluate.estimates import Mean
 
 JUDGE = "testbed"
 
@@ -65,6 +67,8 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], score: 
     Raises:
         DataError: the two are not answers to the same prompts.
     """
+    from mpo.evaluate.estimates import length_controlled, mean_over_prompts  # here: it leads to scipy
+
     if [one.id for one in start] != [one.id for one in policy]:
         raise DataError("samples of other prompts", "evaluate", "sample both policies again")
     rows: dict[str, list[float]] = {

@@ -1,0 +1,43 @@
+"""Parts that the command line checks before anything is loaded are checked without anything heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "transformers", "scipy", "numpy", "datasets", "pyarrow", "vllm", "matplotlib")
+CODE = f"""
+import sys
+import yaml
+from mpo.config.paths import folder
+from mpo.config.targets import build
+from mpo.data.sources import Source
+from mpo.evaluate import Measure
+from mpo.sample.base import Sampler
+from mpo.score.base import Scorer
+
+def nodes(node):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield {{key: "x" if value == "???" else value for key, value in node.items()}}
+        for value in node.values():
+            yield from nodes(value)
+
+made = set()
+for group, base in (("evaluate", Measure), ("sampler", Sampler), ("score", Scorer), ("data", Source)):
+    for path in sorted((folder("conf") / group).glob("*.yaml")):
+        for node in nodes(yaml.safe_load(path.read_text())):
+            made.add(type(build(node, base, (), group)).__name__)
+print(*sorted(made))
+print(*sorted(set({HEAVY!r}) & sys.modules.keys()))
+"""
+
+
+def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    made, heavy = done.stdout.splitlines()
+    assert {*made.split()} == {
+        *("World", "HFSampler", "VLLMSampler", "FunctionScorer", "RewardModel"),
+        *("Examples", "HeldOutRanking", "WinRate"),
+    }
+    assert heavy == ""
