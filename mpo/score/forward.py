@@ -97,9 +97,7 @@ class LoadedModel:
     def release(self) -> None:
         """Drop the model; GPU memory goes back to the device."""
         self.lm = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self.device)
 
 
 def by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -191,6 +189,13 @@ def compute_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def release_memory(device: torch.device) -> None:
+    """Give what dropped models held back to the device, for the stages that come next."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _class(config: Any, head: Head, trust_remote_code: bool) -> Any:
