@@ -100,7 +100,12 @@ def _score_stage(
 ) -> Stage:
     slices = score.Config({scorer_name(scorer): scorer}, {scorer_name(heldout): heldout}, allowed(scorer, config))
     immediate = all(node.get("immediate") is True for node in (scorer, heldout))
-    return score.TASK.stage(name, slices, Nothing(), score.Inputs(sampled), _here(immediate))
+    models = {
+        scorer_name(node): outside(node["path"], node.get("revision"))
+        for node in (scorer, heldout)
+        if isinstance(node.get("path"), str)
+    }
+    return score.TASK.stage(name, slices, Nothing(), score.Inputs(sampled, models), _here(immediate))
 
 
 def sample_stage(

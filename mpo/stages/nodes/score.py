@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from mpo.cache.stage import Nothing, Task
+from mpo.cache.stage import File, Hub, Nothing, Task
 
 Given = TypeVar("Given")
 
@@ -21,9 +21,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
-    """``sets``: with sampled responses."""
+    """``sets``: with sampled responses. ``models``: those that scorers name by their ``path``, so that their content
+    counts."""
 
     sets: Given
+    models: dict[str, File | Hub] = field(default_factory=dict)
 
 
 TASK = Task("score", Config, Nothing, Inputs, resumable=True)

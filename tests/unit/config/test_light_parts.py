@@ -37,7 +37,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     made, heavy = done.stdout.splitlines()
     assert {*made.split()} == {
-        *("World", "HFSampler", "VLLMSampler", "FunctionScorer", "RewardModel"),
+        *("World", "HFSampler", "VLLMSampler", "FunctionScorer", "RewardModel", "PairRM"),
         *("Examples", "HeldOutRanking", "WinRate"),
     }
     assert heavy == ""

@@ -127,3 +127,17 @@ def test_no_part_of_an_option_is_taken_from_the_environment(load: Load, value: s
 def test_no_option_is_taken_from_the_environment(load: Load, group: str) -> None:
     with pytest.raises(ConfigError, match=rf"{group}\.options\.key: a variable's value would be written"):
         load(f"+{group}.options.key='${{oc.env:HOME}}'")
+
+
+def test_a_reward_model_counts_by_its_content(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    chosen = ("model=small", "data=response_sets", "data.source=owner/name", "regime=on_policy", "score=reward_model")
+    before = fingerprints(load, tmp_path, *chosen, f"score.path={folder}")
+    (folder / "config.json").write_text('{"num_labels": 1}')
+    after = fingerprints(load, tmp_path, *chosen, f"score.path={folder}")
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"score", "partition", "train"} <= changed and not {"data", "sample", "start/sft"} & changed
+    hub = [fingerprints(load, tmp_path, *chosen, "score.path=o/m", f"score.revision={name}") for name in ("a", "b")]
+    assert hub[0]["score"] != hub[1]["score"]
