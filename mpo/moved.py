@@ -15,6 +15,7 @@ _OF_POLICY = ("fused", "head", "layers", "load", "model_class", "pieces", "probe
 _OF_ATTENTION = ("backends", "dense", "flex", "interface", "outputs", "prompt")
 MOVED = {
     "mpo.artifacts": "mpo.cache.artifacts",
+    "mpo.config.rules": "mpo.pipeline.rules",
     "mpo.data.quick": "mpo.data.fast_render",
     "mpo.logprobs.attention": "mpo.policy.attention",
     "mpo.logprobs.attention.blocks": "mpo.policy.cpu.block_attention",

@@ -2,7 +2,7 @@
 
 OmegaConf merges the composed YAML into :class:`RunConfig`, so a misspelt key or a wrong type is an error with the
 key's name. Limits of a single value are checked in ``__post_init__`` of the records that own them or in
-:mod:`mpo.config.rules`, where groups meet. ``_target_`` groups (loss, partition, sampler, scorer) stay mappings
+:mod:`mpo.pipeline.rules`, where groups meet. ``_target_`` groups (loss, partition, sampler, scorer) stay mappings
 here: they are merged into the dataclass that they name by :mod:`mpo.config.targets`.
 """
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from mpo.cache.artifacts import Store, read_json
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
-from mpo.config.rules import Objects, responses_a_set, samples
 from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
 from mpo.data.estimate import sketch
@@ -18,6 +17,7 @@ from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.regimes import measures_left_out
+from mpo.pipeline.rules import Objects, responses_a_set, samples
 from mpo.planning import disk, memory
 from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (

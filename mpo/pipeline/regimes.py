@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpo.cache.stage import Nothing, Stage
-from mpo.config.rules import NO_REFERENCE, samples
 from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
 from mpo.config.targets import build
 from mpo.data.sources.base import Source
 from mpo.evaluate.base import Measure
 from mpo.pipeline.graph import Graph, Policy, Round
+from mpo.pipeline.rules import NO_REFERENCE, samples
 from mpo.pipeline.stage_configs import (
     BASELINE_SEED,
     EVERYTHING,

@@ -11,7 +11,6 @@ from typing import Any
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Stage
 from mpo.config.files import is_shipped, redacted_name, with_own_shape
-from mpo.config.rules import build_objects, check, draws, samples
 from mpo.config.schema import RunConfig
 from mpo.config.source import check_source, source_of
 from mpo.config.targets import build
@@ -25,6 +24,7 @@ from mpo.pipeline.collect import Identity, collect
 from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.regimes import compose
+from mpo.pipeline.rules import build_objects, check, draws, samples
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow

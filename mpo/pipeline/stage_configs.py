@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name
-from mpo.config.rules import samples
 from mpo.config.schema import RunConfig, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.config.targets import OWN, TARGET
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import load_template
 from mpo.pipeline.graph import Policy
+from mpo.pipeline.rules import samples
 from mpo.plain import to_plain
 from mpo.score.base import scorer_name
 from mpo.stages.nodes import data, evaluate, partition, prepare, sample, score, train

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
@@ -26,17 +28,8 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         widen_when_read(config)
         loader = auto_class(config)
-        lm, info = loader.from_pretrained(
-            path,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused by name
-            config=config,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
-            attn_implementation=attention_choice(config, loader),
-            use_safetensors=True,  # the older format is a pickle, which can run code
-        )
+        attention = attention_choice(config, loader)
+        return read_weights(path, revision, precision, trust_remote_code, config, loader, attention)
     except UserError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
@@ -44,5 +37,32 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
         raise UserError(
             f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
         ) from error
+
+
+def read_weights(
+    path: str,
+    revision: str | None,
+    precision: Precision,
+    trust_remote_code: bool,
+    config: Any,
+    loader: Any,
+    attention: str | None,
+) -> PreTrainedModel:
+    """The model of class ``loader`` on the CPU in evaluation mode, with its weights from safetensors alone.
+
+    Raises:
+        UserError: weights that are missing, unexpected or of another shape; what transformers raises passes.
+    """
+    lm, info = loader.from_pretrained(
+        path,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        config=config,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
+        attn_implementation=attention,
+        use_safetensors=True,  # the older format is a pickle, which can run code
+    )
     check_loaded(path, lm, info)
     return lm.eval()  # type: ignore[no-any-return]

@@ -25,10 +25,11 @@ from mpo.data.chat import raw_ids
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.policy.model_class import attention_choice
-from mpo.policy.weights import check_files, check_loaded, widen_when_read
+from mpo.policy.pretrained import read_weights
+from mpo.policy.weights import check_files, widen_when_read
 from mpo.score.heads import OWN, HeadedModel, last_token
 from mpo.score.inputs import find_last
-from mpo.score.reward_model import Head
+from mpo.score.model_folder import Head
 
 PROMPT_END = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
 """Llama 3's end of a prompt, where ArmoRM and QRM read their gate: [128009, 128006, 78191, 128007]. The blank line that
@@ -165,23 +166,12 @@ def load_weights(
 ) -> PreTrainedModel:
     """The model of class ``loader`` on the CPU in evaluation mode, all of its weights read from safetensors."""
     try:
-        lm, info = loader.from_pretrained(
-            path,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused by name
-            config=config,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
-            attn_implementation=attention_choice(config, AutoModelForCausalLM),
-            use_safetensors=True,  # the older format is a pickle, which can run code
-        )
+        attention = attention_choice(config, AutoModelForCausalLM)
+        return read_weights(path, revision, precision, trust_remote_code, config, loader, attention)
     except UserError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise _unloadable(path, error) from error
-    check_loaded(path, lm, info)
-    return lm.eval()  # type: ignore[no-any-return]
 
 
 def compute_device() -> torch.device:

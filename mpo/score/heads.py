@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
-from mpo.score.reward_model import Head
+from mpo.score.model_folder import Head
 
 
 def last_token(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from mpo.config.files import PICKLES, WEIGHTS, is_local
 from mpo.errors import ConfigError
 
+PAIR_KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "n_tasks")
+"""Of the config.json of a model that compares pairs as PairRM does."""
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SCORE_NAME = re.compile(r"[\w.-]+")
+
+
+class Head(Enum):
+    """What turns hidden states into a score; :mod:`mpo.score.heads` has a class for each."""
+
+    linear = "linear"
+    armorm = "armorm"
+    qrm = "qrm"
+    urm = "urm"
+    inf_orm = "inf_orm"
+    grm = "grm"
+    token_logit = "token_logit"
 
 
 def check_score_name(name: str) -> None:

@@ -17,7 +17,7 @@ from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError
 from mpo.score.forward import by_length, compute_device, load_weights, padded_right, read_config, release_memory
 from mpo.score.heads import at
-from mpo.score.pair_rm import KEYS
+from mpo.score.model_folder import PAIR_KEYS
 
 PREFIXES = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 CUT_PROMPT = "prompt longer than prompt_tokens: its end was cut off"
@@ -115,11 +115,11 @@ def load_pair_model(path: str, revision: str | None, precision: Precision) -> Lo
         ConfigError: it is another kind of model, or its tokenizer lacks PairRM's prefix tokens.
     """
     config = read_config(path, revision, False)
-    if config.model_type != "deberta-v2" or any(getattr(config, key, None) is None for key in KEYS):
+    if config.model_type != "deberta-v2" or any(getattr(config, key, None) is None for key in PAIR_KEYS):
         raise ConfigError(f"'{path}' is no PairRM", "score.path", "name llm-blender/PairRM-hf or one in its format")
     lm = load_weights(path, revision, precision, False, config, PairModel)
     tokenizer = load_tokenizer(path, revision=revision)
-    for prefix, key in zip(PREFIXES, KEYS, strict=False):
+    for prefix, key in zip(PREFIXES, PAIR_KEYS, strict=False):
         wanted = getattr(config, key)
         if tokenizer.convert_tokens_to_ids(prefix) != wanted or wanted not in tokenizer(f"{prefix}a")["input_ids"][:8]:
             what = f"its tokenizer does not read {prefix} as token {wanted}"

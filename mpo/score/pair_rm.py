@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +10,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mpo.config.schema import Precision
 from mpo.errors import ConfigError, DataError
-from mpo.score.base import Item, Scorer
-from mpo.score.model_folder import check_score_name, model_location, read_model_config
+from mpo.score.base import Item
+from mpo.score.model_folder import PAIR_KEYS, check_score_name, model_location, read_model_config
+from mpo.score.model_scorer import ModelScorer
 
 if TYPE_CHECKING:
     from mpo.score.pair_model import LoadedPairModel
 
-KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "n_tasks")
 """Keys that a PairRM's config.json has beside DeBERTa's."""
 
 
 @dataclass(frozen=True)
-class PairRM(Scorer):
+class PairRM(ModelScorer):
     """PairRM (llm-blender/PairRM-hf; LLM-Blender, arXiv 2306.02561), turned into scores as SPPO does.
 
     With c(i, j) the model's logit that response i, read first, is better than j, the score of i among K responses is
@@ -52,7 +51,7 @@ class PairRM(Scorer):
             if getattr(self, key) < least:
                 raise ConfigError(f"{getattr(self, key)} is too few", f"score.{key}", f"give at least {least}")
         config = read_model_config(self.path)
-        missing = [] if config is None else [key for key in KEYS if not isinstance(config.get(key), int)]
+        missing = [] if config is None else [key for key in PAIR_KEYS if not isinstance(config.get(key), int)]
         if missing:
             what = f"'{self.path}' is no PairRM: its config.json has no {missing[0]}"
             raise ConfigError(what, "score.path", "name llm-blender/PairRM-hf or a folder in its format")
@@ -81,26 +80,11 @@ class PairRM(Scorer):
             scores[j] -= logit / len(items)
         return scores
 
-    def take_warnings(self) -> dict[str, int]:
-        """Responses since the last call that were cut, or compared for a prompt that was."""
-        found = dict(self._counts)
-        self._counts.clear()
-        return found
-
-    def close(self) -> None:
-        """Drop the model, and give its GPU memory back."""
-        if (loaded := self.__dict__.pop("_loaded", None)) is not None:
-            loaded.release()
-
     @cached_property
     def _loaded(self) -> LoadedPairModel:
         from mpo.score.pair_model import load_pair_model
 
         return load_pair_model(model_location(self.path), self.revision, self.precision)
-
-    @cached_property
-    def _counts(self) -> Counter[str]:
-        return Counter()
 
 
 def prompt_text(item: Item) -> str:

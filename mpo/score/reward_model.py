@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -12,32 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpo.config.schema import Precision
 from mpo.errors import ConfigError, DataError
-from mpo.score.base import Item, Scorer
+from mpo.score.base import Item
 from mpo.score.model_folder import (
+    Head,
     architecture,
     check_score_name,
     label_count,
     model_location,
     read_model_config,
 )
+from mpo.score.model_scorer import ModelScorer
 
 if TYPE_CHECKING:
     from mpo.score.forward import LoadedModel
 
 CUT = "longer than max_tokens: the beginning of the conversation was cut off"
 CUT_RESPONSE = "longer than max_tokens: the prompt and the beginning of the response were cut off"
-
-
-class Head(Enum):
-    """What turns hidden states into a score; :mod:`mpo.score.heads` has a class for each."""
-
-    linear = "linear"
-    armorm = "armorm"
-    qrm = "qrm"
-    urm = "urm"
-    inf_orm = "inf_orm"
-    grm = "grm"
-    token_logit = "token_logit"
 
 
 class TooLong(Enum):
@@ -59,7 +48,7 @@ NEEDED = {Head.armorm: ("num_objectives",), Head.qrm: ("num_objectives", "num_qu
 
 
 @dataclass(frozen=True)
-class RewardModel(Scorer):
+class RewardModel(ModelScorer):
     """A reward model: a decoder-only language model with a head, read at the last token of the whole conversation.
 
     The conversation with the response as its last turn is rendered by the model's own chat template, all of it: also
@@ -147,17 +136,6 @@ class RewardModel(Scorer):
             raise DataError(what, "score", "set score.precision=fp32, or check the model's weights")
         return scores
 
-    def take_warnings(self) -> dict[str, int]:
-        """Inputs that were cut since the last call."""
-        found = dict(self._counts)
-        self._counts.clear()
-        return found
-
-    def close(self) -> None:
-        """Drop the model, and give its GPU memory back."""
-        if (loaded := self.__dict__.pop("_loaded", None)) is not None:
-            loaded.release()
-
     @cached_property
     def _loaded(self) -> LoadedModel:
         from mpo.score.forward import load_reward_model
@@ -170,10 +148,6 @@ class RewardModel(Scorer):
             self.trust_remote_code,
             self._template(),
         )
-
-    @cached_property
-    def _counts(self) -> Counter[str]:
-        return Counter()
 
     def _input_ids(self, item: Item) -> list[int]:
         """The rendered conversation's ids, cut where it is too long."""

@@ -13,11 +13,11 @@ import yaml
 from omegaconf import DictConfig
 
 from mpo.config.paths import folder, groups, options
-from mpo.config.rules import validate
 from mpo.config.schema import Precision, RunConfig, Schedule
 from mpo.config.targets import TARGET, resolve
 from mpo.losses import LOSSES, MPO, WMPO, Deviation, Loss
 from mpo.partition import PARTITIONS, Mean, Partition, TopBottom
+from mpo.pipeline.rules import validate
 
 Compose = Callable[..., DictConfig]
 Load = Callable[..., RunConfig]
@@ -229,7 +229,7 @@ def test_adapters_are_a_choice(load: Load) -> None:
 def test_composing_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom hydra import compose, initialize_config_dir\n"
-        "from mpo.config.compose import register, typed\nimport mpo.config.messages\nimport mpo.config.rules\n"
+        "from mpo.config.compose import register, typed\nimport mpo.config.messages\nimport mpo.pipeline.rules\n"
         "with initialize_config_dir(register(), version_base='1.3'):\n"
         "    typed(compose('config', ['model=llama3_8b']))\n"
         "print(sorted({'torch', 'numpy', 'transformers', 'datasets'} & set(sys.modules)))\n"

@@ -10,9 +10,9 @@ import pytest
 
 from mpo.config.files import check_disk
 from mpo.config.limits import RUN, check_limits
-from mpo.config.rules import validate
 from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError, DataError, UserError
+from mpo.pipeline.rules import validate
 
 Load = Callable[..., RunConfig]
 LLAMA = "model=llama3_8b"
