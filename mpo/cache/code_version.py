@@ -182,18 +182,22 @@ class _Module:
 _IRRELEVANT = tuple(f"{name}." for name in IRRELEVANT)
 
 
-def _origin(root: Path, name: str, now: bool) -> _Module | None:
-    """The module that a dotted name leads to: itself one, or something in one, which may only pass it on."""
+def _origin(root: Path, name: str, now: bool, passed_on: frozenset[str] = frozenset()) -> _Module | None:
+    """The module that a dotted name leads to: itself one, or something in one, which may only pass it on.
+
+    Args:
+        passed_on: names that led here, to which modules that import from each other may lead back.
+    """
     module = _read(root, name, now)
     if module is not None or "." not in name:
         return module
     holder, _, attribute = name.rpartition(".")
-    module = _origin(root, holder, now)
+    module = _origin(root, holder, now, passed_on | {name})
     if module is None or module.name != holder:
         return module
     passed = module.names.get(attribute)
-    if passed is not None and passed != name and passed.partition(".")[0] == name.partition(".")[0]:
-        return _origin(root, passed, now) or module
+    if passed is not None and passed not in passed_on | {name} and passed.partition(".")[0] == name.partition(".")[0]:
+        return _origin(root, passed, now, passed_on | {name}) or module
     return module
 
 

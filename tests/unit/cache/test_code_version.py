@@ -215,3 +215,15 @@ def test_a_running_command_keeps_what_it_has_read_and_notices_an_edit(tmp_path: 
     (own / "helper_of_ours.py").write_text("A = 2\n")
     assert Store(tmp_path).fingerprint(stage) == before
     assert store.changed_code(stage) == ["helper_of_ours"]
+
+
+def test_modules_that_pass_a_name_to_each_other_are_all_followed(tmp_path: Path, own: Path) -> None:
+    (own / "ring").mkdir()
+    (own / "ring" / "__init__.py").write_text("from ring.one import X\n")
+    (own / "ring" / "one.py").write_text("try:\n    from ring.two import X\nexcept ImportError:\n    X = 1\n")
+    (own / "ring" / "two.py").write_text("from ring.one import X\nY = 1\n")
+    (own / "ourloss.py").write_text("from mpo.losses import DPO\nfrom ring import X\n\nclass Ours(DPO):\n    pass\n")
+    before = fingerprints(tmp_path, OURS)
+    (own / "ring" / "two.py").write_text("from ring.one import X\nY = 2\n")
+    forget()
+    assert changed(before, fingerprints(tmp_path, OURS)) == ["train", "evaluate"]

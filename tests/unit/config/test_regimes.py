@@ -123,7 +123,7 @@ def test_no_part_of_an_option_is_taken_from_the_environment(load: Load, value: s
         load(f"+score.options.key={value}")
 
 
-@pytest.mark.parametrize("group", ["score", "loss", "partition"])
+@pytest.mark.parametrize("group", ["sampler", "score", "loss", "partition"])
 def test_no_option_is_taken_from_the_environment(load: Load, group: str) -> None:
     with pytest.raises(ConfigError, match=rf"{group}\.options\.key: a variable's value would be written"):
         load(f"+{group}.options.key='${{oc.env:HOME}}'")

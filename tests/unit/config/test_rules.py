@@ -38,6 +38,8 @@ CONFLICTS = {
     "data.source.prompts=0": ("data.source.prompts", "in [1, 1e+06]"),
     "round_beta=[0.5] loss=list_mle": ("round_beta", "with one"),
     "data.source=null": ("data.source", "give a file"),
+    "sampler.batch=0": ("sampler.batch", "in [1, 1e+06]"),
+    "sampler.btch=7": ("sampler.btch", "did you mean"),
     "round_lr=[1.0,0.5]": ("round_lr", "regime=iterative"),
     "round_beta=[1.0,0.5]": ("round_beta", "regime=iterative"),
     "regime=iterative round_lr=[]": ("round_lr", "at least one"),
