@@ -9,7 +9,7 @@ from pathlib import Path
 from mpo.cache.stage import File, Hub
 from mpo.config.targets import build
 from mpo.data.problems import Problem, ProblemCounts, Reason
-from mpo.data.sources import Source, SourceSpec
+from mpo.data.sources import LAYOUTS, Source, SourceSpec, resolve_layout
 from mpo.data.sources.checked import checked_sets
 from mpo.data.sources.recorded import Recorded
 from mpo.data.split import prompt_key, split_heldout, take_fraction
@@ -72,6 +72,8 @@ def run(context: Context) -> None:
         count = write_sets(out / "train.parquet", source.read_demonstrations() or ())
         Summary(facts={"": {"source": source.name}, "train": {"sets": count}}).write(out)
         return
+    if config.needs_responses and isinstance(source, Recorded):
+        _check_responses(source)
     fatal = {Reason.NO_SCORE} if config.needs_scores else set()
     findings, heldout_findings = _Findings(fatal), _Findings(fatal)
     whole = out / "all.parquet"
@@ -118,6 +120,16 @@ def _source(context: Context) -> Source:
     spec = SourceSpec(_name(inputs.source), config.layout, config.split, revision, config.score_field)
     other = None if inputs.heldout_source is None else _name(inputs.heldout_source)
     return Recorded(spec, other, config.heldout_split)
+
+
+def _check_responses(source: Recorded) -> None:
+    layout = resolve_layout(source.spec)
+    if not LAYOUTS[layout].gives_responses:
+        found = (
+            "as data.layout says" if source.spec.layout == layout else "for its first row has a prompt and no responses"
+        )
+        remedy = "regime=on_policy with model.path=FOLDER draws responses; or give the rows responses, or name a layout"
+        raise DataError(f"prompts alone, {found}", source.name, remedy)
 
 
 def _name(given: File | Hub) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mpo.data.sources import (
     chat,
     pairs,
+    prompts,
     response_sets,
     ultrafeedback,
     ultrafeedback_armorm,
@@ -21,17 +22,18 @@ from mpo.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A layout: the keys that give it away, the columns that its parser reads, the parser, and the score fields that
-    may be chosen (None: any name)."""
+    """A layout: the keys that give it away, the columns that its parser reads, the parser, the score fields that may be
+    chosen (None: any name), and whether its sets have responses."""
 
     name: str
     keys: frozenset[str]
     reads: frozenset[str]
     parse: Callable[[Row, str | None, Warn], Draft]
     score_fields: tuple[str, ...] | None
+    gives_responses: bool = True
 
 
-# Most telling first: the binarized data also has messages, and Armo's also has chosen and rejected.
+# Most telling first: the binarized data also has messages, and Armo's also has chosen and rejected; most have a prompt.
 LAYOUTS = {
     layout.name: layout
     for layout in (
@@ -55,6 +57,7 @@ LAYOUTS = {
         Layout("pairs", pairs.KEYS, pairs.READS, pairs.parse, ()),
         Layout("response_sets", response_sets.KEYS, response_sets.READS, response_sets.parse, None),
         Layout("chat", chat.KEYS, chat.READS, chat.parse, ()),
+        Layout("prompts", prompts.KEYS, prompts.READS, prompts.parse, (), gives_responses=False),
     )
 }
 

@@ -59,7 +59,9 @@ def read_sets(spec: SourceSpec, on_problem: OnProblem) -> Iterator[ResponseSet]:
                 raise row
             found_id = _given_id(row)
             draft = with_columns(layout.parse(row, spec.score_field, warn), row, reads, warn)
-            responses = checked_responses(draft.responses, spec.score_field, warn)
+            responses = draft.responses
+            if layout.gives_responses:
+                responses = checked_responses(responses, spec.score_field, warn)
             found_id = _unique_id(row, draft, seen)
         except RowError as error:
             on_problem(Problem(where, found_id, error.reason_code, error.message))

@@ -36,6 +36,7 @@ class Config:
     limit: int | None = None
     split_seed: int = 0
     max_skipped_share: float = 0.0
+    needs_responses: bool = False
     needs_scores: bool = False
     contrasts: bool = False
     allow_targets: list[str] = field(default_factory=list)

@@ -42,6 +42,7 @@ ROWS = {
     "ultrafeedback": {"instruction": "hi", "completions": [{"response": "yes", "overall_score": 5}]},
     "ultrafeedback_armorm": {"prompt": "hi", "all_generated_responses": ["yes", "no"], "all_rm_scores": [1, 0]},
     "ultrafeedback_binarized": pair(score_chosen=2, score_rejected=1),
+    "prompts": {"prompt": "hi"},
 }
 
 
