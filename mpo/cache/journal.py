@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from pathlib import Path
@@ -12,22 +13,48 @@ from mpo.cache.artifacts import whole_lines, write_text
 from mpo.cache.checksums import Damaged, sealed, unsealed
 
 
-class Journal:
-    """JSON values by number in a file, a line each, on the disk when :meth:`add` returns.
+def journal_files(folder: Path, name: str) -> list[Path]:
+    """Those of every process that has written to this journal."""
+    return sorted(folder.glob(f"{glob.escape(name)}.*.jsonl"))
 
-    What a kill has cut off or damage has changed is left out, and counted.
+
+def remove_journal(folder: Path, name: str) -> None:
+    """Remove them."""
+    for path in journal_files(folder, name):
+        path.unlink()
+
+
+class Journal:
+    """JSON values by number in the files of a folder, a line each, on the disk when :meth:`add` returns.
+
+    Several processes may write at once, each to a file of its own. What a kill has cut off or damage has changed is
+    left out, and counted.
 
     Args:
-        path: the file; made where it is missing.
+        folder: where the files lie.
+        name: what theirs begin with.
+        writer: number of this process, which writes the file ``NAME.WRITER.jsonl``.
 
     Attributes:
-        kept: what an earlier attempt has left, by its number.
+        kept: what earlier attempts have left, by its number.
         damaged: lines that are not as they were written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, name: str, writer: int = 0) -> None:
         self.kept: dict[int, Any] = {}
         self.damaged = 0
+        own = folder / f"{name}.{writer}.jsonl"
+        whole = self._read(own)
+        if self.damaged:
+            write_text(own, b"".join(whole).decode())
+        self._file = own.open("ab")
+        self._file.truncate(sum(map(len, whole)))
+        for path in journal_files(folder, name):
+            if path != own:
+                self._read(path)
+
+    def _read(self, path: Path) -> list[bytes]:
+        """Take what the file holds; returns the lines that are as they were written."""
         whole = []
         for line in whole_lines(path).splitlines(keepends=True):
             try:
@@ -37,10 +64,7 @@ class Journal:
                 continue
             whole.append(line)
             self.kept[row["number"]] = row["value"]
-        if self.damaged:
-            write_text(path, b"".join(whole).decode())
-        self._file = path.open("ab")
-        self._file.truncate(sum(map(len, whole)))
+        return whole
 
     def add(self, number: int, value: Any) -> None:
         """Write ``value``, to the disk itself."""

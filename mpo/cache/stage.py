@@ -18,6 +18,12 @@ class Placement(Enum):
     here = "this process"  # cheap and without a model: in the orchestrator's own process
     process = "one process"
     group = "the launcher's processes"  # which form a torch.distributed group
+    replicas = "the launcher's processes side by side"  # each with a model of its own, see mpo.stages.replicas
+
+    @property
+    def distributed(self) -> bool:
+        """Whether the launcher's number of processes and machines applies to it."""
+        return self in (Placement.group, Placement.replicas)
 
 
 @dataclass(frozen=True)

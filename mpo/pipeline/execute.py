@@ -128,8 +128,7 @@ class Executor:
                     if stage.placement is Placement.here:
                         run_inline(context)
                     else:
-                        distributed = stage.placement is Placement.group
-                        run_group(context, self.launcher, distributed, self.store.fingerprint(stage))
+                        run_group(context, self.launcher, stage.placement.distributed, self.store.fingerprint(stage))
             finally:
                 show_warnings()
             created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -150,7 +149,7 @@ class Executor:
         while not self.store.complete(stage):
             if self.store.locked(stage):
                 alive = time.monotonic()
-                if stage.placement is Placement.group and not joined and context_file.exists():
+                if stage.placement.distributed and not joined and context_file.exists():
                     run_group(StageContext.of(stage, self.store), self.launcher, True, self.store.fingerprint(stage))
                     joined = True
             elif time.monotonic() - alive > FIRST_NODE_S:

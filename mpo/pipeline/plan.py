@@ -136,10 +136,12 @@ def _shape(config: RunConfig) -> Architecture | None:
 
 
 def _where(stage: Stage, config: RunConfig) -> str:
-    if stage.placement is not Placement.group:
+    if not stage.placement.distributed:
         return stage.placement.value
     group = config.launcher.processes * config.launcher.nodes
-    return f"{group} processes" if group > 1 else Placement.process.value
+    if group == 1:
+        return Placement.process.value
+    return f"{group} processes" + (" side by side" if stage.placement is Placement.replicas else "")
 
 
 def _model(config: RunConfig) -> str:

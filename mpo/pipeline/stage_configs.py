@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name
 from mpo.config.schema import RunConfig, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
-from mpo.config.targets import OWN, TARGET
+from mpo.config.targets import OWN, TARGET, resolve
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import load_template
+from mpo.errors import ConfigError
 from mpo.pipeline.graph import Policy
 from mpo.pipeline.rules import samples
 from mpo.plain import to_plain
-from mpo.score.base import scorer_name
+from mpo.score.base import Scorer, scorer_name
 from mpo.stages.nodes import data, evaluate, partition, prepare, sample, score, train
 from mpo.types import OWN_SCORE
 
@@ -61,6 +62,7 @@ def data_stage(config: RunConfig, source: Source, loss: Loss) -> Stage:
         limit=read.limit,
         split_seed=read.split_seed,
         max_skipped_share=read.max_skipped_share,
+        needs_responses=not drawn or config.model.scratch is not None,
         needs_scores=contrasted and loss.needs_scores,
         contrasts=not drawn and loss.contrasts,
         allow_targets=[] if node is None else allowed(node, config),
@@ -99,13 +101,24 @@ def _score_stage(
     name: str, scorer: dict[str, Any], heldout: dict[str, Any], config: RunConfig, sampled: Stage
 ) -> Stage:
     slices = score.Config({scorer_name(scorer): scorer}, {scorer_name(heldout): heldout}, allowed(scorer, config))
-    immediate = all(node.get("immediate") is True for node in (scorer, heldout))
     models = {
         scorer_name(node): outside(node["path"], node.get("revision"))
         for node in (scorer, heldout)
         if isinstance(node.get("path"), str)
     }
-    return score.TASK.stage(name, slices, Nothing(), score.Inputs(sampled, models), _here(immediate))
+    return score.TASK.stage(
+        name, slices, Nothing(), score.Inputs(sampled, models), _scoring_placement((scorer, heldout), config)
+    )
+
+
+def _scoring_placement(scorers: Iterable[Mapping[str, Any]], config: RunConfig) -> Placement:
+    if all(node.get("immediate") is True for node in scorers):
+        return Placement.here
+    try:
+        classes = [resolve(node, Scorer, config.allow_targets, "score") for node in scorers]  # type: ignore[type-abstract]
+    except ConfigError:  # a plan needs neither a scorer nor its packages
+        return Placement.process
+    return Placement.replicas if all(each.replicated for each in classes) else Placement.process
 
 
 def sample_stage(

@@ -78,6 +78,11 @@ class Sampler(ABC):
     """Most requests that are drawn together, unless :meth:`batches` says otherwise."""
 
     @property
+    def cards(self) -> int:
+        """Cards that one copy of the model takes: so many of the launcher's processes draw as one."""
+        return 1
+
+    @property
     def source(self) -> str:
         """The module whose code draws; what it raises is reported to its author in one line."""
         return type(self).__module__

@@ -11,24 +11,35 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mpo.cache.journal import Journal
+from mpo.cache.journal import Journal, remove_journal
 from mpo.sample.base import Drawn
+
+
+def remove_batches(folder: Path, name: str) -> None:
+    """Remove what :class:`DrawnBatches` has kept, once the responses are stored elsewhere."""
+    remove_journal(folder, _journal_name(name))
+
+
+def _journal_name(name: str) -> str:
+    return f"{name}.batches"
 
 
 class DrawnBatches:
     """Responses to the requests of a sampler's batches, in a journal and, packed, in memory.
 
     Args:
-        path: where the journal lies.
+        folder: where the journal's files lie.
+        name: of what is drawn, say ``train``.
         batches: which requests are drawn together, each one's position.
+        writer: number of this process among those that draw.
 
     Attributes:
         missing: batches, by number, that are still to be drawn.
         damaged: lines of the journal that are not as they were written.
     """
 
-    def __init__(self, path: Path, batches: Sequence[Sequence[int]]) -> None:
-        self._journal = Journal(path)
+    def __init__(self, folder: Path, name: str, batches: Sequence[Sequence[int]], writer: int = 0) -> None:
+        self._journal = Journal(folder, _journal_name(name), writer)
         self.damaged = self._journal.damaged
         self._batches = batches
         self._packed: dict[int, list[dict[str, Any]]] = {}  # by request

@@ -48,6 +48,11 @@ class VLLMSampler(Sampler):
         if not 0 < self.gpu_memory <= 1:
             raise ConfigError(f"{self.gpu_memory} is out of range", "sampler.gpu_memory", "give a share in (0, 1]")
 
+    @property
+    def cards(self) -> int:
+        """See :attr:`Sampler.cards`."""
+        return self.tensor_parallel
+
     def check(self) -> None:
         """See :meth:`Sampler.check`."""
         if importlib.util.find_spec("vllm") is None:

@@ -42,6 +42,9 @@ class Scorer(ABC):
     """Its scores of different texts are equal by accident alone, so that one score for a whole split is an error; for
     other scorers (a verifier that gives 0 or 1, say) it is a warning."""
 
+    replicated: ClassVar[bool] = False
+    """Each of the launcher's processes may hold one, and score a share of the sets."""
+
     @property
     def source(self) -> str:
         """The module whose code computes the scores; what it raises is reported to its author in one line."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
+from typing import ClassVar
 
 from mpo.score.base import Scorer
 
 
 class ModelScorer(Scorer):
     """Keeps its model as ``_loaded`` from the first call on, and counts warnings in ``_counts``."""
+
+    replicated: ClassVar[bool] = True
 
     def take_warnings(self) -> dict[str, int]:
         """By reason, inputs since the last call that were cut."""

@@ -19,10 +19,11 @@ from mpo.data.token_rows import usable_prompts
 from mpo.data.tokenizer import vocabulary_digest
 from mpo.sample.base import Draw, Drawn, Request, Sampler, SamplingJob, draw_seed
 from mpo.sample.checked import Bounds, checked_batches, opened
-from mpo.sample.drawn import DrawnBatches
+from mpo.sample.drawn import DrawnBatches, remove_batches
 from mpo.stages.context import StageContext
 from mpo.stages.models import check_ids, embeddings, model_source, stage_tokenizer
 from mpo.stages.nodes import sample
+from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary, counts
 from mpo.track.progress import ProgressWriter
 from mpo.types import Response, ResponseSet
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 Context = StageContext[sample.Config, Nothing, sample.Inputs[Path]]
 
-BATCHES = ".batches.jsonl"
 BATCH_SETS = 256
 Asked = list[tuple[ResponseSet, list[int]]]
 """Sets with the ids of their prompts."""
@@ -40,6 +40,8 @@ Asked = list[tuple[ResponseSet, list[int]]]
 
 def run(context: Context) -> None:
     """Write each split's prompts with freshly drawn responses. Stopped, it goes on after the last whole batch.
+
+    Several processes share the batches out, and the first one writes what all have drawn.
 
     Raises:
         ConfigError: the sampler's code raised something.
@@ -57,29 +59,39 @@ def run(context: Context) -> None:
     every_id = (max(prompt, default=0) for asked, _ in prompts_of.values() for _, prompt in asked)
     check_ids(inputs.policy, config.trust_remote_code, max(every_id, default=0), tokenizer)
     vocabulary, progress = vocabulary_digest(tokenizer), context.progress()
+    bounds = Bounds(embeddings(inputs.policy, config.trust_remote_code), how.max_new_tokens, stops)
+    batches_of = {
+        split: checked_batches(sampler, [len(prompt) for _, prompt in asked], how)
+        for split, (asked, _) in prompts_of.items()
+    }
+    with replica(context.output, sampler.cards) as mine:
+        if mine is None:
+            return
+        with opened(sampler, job, bounds) as draw:
+            for split, (asked, _) in prompts_of.items():
+                with DrawnBatches(context.output, split, batches_of[split], mine.index) as drawn:
+                    if drawn.damaged and mine.first:
+                        context.warn(f"{drawn.damaged} batches of an earlier attempt are damaged; they are drawn again")
+                    _draw_missing(config, split, asked, batches_of[split], drawn, draw, progress, mine)
+        if not mine.first:
+            return
+        mine.wait_for_others()
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, dict[str, int]] = {}
-    with opened(
-        sampler, job, Bounds(embeddings(inputs.policy, config.trust_remote_code), how.max_new_tokens, stops)
-    ) as draw:
-        for split, (asked, found) in prompts_of.items():
-            batches = checked_batches(sampler, [len(prompt) for _, prompt in asked], how)
-            with DrawnBatches(context.output / f"{split}{BATCHES}", batches) as drawn:
-                if drawn.damaged:
-                    context.warn(f"{drawn.damaged} batches of an earlier attempt are damaged; they are drawn again")
-                _draw_missing(config, split, asked, batches, drawn, draw, progress)
-            texts = _Texts(tokenizer)
+    for split, (asked, found) in prompts_of.items():
+        texts = _Texts(tokenizer)
+        with DrawnBatches(context.output, split, batches_of[split]) as drawn:
             write_sets(context.output / f"{split}.parquet", texts.filled(asked, drawn), vocabulary)
-            if texts.lost:
-                names = ", ".join(name for name, _ in texts.lost.most_common(3))
-                count = f"{texts.lost.total()} of {texts.responses}"
-                what = f"{count} responses sampled for {split} have special tokens inside ({names})"
-                context.warn(f"{what}, which their texts are without; a tool call may be lost so")
-            facts[split], skipped[split] = texts.facts, counts(found.errors)
+        if texts.lost:
+            names = ", ".join(name for name, _ in texts.lost.most_common(3))
+            count = f"{texts.lost.total()} of {texts.responses}"
+            what = f"{count} responses sampled for {split} have special tokens inside ({names})"
+            context.warn(f"{what}, which their texts are without; a tool call may be lost so")
+        facts[split], skipped[split] = texts.facts, counts(found.errors)
     progress.close()
     Summary(skipped=skipped, facts=facts).write(context.output)
-    for batches_file in context.output.glob(f"*{BATCHES}"):
-        batches_file.unlink()
+    for split in prompts_of:
+        remove_batches(context.output, split)
 
 
 def _draw_missing(
@@ -90,19 +102,22 @@ def _draw_missing(
     drawn: DrawnBatches,
     draw: Draw,
     progress: ProgressWriter,
+    mine: Replica,
 ) -> None:
-    """Draw the batches that no earlier attempt has left."""
+    """Draw this replica's share of the batches that no earlier attempt has left."""
 
     def request(position: int) -> Request:
         one, prompt = asked[position]
         where = (config.seed, config.round, split, one.id)
         return Request(prompt, [draw_seed(*where, number) for number in range(config.sample.n)])
 
-    done = len(asked) - sum(len(batches[number]) for number in drawn.missing)
-    for number in list(drawn.missing):
+    missing = list(drawn.missing)
+    left = len(asked) - sum(len(batches[number]) for number in missing)
+    for number in filter(mine.takes, missing):
         drawn.add(number, draw([request(position) for position in batches[number]]))
-        done += len(batches[number])
-        progress.update(done, len(asked), "prompts")
+        done = mine.count_done(split, len(batches[number]))
+        if mine.first:
+            progress.update(min(left + done, len(asked)), len(asked), "prompts")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpo.cache.journal import Journal
+from mpo.cache.journal import Journal, remove_journal
 from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
@@ -18,12 +18,13 @@ from mpo.score.base import Item, Scorer
 from mpo.score.checked import check_spread, close_scorer, scores_of_sets
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import score
+from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
+from mpo.track.progress import ProgressWriter
 from mpo.types import ResponseSet
 
-SETS_AT_ONCE = 512
+SETS_AT_ONCE = 32
 """Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
-JOURNAL = ".scores.jsonl"
 
 Context = StageContext[score.Config, Nothing, score.Inputs[Path]]
 
@@ -31,26 +32,37 @@ Context = StageContext[score.Config, Nothing, score.Inputs[Path]]
 def run(context: Context) -> None:
     """Write each split of ``sets`` again, with the scores of each scorer; the held-out one may have scorers of its own.
 
-    Stopped, it goes on after the last sets whose scores are all there. One scorer at a time holds its model, and loads
-    it once for all the splits that it scores.
+    Stopped, it goes on after the last sets whose scores are all there. Several processes share the sets out, and the
+    first one writes what all have scored. One scorer at a time holds its model, and loads it once for all the splits
+    that it scores.
 
     Raises:
         DataError: a scorer returned something that is no finite number, or, if its scores are continuous, one for all.
     """
     paths = sorted(context.inputs.sets.glob("*.parquet"))
+    progress = context.progress()
+    scorers = _by_scorer(context.config, paths)
+    with replica(context.output) as mine:
+        if mine is None:
+            return
+        for name, scorer, splits in scorers:
+            try:
+                for path in splits:
+                    _score(context, path, name, scorer, progress, mine)
+            finally:
+                close_scorer(scorer)
+        if not mine.first:
+            return
+        mine.wait_for_others()
     scores: dict[tuple[str, str], list[float]] = {}
     warnings: dict[str, dict[str, int]] = {path.stem: {} for path in paths}
-    progress = context.progress()
-    for name, node, splits in _by_scorer(context.config, paths):
-        scorer = build(node, Scorer, context.config.allow_targets, "score")  # type: ignore[type-abstract]
-        try:
-            for path in splits:
-                values, found = _scores(context, path, name, scorer)
-                scores[path.stem, name] = values
-                warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
-                progress.update(len(values), len(values), "responses", score=sum(values) / max(len(values), 1))
-        finally:
-            close_scorer(scorer)
+    for name, scorer, splits in scorers:
+        for path in splits:
+            values, found = _scored(context, path, name)
+            if same := check_spread(scorer, name, values, _texts_differ(path), path.stem):
+                context.warn(same)
+            scores[path.stem, name] = values
+            warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
     facts: dict[str, dict[str, float]] = {}
     for path in paths:
         of_split = {name: scores[path.stem, name] for name in _scorers(context.config, path)}
@@ -59,46 +71,72 @@ def run(context: Context) -> None:
         facts[path.stem] = {"sets": sets, **means}
     progress.close()
     Summary(warnings={split: found for split, found in warnings.items() if found}, facts=facts).write(context.output)
-    for file in context.output.glob(f"*{JOURNAL}"):
-        file.unlink()
+    for path in paths:
+        for name in _scorers(context.config, path):
+            remove_journal(context.output, _journal_name(path, name))
 
 
 def _scorers(config: score.Config, path: Path) -> dict[str, dict[str, Any]]:
     return config.heldout if path.stem == "heldout" else config.scorers
 
 
-def _by_scorer(config: score.Config, paths: list[Path]) -> list[tuple[str, dict[str, Any], list[Path]]]:
-    """Each scorer with its name, its node and the splits that it scores."""
+def _by_scorer(config: score.Config, paths: list[Path]) -> list[tuple[str, Scorer, list[Path]]]:
+    """Each scorer with its name and the splits that it scores."""
     found: dict[tuple[str, str], tuple[str, dict[str, Any], list[Path]]] = {}
     for path in paths:
         for name, node in _scorers(config, path).items():
             found.setdefault((name, json.dumps(node, sort_keys=True)), (name, node, []))[2].append(path)
-    return list(found.values())
+    return [
+        (name, build(node, Scorer, config.allow_targets, "score"), splits)  # type: ignore[type-abstract]
+        for name, node, splits in found.values()
+    ]
 
 
-def _scores(context: Context, path: Path, name: str, scorer: Scorer) -> tuple[list[float], dict[str, int]]:
-    """Of every response of the file, in order; how many of them have a warning, by reason."""
-    scores: list[float] = []
-    warnings: Counter[str] = Counter()
-    texts: set[str] = set()
-    with Journal(context.output / f"{path.stem}.{name}{JOURNAL}") as journal:
-        if journal.damaged:
+def _journal_name(path: Path, name: str) -> str:
+    return f"{path.stem}.{name}.scores"
+
+
+def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: ProgressWriter, mine: Replica) -> None:
+    """Score this replica's share of the file's sets."""
+    total = sum(len(one.responses) for one in read_stored_sets(path))
+    left = 0
+    with Journal(context.output, _journal_name(path, name), mine.index) as journal:
+        if journal.damaged and mine.first:
             context.warn(f"scores of {journal.damaged} groups of sets are damaged; they are scored again")
         for number, sets in enumerate(batched(read_stored_sets(path), SETS_AT_ONCE)):
-            kept = journal.kept.get(number)
-            if kept is None:
+            if number in journal.kept:
+                left += len(journal.kept[number]["scores"])
+            elif mine.takes(number):
                 items = [[Item(one.prompt, each.message, one.tools) for each in one.responses] for one in sets]
-                kept = {"scores": scores_of_sets(scorer, items), "warnings": scorer.take_warnings()}
-                journal.add(number, kept)
-            scores.extend(kept["scores"])
-            warnings.update(kept["warnings"])
-            if len(texts) < 2:
-                texts.update(each.text for one in sets for each in one.responses)
+                scores = scores_of_sets(scorer, items)
+                journal.add(number, {"scores": scores, "warnings": scorer.take_warnings()})
+                done = mine.count_done(_journal_name(path, name), len(scores))
+                if mine.first:
+                    mean = sum(scores) / max(len(scores), 1)
+                    progress.update(min(left + done, total), total, f"responses of {path.stem}", **{name: mean})
+
+
+def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int]]:
+    """What all replicas have found: the score of every response of the file, in order; how many of them have a warning,
+    by reason."""
+    scores: list[float] = []
+    warnings: Counter[str] = Counter()
+    with Journal(context.output, _journal_name(path, name)) as journal:
+        for number in range(len(journal.kept)):
+            scores.extend(journal.kept[number]["scores"])
+            warnings.update(journal.kept[number]["warnings"])
     for reason, count in warnings.items():
         context.warn(f"{name}, {path.stem}: {reason}: {count} of {len(scores)} responses")
-    if same := check_spread(scorer, name, scores, len(texts) > 1, path.stem):
-        context.warn(same)
     return scores, dict(warnings)
+
+
+def _texts_differ(path: Path) -> bool:
+    texts: set[str] = set()
+    for one in read_stored_sets(path):
+        texts.update(each.text for each in one.responses)
+        if len(texts) > 1:
+            return True
+    return False
 
 
 def _with_scores(path: Path, scores: dict[str, list[float]]) -> Iterator[ResponseSet]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mpo.cache.stage import File, Hub, Nothing, Task
+from mpo.cache.stage import File, Hub, Nothing, Placement, Task
 from mpo.config.schema import SampleConfig
 
 Given = TypeVar("Given")
@@ -42,4 +42,4 @@ class Inputs(Generic[Given]):
     tokenizer: File | Hub | None = None
 
 
-TASK = Task("sample", Config, Nothing, Inputs, resumable=True)
+TASK = Task("sample", Config, Nothing, Inputs, placement=Placement.replicas, resumable=True)

@@ -19,7 +19,7 @@ from mpo.errors import ConfigError, DataError
 from mpo.sample import Draw, Drawn, Request, Sampler, SamplingJob
 from mpo.sample.base import draw_seed
 from mpo.sample.checked import Bounds, check_sampler, checked_batches, opened
-from mpo.sample.drawn import DrawnBatches
+from mpo.sample.drawn import DrawnBatches, remove_batches
 
 STOP = 3
 BOUNDS = Bounds(50, 4, frozenset({STOP, 4}))
@@ -175,32 +175,47 @@ def responses(seed: int) -> list[Drawn]:
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[: data.rindex(b"ids")]])
 def test_a_batch_that_a_kill_has_cut_is_drawn_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    path = tmp_path / "train.batches.jsonl"
-    with DrawnBatches(path, SEVEN) as batches:
+    path = tmp_path / "train.batches.0.jsonl"
+    with DrawnBatches(tmp_path, "train", SEVEN) as batches:
         assert batches.missing == [0, 1, 2, 3]
         for number in (1, 3, 0):
             batches.add(number, [responses(position) for position in SEVEN[number]])
     path.write_bytes(damage(path.read_bytes()))
-    with DrawnBatches(path, SEVEN) as batches:
+    with DrawnBatches(tmp_path, "train", SEVEN) as batches:
         assert batches.missing == [0, 2] and batches.damaged == 0
         assert batches[2] == responses(2) and batches[6] == responses(6)
         for number in (0, 2):
             batches.add(number, [responses(position) for position in SEVEN[number]])
-    with DrawnBatches(path, SEVEN) as batches:
+    with DrawnBatches(tmp_path, "train", SEVEN) as batches:
         assert batches.missing == []
         assert [batches[position] for position in range(7)] == [responses(position) for position in range(7)]
 
 
 def test_a_damaged_batch_alone_is_drawn_again_and_so_is_one_of_other_requests(tmp_path: Path) -> None:
-    path = tmp_path / "train.batches.jsonl"
-    with DrawnBatches(path, SEVEN) as batches:
+    path = tmp_path / "train.batches.0.jsonl"
+    with DrawnBatches(tmp_path, "train", SEVEN) as batches:
         for number in range(4):
             batches.add(number, [responses(position) for position in SEVEN[number]])
     path.write_bytes(path.read_bytes().replace(b'"finished": true', b'"finished": null', 1))
-    with DrawnBatches(path, SEVEN) as batches:
+    with DrawnBatches(tmp_path, "train", SEVEN) as batches:
         assert batches.damaged == 1 and batches.missing == [0]
-    with DrawnBatches(path, [[0, 1], [2], [4, 3], [5, 6]]) as batches:
+    with DrawnBatches(tmp_path, "train", [[0, 1], [2], [4, 3], [5, 6]]) as batches:
         assert batches.missing == [0, 2] and batches[5] == responses(5)
+
+
+def test_each_process_has_a_journal_of_its_own_and_all_are_read(tmp_path: Path) -> None:
+    with DrawnBatches(tmp_path, "train", SEVEN, 0) as first, DrawnBatches(tmp_path, "train", SEVEN, 1) as second:
+        for number, batches in ((0, first), (1, second), (2, first), (3, second)):
+            batches.add(number, [responses(position) for position in SEVEN[number]])
+    cut = tmp_path / "train.batches.1.jsonl"
+    cut.write_bytes(cut.read_bytes()[:-9])  # as a kill leaves it; another process does not touch it
+    with DrawnBatches(tmp_path, "train", SEVEN, 0) as batches:
+        assert batches.missing == [3]
+        batches.add(3, [responses(position) for position in SEVEN[3]])
+    with DrawnBatches(tmp_path, "train", SEVEN, 1) as batches:
+        assert [batches[position] for position in range(7)] == [responses(position) for position in range(7)]
+    remove_batches(tmp_path, "train")
+    assert not list(tmp_path.iterdir())
 
 
 def test_samplers_are_checked_without_torch() -> None:

@@ -110,7 +110,7 @@ def test_prompts_above_the_limit_are_counted_not_answered(tmp_path: Path) -> Non
     assert list(drawn(out)) == ["0", "2"] and all(len(one.responses) == 2 for one in drawn(out).values())
     summary = Summary.read(out)
     assert summary.skipped["train"] == {"prompt_too_long": 1} and summary.fact("sets", "train") == 2
-    assert not list(out.glob("*.batches.jsonl"))
+    assert not list(out.glob("*.batches.*.jsonl"))
 
 
 def test_tokens_are_stored_as_drawn_with_their_log_probs_and_their_text(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_nothing_is_loaded_where_all_batches_are_there(tmp_path: Path, monkeypat
         patch.setattr(sample, "write_sets", lambda *arguments: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             run(tmp_path, 0.5, sampler=target)
-    assert list((tmp_path / "out").glob("*.batches.jsonl"))
+    assert list((tmp_path / "out").glob("*.batches.*.jsonl"))
     CALLS.clear()
     assert len(drawn(run(tmp_path, 0.5, sampler=target))) == 2 and CALLS == []
 
