@@ -39,3 +39,12 @@ def fill(folder: Path) -> Path:
         except OSError:
             return file
     raise AssertionError("it never filled up")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several test processes, a file's tests are one process's, for their fixtures' sake; and those that start
+    groups of processes are all the same one's, because two groups on few cores take several times as long."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "distributed" else str(item.path)))

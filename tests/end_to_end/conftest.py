@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.runs import ROOT, TIMEOUT_S, Outcome, Server
+from tests.end_to_end.runs import ROOT, TIMEOUT_S, Outcome, Run, Server
 
 SHARED = ROOT / "../shared"
 SMALLEST = (
@@ -31,7 +30,6 @@ SMALLEST = (
     "launcher.threads=1",
 )
 """Overrides that make the testbed tiny; one thread, because the sums of several may differ in their last bit."""
-COMPILED = Path(tempfile.gettempdir()) / f"mpo-tests-compiled-{os.getuid()}"
 
 
 @dataclass
@@ -52,7 +50,6 @@ class CommandLine:
             "HOME": str(self.home),
             "NETRC": str(self.home / ".netrc"),
             "PYTHONPATH": str(ROOT),
-            "PYTHONPYCACHEPREFIX": str(COMPILED),  # a second per command
             "MPO_CACHE": str(self.cache),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
@@ -82,6 +79,11 @@ class CommandLine:
         )
         return process, folder
 
+    def fork(self, *arguments: str) -> Run:
+        """Start the command in a fork of a process that has imported everything."""
+        assert self.server is not None
+        return self.server.start(self, arguments)
+
     def __call__(self, *arguments: str, code: int | None = 0, fork: bool = True) -> Outcome:
         """Run the command to its end; ``code`` is the exit status that it must have.
 
@@ -91,7 +93,7 @@ class CommandLine:
         """
         began = time.monotonic()
         if fork and self.server is not None:
-            outcome = self.server.start(self, arguments).outcome()
+            outcome = self.fork(*arguments).outcome()
         else:
             process, folder = self.start(*arguments)
             try:
@@ -152,8 +154,8 @@ def mpo(command_lines: MakeCommandLine, shared_cache: Path) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def first_run(command_lines: MakeCommandLine, shared_cache: Path) -> Outcome:
-    """The main job, W-MPO, from nothing, as users start it."""
-    return command_lines(shared_cache, WANDB_MODE="offline").testbed(fork=False)
+    """The main job, W-MPO, from nothing."""
+    return command_lines(shared_cache).testbed()
 
 
 @pytest.fixture

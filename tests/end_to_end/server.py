@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from multiprocessing import util
 from pathlib import Path
@@ -41,9 +42,23 @@ def preload() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     for name in (*PRELOADED[1:], *HEAVY):  # the first one changes how signals are taken
         importlib.import_module(name)
+    _warm()
     util.spawnv_passfds = _fork_server_by_fork
     gc.collect()
     gc.freeze()
+
+
+def _warm() -> None:
+    """Do once what every command does and remembers: find Hydra's plugins and matplotlib's fonts, parse the code."""
+    from mpo.cache.code_version import code_version
+    from mpo.config.compose import register
+    from mpo.report.style import figure
+
+    register()
+    for task in Path(__file__).parents[2].glob("mpo/stages/nodes/[a-z]*.py"):
+        code_version(task.stem, {}, now=True)
+    with tempfile.TemporaryDirectory() as folder, figure(Path(folder) / "figure.png") as drawn:
+        drawn.subplots().set_title("title")
 
 
 def _fork_server_by_fork(path: bytes, arguments: Sequence[str], passed: Sequence[int]) -> int:

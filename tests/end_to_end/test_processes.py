@@ -14,7 +14,7 @@ def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: Comma
     """From one starting policy, for made by another number of processes it would differ in its last bits, and at a
     learning rate at which Adam does not blow such bits up (1.2e-6 was seen at 1e-3)."""
     start = next(Path(row["path"]) for row in first_run.result["stages"] if row["name"] == "start/sft")
-    same = (f"model.path={start / 'policy'}", "model.scratch=null", "train.lr=1e-4", "evaluate.samples=1")
+    same = (f"model.path={start / 'policy'}", "model.scratch=null", "train.lr=1e-4", "evaluate.temperatures=[]")
     one = mpo.testbed(*same)
     two = mpo.testbed(*same, "launcher.processes=2", "train.micro_batch=2")
     assert [row["loss"] for row in two.metrics] == pytest.approx([row["loss"] for row in one.metrics], rel=1e-6)

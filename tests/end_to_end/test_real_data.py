@@ -58,7 +58,7 @@ def test_real_response_sets_train(shared_data: Path, command_lines: MakeCommandL
     mpo: CommandLine = command_lines()
     with gzip.open(shared_data / "alpaca_multipref.jsonl.gz", "rt") as stream:
         (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
-    outcome = mpo(*SMALL, "data.source=some.jsonl", "loss=wmpo")
+    outcome = mpo(*SMALL, "data.source=some.jsonl", "loss=wmpo", "evaluate.temperatures=[]")
     check(outcome, 8)
     baselines = {each.name for each in outcome.measures["held-out ranking accuracy"].baselines}
     assert baselines == {"before training", "longer response wins"}
@@ -70,7 +70,14 @@ def test_supervised_fine_tuning_is_judged_on_held_out_responses(
     mpo: CommandLine = command_lines()
     with gzip.open(shared_data / "alpaca_multipref.jsonl.gz", "rt") as stream:
         (mpo.home / "some.jsonl").write_text("".join(itertools.islice(stream, 40)))
-    outcome = mpo(*SMALL, "data.source=some.jsonl", "regime=sft", "train.max_steps=10", "train.lr=1e-2")
+    outcome = mpo(
+        *SMALL,
+        "data.source=some.jsonl",
+        "regime=sft",
+        "evaluate.temperatures=[]",
+        "train.max_steps=10",
+        "train.lr=1e-2",
+    )
     loss = outcome.measures["held-out loss"]
     assert loss.unit == "nats per token"
     assert 0 < loss.value < loss.baselines[0].value - 0.1

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from mpo.stages.summary import Summary
 from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, Outcome
+from tests.end_to_end.runs import Run
 
 STEPS = 12
-LONGER = ("train.max_steps=null", "train.epochs=6", "train.checkpoint_every=2")
+LONGER = ("train.max_steps=null", "train.epochs=6", "train.checkpoint_every=2", "evaluate.temperatures=[]")
 TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
 
 
@@ -41,36 +40,16 @@ def untrained(undisturbed: Outcome, command_lines: MakeCommandLine, tmp_path: Pa
     return command_lines(cache)
 
 
-def members(cache: Path) -> list[psutil.Process]:
-    """Every process that was started for a run with this cache, however far down."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("MPO_CACHE") == str(cache) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def wait_for_step(process: subprocess.Popen[str], cache: Path, step: int) -> None:
+def wait_for_step(run: Run, cache: Path, step: int) -> None:
     """Return as soon as the training stage has written ``step`` lines of metrics."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         for file in cache.glob("train/*.work/metrics.jsonl"):
             if file.read_bytes().count(b"\n") >= step:
                 return
-        assert process.poll() is None, process.communicate()
+        assert run.alive(), run.outcome()
         time.sleep(0.005)
     raise AssertionError(f"no step {step} within {TIMEOUT_S} s")
-
-
-def wait_until_gone(cache: Path, seconds: float) -> None:
-    """Fail unless every process of the run ends in time."""
-    deadline = time.monotonic() + seconds
-    while members(cache) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [process.cmdline() for process in members(cache)] == []
 
 
 def without_timing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -97,22 +76,22 @@ def test_two_caches_one_seed_give_the_same_bytes(first_run: Outcome, command_lin
 
 
 def test_after_a_kill_the_same_command_ends_with_the_same_weights(undisturbed: Outcome, untrained: CommandLine) -> None:
-    process, _ = untrained.start(*untrained.smallest(*LONGER))
-    wait_for_step(process, untrained.cache, 5)
-    process.send_signal(signal.SIGKILL)  # the orchestrator alone: what it started must not train on
-    process.communicate(timeout=TIMEOUT_S)
-    wait_until_gone(untrained.cache, 20)
+    run = untrained.fork(*untrained.smallest(*LONGER))
+    wait_for_step(run, untrained.cache, 5)
+    os.kill(run.pid, signal.SIGKILL)  # the orchestrator alone: what it started must not train on
+    run.wait()
+    run.wait_until_gone(20)
     assert not list(untrained.cache.glob("train/*.work/policy"))  # it was in the middle
     check_resumed(untrained.testbed(*LONGER), undisturbed)
 
 
 @pytest.mark.slow
 def test_after_a_kill_of_the_whole_tree_too(undisturbed: Outcome, untrained: CommandLine) -> None:
-    process, _ = untrained.start(*untrained.smallest(*LONGER))
-    wait_for_step(process, untrained.cache, 7)
-    for member in members(untrained.cache):
+    run = untrained.fork(*untrained.smallest(*LONGER))
+    wait_for_step(run, untrained.cache, 7)
+    for member in run.members():
         member.kill()
-    process.communicate(timeout=TIMEOUT_S)
+    run.wait()
     check_resumed(untrained.testbed(*LONGER), undisturbed)
 
 
@@ -134,16 +113,16 @@ def test_asked_to_stop_it_stops_and_says_how_to_go_on(
     undisturbed: Outcome, untrained: CommandLine, reach: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
     rare = "train.checkpoint_every=1000"  # what the run goes on from was written because it was asked to stop
-    process, _ = untrained.start(*untrained.smallest(*LONGER, rare))
-    wait_for_step(process, untrained.cache, 3)
-    reach(process.pid, number)
+    run = untrained.fork(*untrained.smallest(*LONGER, rare))
+    wait_for_step(run, untrained.cache, 3)
+    reach(run.pid, number)
     asked = time.monotonic()
-    _, err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 143
+    stopped = run.outcome()
+    assert stopped.code == 143
     assert time.monotonic() - asked < 30
-    assert err.splitlines()[-1] == "mpo: stopped; the same command goes on from where it was"
-    assert "Traceback" not in err
-    wait_until_gone(untrained.cache, 20)
+    assert stopped.err.splitlines()[-1] == "mpo: stopped; the same command goes on from where it was"
+    assert "Traceback" not in stopped.err
+    run.wait_until_gone(20)
     check_resumed(untrained.testbed(*LONGER), undisturbed)
 
 

@@ -43,22 +43,23 @@ def test_a_disk_that_another_program_fills_up(
 
 
 def test_a_process_that_the_kernel_kills(first_run: Outcome, mpo: CommandLine) -> None:
-    process, _ = mpo.start(*mpo.smallest("loss=dpo", "train.max_steps=null", "train.epochs=300"))
+    run = mpo.fork(*mpo.smallest("loss=dpo", "train.max_steps=null", "train.epochs=300"))
     wait_for = time.monotonic() + TIMEOUT_S
     while not list(mpo.cache.glob("train/*.work/metrics.jsonl")) and time.monotonic() < wait_for:
-        assert process.poll() is None, process.communicate()
+        assert run.alive(), run.outcome()
         time.sleep(0.05)
-    stages = [one for child in psutil.Process(process.pid).children() for one in child.children()]
+    stages = [one for child in psutil.Process(run.pid).children() for one in child.children()]
     assert len(stages) == 1
     stages[0].kill()
-    _, err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1
-    assert "Traceback" not in err
-    line = err.splitlines()[-1]
+    outcome = run.outcome()
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.err
+    line = outcome.err.splitlines()[-1]
     assert line.startswith("mpo: error: train: its process was killed by signal 9 (SIGKILL), perhaps out of memory")
     shutil.rmtree(next(mpo.cache.glob("train/*.work")))
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_reader(first_run: Outcome, mpo: CommandLine) -> None:
     """As with ``2>&1 | head -1``: its results lie in its folder."""
     process, folder = mpo.start(*mpo.smallest())

@@ -29,11 +29,6 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     assert (first_run.folder / "policy").is_symlink()
 
 
-def test_a_run_prints_nothing_of_its_libraries(first_run: Outcome) -> None:
-    assert "Warning" not in first_run.err + first_run.out
-    assert first_run.out == ""
-
-
 def test_the_exported_model_loads_and_speaks(first_run: Outcome) -> None:
     folder = first_run.folder / "policy"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -55,15 +50,6 @@ def test_the_same_command_again_builds_nothing(first_run: Outcome, mpo: CommandL
     assert again.metrics == first_run.metrics
     assert again.result["evaluation"] == first_run.result["evaluation"]
     assert again.weights == first_run.weights
-
-
-def test_a_changed_loss_parameter_redoes_only_what_depends_on_it(first_run: Outcome, mpo: CommandLine) -> None:
-    changed = mpo.testbed("loss.alpha=1")
-    measures = {"evaluate/win_rate", "evaluate/ranking", "evaluate/examples"}
-    dependent = {"train", "evaluate/policy@1", "evaluate/policy@1/score", *measures}
-    assert {name for name, fate in changed.planned.items() if fate == "build"} == dependent
-    assert set(changed.started) == dependent
-    assert changed.weights != first_run.weights
 
 
 def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mpo: CommandLine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,10 +29,16 @@ LOG_RATIO = sorted(
 
 # Runs that between them choose every option of every group: composing takes a third of a second each.
 OTHER_SCORERS = ("data", "function", "reward_model", "testbed", "testbed_proxy")  # those without a model of their own
+MODELS = [name for name in options("model") if name != "small" and "ultrachat" not in name]  # fewer than losses
 INSTRUCT, BASE, FILE = "model=llama3_8b_instruct", "model=llama3_8b", "data.source=FILE"
+
+
 RUNS = [
-    *([f"loss={name}"] for name in options("loss")),
-    *([f"model={name}"] for name in options("model") if name != "small"),
+    *(
+        [f"loss={loss}", f"model={model}"]
+        for loss, model in zip(options("loss"), itertools.cycle(MODELS), strict=False)
+    ),
+    *([f"model={name}"] for name in options("model") if "ultrachat" in name),  # which are tuned, and choose the loss
     ["model=small", FILE, "partition=given", "logger=none"],
     [BASE, "data=pairs", FILE, "partition=best_vs_random", "launcher=local", "evaluate=testbed"],
     [BASE, "data=ultrafeedback_armorm", "partition=median", "launcher=slurm", "train/lora=adapters"],
@@ -148,9 +155,13 @@ def test_set_level_losses_see_the_regimes_responses(load: Load, name: str) -> No
 def test_baselines_have_their_own_rates(load: Load, loss: str, llama: float, mistral: float) -> None:
     for model, rate in (("llama3_8b_instruct", llama), ("mistral_7b_instruct", mistral)):
         assert load(f"loss={loss}", f"model={model}").train.lr == rate
-        assert load(f"loss={loss}", f"model={model}", "train.lr=1e-9").train.lr == 1e-9
-        assert load(f"loss={loss}", f"model={model}", "train=small").train.lr == 2e-4
-    assert load(f"loss={loss}", "model=llama3_8b").train.lr == 5e-7
+
+
+@pytest.mark.parametrize("model", ["llama3_8b_instruct", "mistral_7b_instruct"])
+def test_a_rate_of_ones_own_replaces_a_baselines(load: Load, model: str) -> None:
+    assert load("loss=mpo", f"model={model}", "train.lr=1e-9").train.lr == 1e-9
+    assert load("loss=mpo", f"model={model}", "train=small").train.lr == 2e-4
+    assert load("loss=mpo", "model=llama3_8b").train.lr == 5e-7
 
 
 @pytest.mark.parametrize("path", sorted(folder("conf").glob("train/recipe/*/*.yaml")), ids=lambda path: path.stem)

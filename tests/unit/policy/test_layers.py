@@ -63,7 +63,7 @@ def test_a_family_says_the_same_bits(family: str, dtype: torch.dtype) -> None:
         assert less < kept
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
     lm = random_weights("llama", dtype)
     save_only_inputs(lm)
