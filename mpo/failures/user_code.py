@@ -38,7 +38,7 @@ def user_code(module: str, name: str, key: str) -> Iterator[None]:
         if f"{module}.".startswith(OWN) or pressed or explain_failure(error):
             raise
         remedy = "correct it"
-        if "RANK" in os.environ:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
             traceback.print_exc()
             remedy += "; its traceback is in the stage's log"
         raise ConfigError(f"{name} {_raised(error, module)}", key, remedy) from error

@@ -42,6 +42,9 @@ class Drawn:
     token_logps: Sequence[float] | None = None
 
 
+SIGNED_SEEDS = 2**63
+"""Engines take seeds as signed 64-bit numbers: below this."""
+
 Draw = Callable[[Sequence[Request]], list[list[Drawn]]]
 """For each request, in order, a response for each of its seeds, in order."""
 
@@ -77,9 +80,12 @@ class Sampler(ABC):
     requests_at_once: ClassVar[int] = 64
     """Most requests that are drawn together, unless :meth:`batches` says otherwise."""
 
+    replicated: ClassVar[bool] = False
+    """Each of the launcher's processes may hold a model, and draw a share of the batches."""
+
     @property
     def cards(self) -> int:
-        """Cards that one copy of the model takes: so many of the launcher's processes draw as one."""
+        """Cards that one copy of the model takes, if it is :attr:`replicated`: so many processes draw as one."""
         return 1
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mpo.config.schema import SampleConfig
 from mpo.errors import ConfigError
@@ -28,6 +29,8 @@ class HFSampler(Sampler):
 
     batch: int = 1024
     batch_tokens: int = 131072
+
+    replicated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():

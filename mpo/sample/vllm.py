@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 
 from mpo.config.schema import Precision
 from mpo.errors import ConfigError
-from mpo.sample.base import Draw, Drawn, Request, Sampler, SamplingJob
+from mpo.sample.base import SIGNED_SEEDS, Draw, Drawn, Request, Sampler, SamplingJob
 
 DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
-SEEDS = 2**63
-"""vLLM takes seeds as signed 64-bit numbers."""
 CPU_CACHE_GIB = "1"
 """Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
 
@@ -41,6 +39,7 @@ class VLLMSampler(Sampler):
     eager: bool = False
 
     requests_at_once: ClassVar[int] = 256
+    replicated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
@@ -104,7 +103,7 @@ def _draw(model: Any, requests: Sequence[Request], job: SamplingJob) -> list[lis
             prompts.append({"prompt_token_ids": list(request.prompt_ids)})
             params.append(
                 SamplingParams(
-                    seed=seed % SEEDS,
+                    seed=seed % SIGNED_SEEDS,
                     temperature=decoding.temperature,
                     top_p=decoding.top_p,
                     max_tokens=decoding.max_new_tokens,

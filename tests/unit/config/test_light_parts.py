@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "scipy", "numpy", "datasets", "pyarrow", "vllm", "matplotlib")
+HEAVY = ("torch", "transformers", "scipy", "numpy", "datasets", "pyarrow", "vllm", "matplotlib", "httpx")
 CODE = f"""
 import sys
 import yaml
@@ -16,10 +16,12 @@ from mpo.evaluate import Measure
 from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
 
+GIVEN = {{"urls": ["http://localhost:8000/v1"]}}
+
 def nodes(node):
     if isinstance(node, dict):
         if "_target_" in node:
-            yield {{key: "x" if value == "???" else value for key, value in node.items()}}
+            yield {{key: GIVEN.get(key, "x") if value == "???" else value for key, value in node.items()}}
         for value in node.values():
             yield from nodes(value)
 
@@ -37,7 +39,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     made, heavy = done.stdout.splitlines()
     assert {*made.split()} == {
-        *("World", "HFSampler", "VLLMSampler", "FunctionScorer", "RewardModel", "PairRM"),
+        *("World", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
         *("Examples", "HeldOutRanking", "WinRate"),
     }
     assert heavy == ""

@@ -46,7 +46,7 @@ def test_what_it_raises_is_one_line(act: Callable[[], None], explained: str) -> 
 def test_the_traceback_goes_to_a_stage_s_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     with pytest.raises(ConfigError, match="correct it; its traceback is in the stage's log"), (
         user_code("mine", "Mine", "loss")
     ):  # fmt: skip

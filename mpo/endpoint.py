@@ -1,0 +1,135 @@
+"""An OpenAI-compatible server: requests with retries, time limits, and a key that is never written down. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from mpo.errors import ConfigError, ProcessError, UserError, cut
+
+if TYPE_CHECKING:
+    import httpx
+
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
+SHOWN = 120
+GO_ON = "then run the same command again, it goes on from where it was"
+
+
+def check_url(url: str, key: str) -> None:
+    """Raise ConfigError for what is no address of a server, or holds a secret: the configuration is written down.
+
+    Args:
+        key: the config key of the address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no address of a server", key, "give one as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query:
+        what = "the address holds a name, a password or a query, and a run writes its configuration down"
+        raise ConfigError(what, key, "put the key into an environment variable")
+
+
+class Endpoint:
+    """A connection to one server; threads may share it.
+
+    Args:
+        url: address, with the ``/v1`` of the API.
+        key_variable: environment variable that holds the key; without it none is sent.
+        timeout_s: seconds that an answer may take.
+        attempts: how often a request is sent before its failure counts.
+        where: the config key that errors name.
+    """
+
+    def __init__(self, url: str, key_variable: str, timeout_s: float, attempts: int, where: str) -> None:
+        import httpx
+
+        self.url, self._attempts, self._where = url.rstrip("/"), attempts, where
+        self._timeout_s = timeout_s
+        key = os.environ.get(key_variable)
+        self._client: httpx.Client = httpx.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object at ``path``; raises as :meth:`post`."""
+        return self._request("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON object that the server answers.
+
+        Raises:
+            ProcessError: it cannot be reached, takes too long, or fails, over and over.
+            ConfigError: it refuses the request as such.
+        """
+        return self._request("POST", path, body)
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        import httpx
+
+        failure, wait = "", 0.0
+        for attempt in range(self._attempts):
+            time.sleep(wait)
+            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * random.uniform(0.75, 1.25)
+            try:
+                answer = self._client.request(method, f"{self.url}/{path}", json=body)
+            except httpx.TimeoutException:
+                failure = f"gave no answer within {self._timeout_s:g} s"
+                continue
+            except httpx.HTTPError as error:
+                failure = f"cannot be reached: {cut(str(error) or type(error).__name__, SHOWN)}"
+                continue
+            if answer.status_code in RETRIED:
+                failure = f"answered {answer.status_code}: {_said(answer.text)}"
+                wait = max(wait, _asked_to_wait(answer.headers.get("retry-after")))
+                continue
+            if answer.status_code != 200:
+                raise self._refused(answer.status_code, _said(answer.text))
+            try:
+                value = answer.json()
+            except ValueError:
+                value = None
+            if isinstance(value, dict):
+                return value
+            failure = f"answered what is no JSON object: {cut(answer.text, SHOWN)!r}"
+        times = f" ({self._attempts} times)" if self._attempts > 1 else ""
+        raise ProcessError(f"{self.url} {failure}{times}", self._where, f"look at the server, {GO_ON}")
+
+    def _refused(self, status: int, said: str) -> UserError:
+        if status in (401, 403):
+            remedy = f"put its key into the environment variable that {self._where}.key_variable names"
+            return ConfigError(f"{self.url} wants another key ({status})", self._where, remedy)
+        return ConfigError(f"{self.url} refused the request ({status}): {said}", self._where, "correct the request")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._client.close()
+
+
+def _said(text: str) -> str:
+    """The message of an error's body."""
+    try:
+        value = json.loads(text)
+        value = value.get("error", value) if isinstance(value, dict) else value
+        value = value.get("message", value) if isinstance(value, dict) else value
+    except ValueError:
+        value = text
+    return cut(str(value).strip() or "nothing", SHOWN)
+
+
+def _asked_to_wait(header: str | None) -> float:
+    try:
+        return min(LONGEST_WAIT_S, float(header or 0))
+    except ValueError:  # a date
+        return 0.0
