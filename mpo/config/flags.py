@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ def flags_anywhere() -> None:
 
 
 def _checked(flags: argparse.Namespace) -> argparse.Namespace:
-    """The same flags; raises ConfigError for what Hydra would meet with an exception."""
+    """The same flags, lists of scorers taken apart; raises ConfigError for what Hydra would meet with an exception."""
     if flags.experimental_rerun is not None:
         raise ConfigError("it would load a pickle, which can run code", "--experimental-rerun",
                           "repeat the overrides that the run's .hydra/overrides.yaml lists")  # fmt: skip
@@ -47,7 +48,23 @@ def _checked(flags: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError("only one of them can be done at a time", " and ".join(given), "leave the others out")
     if flags.resolve and not (flags.cfg or flags.help):
         raise ConfigError("it belongs to another flag", "--resolve", "add --cfg job")
+    flags.overrides = [each for override in flags.overrides for each in _scorers_apart(override)]
     return flags
+
+
+def _scorers_apart(override: str) -> list[str]:
+    """``score=[a,b]`` as Hydra takes it: ``score=a`` and ``+score@score_also.b=b``; any other override as it is."""
+    found = re.fullmatch(r"score=\[(.*)\]", override.strip())
+    if found is None:
+        return [override]
+    names = [name.strip() for name in found.group(1).split(",")]
+    wrong = next((name for name in names if not re.fullmatch(r"\w+", name)), None)
+    if wrong is not None:
+        raise ConfigError(f"{wrong!r} is no option", "score", "list options of conf/score: score=[skywork_v2,armorm]")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is listed twice", "score", "list each one once")
+    return [f"score={names[0]}", *(f"+score@score_also.{name}={name}" for name in names[1:])]
 
 
 def _refuse(message: str) -> NoReturn:

@@ -228,6 +228,7 @@ class RunConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     sampler: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
+    score_also: dict[str, Any] = field(default_factory=dict)  # nodes of further scorers, by a name of one's own
     partition: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     regime: RegimeConfig = field(default_factory=RegimeConfig)

@@ -20,6 +20,7 @@ from mpo.pipeline.graph import Graph
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
 from mpo.report.records import Planned, RunReport, StageRow, read_findings
+from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
 from mpo.stages.summary import Summary
 from mpo.track import provenance
@@ -119,6 +120,7 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
             for key, value in {**values, "sets with a signal": usable[split]["usable"]}.items():
                 label = f"{split}: {key.replace('_', ' ')}"
                 facts[label] = _over_rounds(split, facts.get(label), value)
+    facts |= _agreements(graph, store)
     facts["layout"] = _summary(store, graph.rounds[-1].train).fact("layout")
     references = [one.reference for one in graph.rounds if one.reference is not None]
     if references:
@@ -128,6 +130,17 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
             split["sets"] for summary in forwarded for split in summary.facts.values()
         )
     return facts
+
+
+def _agreements(graph: Graph, store: Store) -> dict[str, float]:
+    """How far several scorers agree, by round and split."""
+    found = {}
+    for number, one in enumerate(graph.rounds, 1):
+        for split, values in _summary(store, one.drawn[-1]).facts.items() if one.drawn else ():
+            for key, value in values.items():
+                if key.endswith((SAME_ORDER, SAME_BEST)):
+                    found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {key}"] = value
+    return found
 
 
 def _over_rounds(split: str, before: Any, value: float) -> Any:

@@ -16,8 +16,10 @@ from mpo.data.sources import Source
 from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.needs import responses_a_set, samples
 from mpo.pipeline.regimes import measures_left_out
-from mpo.pipeline.rules import Objects, responses_a_set, samples
+from mpo.pipeline.rules import Objects
+from mpo.pipeline.scoring import scorer_nodes
 from mpo.planning import disk, memory
 from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (
@@ -60,6 +62,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     if sets is not None and imitate is None:
         trained = replace(sets, responses=objects.partition.keeps(sets.responses))
     facts = {"model": _model(config), "data": _data(config, source, sets), "training": _training(config, trained)}
+    if samples(config) and (scorers := list(scorer_nodes(config))):
+        facts["scores"] = f"{scorers[0]} trains" + (f"; beside it {', '.join(scorers[1:])}" if scorers[1:] else "")
     if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
     if left_out := measures_left_out(config, source):
@@ -202,6 +206,8 @@ def _downloads(config: RunConfig) -> list[str]:
     wanted = [config.model.path, config.model.tokenizer, config.model.reference]
     if isinstance(config.data.source, str):
         wanted += [config.data.source, config.data.heldout_source]
+    if samples(config):
+        wanted += [node["path"] for node in scorer_nodes(config).values() if isinstance(node.get("path"), str)]
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]
 
 

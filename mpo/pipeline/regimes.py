@@ -15,7 +15,9 @@ from mpo.config.targets import build
 from mpo.data.sources.base import Source
 from mpo.evaluate.base import Measure
 from mpo.pipeline.graph import Graph, Policy, Round
-from mpo.pipeline.rules import NO_REFERENCE, samples
+from mpo.pipeline.needs import samples
+from mpo.pipeline.rules import NO_REFERENCE
+from mpo.pipeline.scoring import score_names, score_stage, true_score_stage
 from mpo.pipeline.stage_configs import (
     BASELINE_SEED,
     EVERYTHING,
@@ -30,11 +32,8 @@ from mpo.pipeline.stage_configs import (
     partition_config,
     prepare_stage,
     sample_stage,
-    score_names,
-    score_stage,
     tokenizer,
     train_stage,
-    true_score_stage,
 )
 from mpo.score.base import scorer_name
 from mpo.stages.nodes import evaluate, init, partition, reference, train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from shutil import which
 from typing import TYPE_CHECKING
@@ -16,14 +15,14 @@ from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
+from mpo.pipeline.needs import draws, responses_a_set, samples
+from mpo.pipeline.scoring import check_scorers
 from mpo.sample.base import Sampler
-from mpo.score.base import Scorer
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
 
 NO_REFERENCE = "none"
-OWN_SCORER = "give your own: score=function score.function=package.module.name"
 ARCHITECTURE_MOST = {
     **{"hidden_size": 10**6, "intermediate_size": 10**7, "num_hidden_layers": 512, "num_attention_heads": 10**4},
     **{"num_key_value_heads": 10**4, "head_dim": 10**4, "vocab_size": 10**7, "max_position_embeddings": 10**9},
@@ -65,7 +64,7 @@ def check(config: RunConfig) -> Partition:
     _check_partition(partition)
     _check_responses(config, partition)
     check_files(config)
-    _check_scorer(config, source)
+    check_scorers(config, source)
     if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
         build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
     return partition
@@ -79,23 +78,6 @@ def build_objects(config: RunConfig, partition: Partition) -> Objects:
     loss.check_partition(partition)
     _check_loss(config, loss)
     return Objects(loss, partition)
-
-
-def samples(config: RunConfig) -> bool:
-    """Whether the run draws its response sets from a policy: its regime does, or the source has prompts alone."""
-    if config.regime.samples or config.regime.imitate is not None:
-        return config.regime.samples
-    return not source_of(config.data, config.allow_targets).gives_responses
-
-
-def draws(config: RunConfig) -> bool:
-    """Whether the run may draw responses from a policy at all, be it to evaluate alone."""
-    return samples(config) or bool(config.evaluate.measures and config.evaluate.temperatures)
-
-
-def responses_a_set(config: RunConfig) -> int | None:
-    """K where it is known before anything is read: samples per prompt, or what the data's file says."""
-    return config.sample.n if samples(config) else config.data.expected_responses
 
 
 def _check_model(config: RunConfig, source: Source) -> None:
@@ -179,28 +161,6 @@ def _check_regime(config: RunConfig) -> None:
             raise ConfigError(what, key, "add regime=iterative")
     if config.round_beta != [1.0] and not isinstance(config.loss.get("beta"), int | float):
         raise ConfigError("the loss has no beta", "round_beta", "leave it out, or choose a loss with one")
-
-
-def _check_scorer(config: RunConfig, source: Source) -> None:
-    scored = TARGET in config.score
-    if not samples(config):
-        if scored and config.regime.imitate is None:
-            what = f"{config.regime.name} reads the data's own scores, this scorer would not be asked"
-            raise ConfigError(what, "score", "add score=data, or regime=on_policy")
-        return
-    if not scored:
-        if config.dry_run:  # a plan can be made without
-            return
-        raise ConfigError("sampled responses need a scorer", "score", OWN_SCORER)
-    if config.dry_run and not all(str(value).startswith(OWN) for value in _code(config.score)):
-        return  # nor does it need the scorer's packages
-    scorer = build(config.score, Scorer, config.allow_targets, "score")  # type: ignore[type-abstract]
-    if scorer.only_for not in (None, source.name):
-        raise ConfigError(f"it knows the prompts of '{scorer.only_for}' alone", "score", OWN_SCORER)
-
-
-def _code(node: Mapping[str, object]) -> list[object]:
-    return [node[key] for key in (TARGET, "function") if key in node]
 
 
 def _check_launcher(config: RunConfig) -> None:

@@ -23,14 +23,15 @@ from mpo.pipeline.access import check_cache, check_inputs, check_output
 from mpo.pipeline.collect import Identity, collect
 from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.needs import draws, samples
 from mpo.pipeline.regimes import compose
-from mpo.pipeline.rules import build_objects, check, draws, samples
+from mpo.pipeline.rules import build_objects, check
+from mpo.pipeline.scoring import build_scorers
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
 from mpo.sample.base import Sampler
 from mpo.sample.checked import check_sampler
-from mpo.score.base import Scorer
 from mpo.score.checked import check_scorer
 from mpo.track import provenance
 from mpo.track.console import Console
@@ -157,7 +158,8 @@ def _check_parts(config: RunConfig) -> None:
     them."""
     check_source(source_of(config.data, config.allow_targets))
     if samples(config):
-        check_scorer(build(config.score, Scorer, config.allow_targets, "score"))  # type: ignore[type-abstract]
+        for scorer in build_scorers(config):
+            check_scorer(scorer)
     if draws(config):
         check_sampler(build(config.sampler, Sampler, config.allow_targets, "sampler"))  # type: ignore[type-abstract]
     for name, node in config.evaluate.measures.items():

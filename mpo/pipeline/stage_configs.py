@@ -15,10 +15,11 @@ from mpo.data.sources.base import Source
 from mpo.data.tokenizer import load_template
 from mpo.errors import ConfigError
 from mpo.pipeline.graph import Policy
-from mpo.pipeline.rules import samples
+from mpo.pipeline.needs import samples
 from mpo.plain import to_plain
-from mpo.score.base import Scorer, scorer_name
-from mpo.stages.nodes import data, evaluate, partition, prepare, sample, score, train
+from mpo.sample.base import Sampler
+from mpo.score.base import Scorer
+from mpo.stages.nodes import data, evaluate, partition, prepare, sample, train
 from mpo.types import OWN_SCORE
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def data_stage(config: RunConfig, source: Source, loss: Loss) -> Stage:
         contrasts=not drawn and loss.contrasts,
         allow_targets=[] if node is None else allowed(node, config),
     )
-    return data.TASK.stage("data", slices, data.Settings(binning), named, _here(source.immediate))
+    return data.TASK.stage("data", slices, data.Settings(binning), named, here(source.immediate))
 
 
 def demonstrations_stage(config: RunConfig, source: Source, name: str) -> Stage:
     """The source's demonstrations: what its starting policy is tuned on."""
     node = demonstrations_node(config, source)
     slices = data.Config(source=node, part=data.Part.demonstrations, allow_targets=allowed(node, config))
-    return data.TASK.stage(name, slices, data.Settings(), data.Inputs(), _here(source.immediate))
+    return data.TASK.stage(name, slices, data.Settings(), data.Inputs(), here(source.immediate))
 
 
 def demonstrations_node(config: RunConfig, source: Source) -> dict[str, Any]:
@@ -82,41 +83,18 @@ def demonstrations_node(config: RunConfig, source: Source) -> dict[str, Any]:
     return {TARGET: config.data.source[TARGET], **to_plain(source.for_demonstrations())}
 
 
-def _here(immediate: bool) -> Placement:
+def here(immediate: bool) -> Placement:
+    """In the run's own process, where that takes no time."""
     return Placement.here if immediate else Placement.process
 
 
-def score_stage(name: str, config: RunConfig, source: Source, sampled: Stage) -> Stage:
-    """Scores for what ``sampled`` has drawn to train on; held-out sets are judged by the true reward, where the data
-    knows it: a proxy applies to training only."""
-    return _score_stage(name, dict(config.score), dict(source.true_scorer or config.score), config, sampled)
-
-
-def true_score_stage(config: RunConfig, truth: Mapping[str, Any], sampled: Stage) -> Stage:
-    """The true reward of what ``sampled`` has drawn."""
-    return _score_stage(f"{sampled.name}/score", dict(truth), dict(truth), config, sampled)
-
-
-def _score_stage(
-    name: str, scorer: dict[str, Any], heldout: dict[str, Any], config: RunConfig, sampled: Stage
-) -> Stage:
-    slices = score.Config({scorer_name(scorer): scorer}, {scorer_name(heldout): heldout}, allowed(scorer, config))
-    models = {
-        scorer_name(node): outside(node["path"], node.get("revision"))
-        for node in (scorer, heldout)
-        if isinstance(node.get("path"), str)
-    }
-    return score.TASK.stage(
-        name, slices, Nothing(), score.Inputs(sampled, models), _scoring_placement((scorer, heldout), config)
-    )
-
-
-def _scoring_placement(scorers: Iterable[Mapping[str, Any]], config: RunConfig) -> Placement:
-    if all(node.get("immediate") is True for node in scorers):
-        return Placement.here
+def side_by_side(
+    nodes: Iterable[Mapping[str, Any]], base: type[Sampler] | type[Scorer], key: str, config: RunConfig
+) -> Placement:
+    """In all of the launcher's processes, if these samplers or scorers allow it."""
     try:
-        classes = [resolve(node, Scorer, config.allow_targets, "score") for node in scorers]  # type: ignore[type-abstract]
-    except ConfigError:  # a plan needs neither a scorer nor its packages
+        classes = [resolve(node, base, config.allow_targets, key) for node in nodes]
+    except ConfigError:  # a plan needs neither them nor their packages
         return Placement.process
     return Placement.replicas if all(each.replicated for each in classes) else Placement.process
 
@@ -156,7 +134,10 @@ def sample_stage(
         chat_template=chat_template(config),
         trust_remote_code=config.model.trust_remote_code,
     )
-    return sample.TASK.stage(name, slices, Nothing(), sample.Inputs(prompts, sampler.model, tokenizer(config)))
+    inputs = sample.Inputs(prompts, sampler.model, tokenizer(config))
+    return sample.TASK.stage(
+        name, slices, Nothing(), inputs, side_by_side([config.sampler], Sampler, "sampler", config)
+    )
 
 
 def evaluation_sample_stage(
@@ -175,13 +156,6 @@ def tokenizer(config: RunConfig) -> File | Hub | None:
 def chat_template(config: RunConfig) -> str | None:
     """The text of a template that replaces the tokenizer's own."""
     return None if config.model.chat_template is None else load_template(config.model.chat_template)
-
-
-def score_names(config: RunConfig, source: Source) -> tuple[str, str]:
-    """Names of the scores that sets are trained on, and that held-out ones are judged by."""
-    if not samples(config) or TARGET not in config.score:
-        return OWN_SCORE, OWN_SCORE
-    return scorer_name(config.score), scorer_name(source.true_scorer or config.score)
 
 
 def prepare_stage(
@@ -288,4 +262,4 @@ def measure_stage(
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
     slices = evaluate.Config(dict(node), seed, score, models, list(dict.fromkeys(needed)))
     settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens)
-    return evaluate.TASK.stage(name, slices, settings, inputs, _here(immediate))
+    return evaluate.TASK.stage(name, slices, settings, inputs, here(immediate))

@@ -14,6 +14,7 @@ from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
+from mpo.score.agreement import agreements
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import check_spread, close_scorer, scores_of_sets
 from mpo.stages.context import StageContext
@@ -68,7 +69,8 @@ def run(context: Context) -> None:
         of_split = {name: scores[path.stem, name] for name in _scorers(context.config, path)}
         sets = write_sets(context.output / path.name, _with_scores(path, of_split), stored_vocabulary(path))
         means = {f"mean_{name}": sum(values) / max(len(values), 1) for name, values in of_split.items()}
-        facts[path.stem] = {"sets": sets, **means}
+        agreed = agreements(of_split, [len(one.responses) for one in read_stored_sets(path)])
+        facts[path.stem] = {"sets": sets, **means, **agreed}
     progress.close()
     Summary(warnings={split: found for split, found in warnings.items() if found}, facts=facts).write(context.output)
     for path in paths:

@@ -1,0 +1,83 @@
+"""Several scorers side by side: how they are chosen, which one trains, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Placement, Stage
+from mpo.config.flags import _scorers_apart
+from mpo.errors import ConfigError
+from mpo.pipeline.regimes import compose
+from mpo.pipeline.rules import validate
+from tests.unit.config.conftest import Load
+
+MODELS = ("model=llama3_8b_instruct", "regime=on_policy", "dry_run=true")
+
+
+def stages(load: Load, tmp_path: Path, *overrides: str) -> dict[str, Stage]:
+    given = [each for override in overrides for each in _scorers_apart(override)]
+    config = load(*MODELS, *given)
+    graph = compose(config, validate(config).loss)
+    return {stage.name: stage for stage in graph.stages(Store(tmp_path))}
+
+
+def test_a_list_is_the_first_and_the_others_beside_it() -> None:
+    assert _scorers_apart("score=[a, b,c]") == ["score=a", "+score@score_also.b=b", "+score@score_also.c=c"]
+    assert _scorers_apart("score=[a]") == ["score=a"]
+    for other in ("score=a,b", "score=a", "score.path=[x]", "loss=[a,b]"):
+        assert _scorers_apart(other) == [other]
+    for wrong in ("score=[]", "score=[a,,b]", "score=[a,a]", "score=[a,b.c]"):
+        with pytest.raises(ConfigError, match="^score: "):
+            _scorers_apart(wrong)
+
+
+def test_the_first_one_trains_and_the_order_changes_no_score(load: Load, tmp_path: Path) -> None:
+    one = stages(load, tmp_path, "score=[skywork_v2,armorm]")
+    other = stages(load, tmp_path, "score=[armorm,skywork_v2]")
+    assert list(one["score"].config.scorers) == ["armorm", "skywork_v2"] == list(one["score"].config.heldout)
+    assert {name: each.name for name, each in one["score"].inputs.models.items()} == {
+        "armorm": "RLHFlow/ArmoRM-Llama3-8B-v0.1",
+        "skywork_v2": "Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+    }
+    assert one["score"].placement is Placement.replicas
+    store = Store(tmp_path)
+    assert store.fingerprint(one["score"]) == store.fingerprint(other["score"])
+    assert (one["partition"].config.score, other["partition"].config.score) == ("skywork_v2", "armorm")
+    assert store.fingerprint(one["prepare"]) == store.fingerprint(other["prepare"])
+
+
+def test_held_out_sets_of_the_testbed_have_the_truth_and_the_others(load: Load, tmp_path: Path) -> None:
+    given = [each for each in _scorers_apart("score=[testbed_proxy,function]")]
+    config = load("regime=on_policy", *given, "score_also.function.function=theirs.score", "allow_targets=[theirs]")
+    graph = compose(config, validate(config.__class__(**{**config.__dict__, "dry_run": True})).loss)
+    score = {stage.name: stage for stage in graph.stages(Store(tmp_path))}["score"]
+    assert set(score.config.scorers) == {"proxy_reward", "score"}
+    assert set(score.config.heldout) == {"true_reward", "score"}
+
+
+SAME = [
+    "score=[skywork_v2,reward_model]",
+    "score_also.reward_model.path=x/y",
+    "score_also.reward_model.name=skywork_v2",
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (SAME, "score_also.reward_model: two scorers are called 'skywork_v2'; give one another name: "),
+        (["score=[data,armorm]"], "score_also: scorers beside the data's own scores"),
+        (["score=[armorm,skywork_v2]", "regime=off_policy"], "score: off_policy reads the data's own scores"),
+        (
+            ["score=[armorm,skywork_v2]", "+score_also.skywork_v2.bost=2"],
+            "score_also.skywork_v2.bost: RewardModel has no",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(load: Load, tmp_path: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        stages(load, tmp_path, *overrides)
+    assert str(caught.value).startswith(said)
