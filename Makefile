@@ -48,7 +48,7 @@ format: $(READY)  ## let the linter mend what it can
 	$(BIN)/ruff format .
 
 test: $(READY)  ## the test suite without the slow and GPU tests
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m 'not slow and not gpu'
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -m 'not slow and not gpu'
 
 test-slow: $(READY)  ## the tests that take minutes
 	CUDA_VISIBLE_DEVICES= $(RUN) pytest -m slow

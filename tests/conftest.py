@@ -1,4 +1,4 @@
-"""Surroundings that fail: a small disk of its own."""
+"""Surroundings that fail: a small disk of its own; which tests run in one process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.fixture
@@ -41,10 +43,17 @@ def fill(folder: Path) -> Path:
     raise AssertionError("it never filled up")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several test processes, a file's tests are one process's, for their fixtures' sake; and those that start
-    groups of processes are all the same one's, because two groups on few cores take several times as long."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "distributed" else str(item.path)))
+class _InGroups(LoadScopeScheduling):
+    """Which tests one process runs: those of a file, for their fixtures' sake; all that share the first run; and all
+    that start groups of processes, for two of them on few cores take several times as long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in ("tests/distributed", "tests/end_to_end") if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """See pytest-xdist; the groups that take longest come first."""
+    config.option.loadscopereorder = False
+    return _InGroups(config, log)

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import CommandLine, Outcome
 
 NO_SAMPLES = "evaluate.temperatures=[]"
@@ -34,6 +36,7 @@ def test_members_are_compared_and_a_mistake_in_one_stops_no_other(
     assert [("loss=simpo" in command, "seed=0" in command) for command in commands] == [(True, True), (True, False)]
 
 
+@pytest.mark.slow
 def test_members_beside_each_other(first_run: Outcome, mpo: CommandLine, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     members = mpo.smallest("loss=dpo,mpo", "launcher=joblib", "dry_run=true", f"hydra.sweep.dir={sweep}")
