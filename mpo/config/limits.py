@@ -98,6 +98,7 @@ RUN = {
     "sample.temperature": TEMPERATURE,
     "sample.top_p": Range(1e-6, 1),
     "sample.max_new_tokens": TOKENS,
+    "sample.redraws": Range(0, 100),
     "evaluate.batch": SIZE,
     "evaluate.prompts": COUNT,
     "evaluate.samples": RESPONSES,

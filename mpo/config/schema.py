@@ -46,6 +46,14 @@ class SftResponses(Enum):
     all = "all"
 
 
+class Unwanted(Enum):
+    """What becomes of a sampled response that has a fault."""
+
+    keep = "keep"
+    drop = "drop"
+    redraw = "redraw"
+
+
 class RoundReference(Enum):
     """Which policy is the reference of a round, unless ``model.reference`` names one."""
 
@@ -164,6 +172,10 @@ class SampleConfig:
     top_p: float = 1.0
     max_new_tokens: int = 2048
     precision: Precision = Precision.fp32
+    empty: Unwanted = Unwanted.keep  # a response without any text
+    cut: Unwanted = Unwanted.keep  # one that max_new_tokens has cut off
+    duplicates: Unwanted = Unwanted.keep  # one with the text of another to the same prompt
+    redraws: int = 3  # times that what is to be redrawn is; what is unwanted then is dropped
 
 
 @dataclass

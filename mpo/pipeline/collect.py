@@ -20,11 +20,19 @@ from mpo.pipeline.graph import Graph
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
 from mpo.report.records import Planned, RunReport, StageRow, read_findings
+from mpo.sample.unwanted import DROPPED, REDRAWN
 from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
 from mpo.stages.summary import Summary
 from mpo.track import provenance
 from mpo.track.metrics import read_metrics
+
+OF_SAMPLES = {
+    "cut_at_limit": "responses cut at the limit",
+    "empty": "empty responses",
+    "equal_texts": "responses equal to another of their set",
+}
+"""Facts of the sampling stage that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
             for key, value in {**values, "sets with a signal": usable[split]["usable"]}.items():
                 label = f"{split}: {key.replace('_', ' ')}"
                 facts[label] = _over_rounds(split, facts.get(label), value)
-    facts |= _agreements(graph, store)
+    facts |= _drawn(graph, store)
     facts["layout"] = _summary(store, graph.rounds[-1].train).fact("layout")
     references = [one.reference for one in graph.rounds if one.reference is not None]
     if references:
@@ -132,14 +140,17 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
     return facts
 
 
-def _agreements(graph: Graph, store: Store) -> dict[str, float]:
-    """How far several scorers agree, by round and split."""
+def _drawn(graph: Graph, store: Store) -> dict[str, float]:
+    """By round and split: sampled responses with a fault, what became of them, and how far several scorers agree."""
     found = {}
     for number, one in enumerate(graph.rounds, 1):
-        for split, values in _summary(store, one.drawn[-1]).facts.items() if one.drawn else ():
-            for key, value in values.items():
-                if key.endswith((SAME_ORDER, SAME_BEST)):
-                    found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {key}"] = value
+        for stage in one.drawn:
+            for split, values in _summary(store, stage).facts.items():
+                for key, value in values.items():
+                    shown = key.endswith((SAME_ORDER, SAME_BEST)) or (value and key.endswith((DROPPED, REDRAWN)))
+                    label = OF_SAMPLES.get(key, key if shown else None)
+                    if label is not None:
+                        found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {label}"] = value
     return found
 
 

@@ -18,6 +18,7 @@ from mpo.pipeline.graph import Policy
 from mpo.pipeline.needs import samples
 from mpo.plain import to_plain
 from mpo.sample.base import Sampler
+from mpo.sample.unwanted import as_drawn
 from mpo.score.base import Scorer
 from mpo.stages.nodes import data, evaluate, partition, prepare, sample, train
 from mpo.types import OWN_SCORE
@@ -144,7 +145,7 @@ def evaluation_sample_stage(
     config: RunConfig, name: str, prompts: Stage, sampler: Policy, temperature: float, seed: int
 ) -> Stage:
     """Responses to held-out prompts at one temperature."""
-    how = replace(config.sample, n=config.evaluate.samples, temperature=temperature, top_p=1.0)
+    how = replace(as_drawn(config.sample), n=config.evaluate.samples, temperature=temperature, top_p=1.0)
     return sample_stage(config, name, how, sampler, prompts, seed, splits=["heldout"], first=config.evaluate.prompts)
 
 

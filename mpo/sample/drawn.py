@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,7 @@ class DrawnBatches:
     Attributes:
         missing: batches, by number, that are still to be drawn.
         damaged: lines of the journal that are not as they were written.
+        counts: over all batches, how many responses were dropped or drawn again, by reason.
     """
 
     def __init__(self, folder: Path, name: str, batches: Sequence[Sequence[int]], writer: int = 0) -> None:
@@ -43,6 +45,7 @@ class DrawnBatches:
         self.damaged = self._journal.damaged
         self._batches = batches
         self._packed: dict[int, list[dict[str, Any]]] = {}  # by request
+        self.counts: Counter[str] = Counter()
         self.missing = []
         for number, batch in enumerate(batches):
             kept = self._journal.kept.get(number)
@@ -50,11 +53,14 @@ class DrawnBatches:
                 self.missing.append(number)
             else:
                 self._packed |= zip(batch, kept["responses"], strict=True)
+                self.counts.update(kept["counts"])
 
-    def add(self, number: int, drawn: Sequence[Sequence[Drawn]]) -> None:
+    def add(self, number: int, drawn: Sequence[Sequence[Drawn]], counts: Mapping[str, int] | None = None) -> None:
         """Keep the responses of batch ``number``, on the disk itself."""
         packed = [[_packed(each) for each in of_request] for of_request in drawn]
-        self._journal.add(number, {"requests": list(self._batches[number]), "responses": packed})
+        counted = dict(counts or {})
+        self._journal.add(number, {"requests": list(self._batches[number]), "responses": packed, "counts": counted})
+        self.counts.update(counted)
         self._packed |= zip(self._batches[number], packed, strict=True)
 
     def __getitem__(self, position: int) -> list[Drawn]:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
-from mpo.data.chat import special_tokens, stop_ids
+from mpo.data.chat import stop_ids
 from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.token_rows import usable_prompts
 from mpo.data.tokenizer import vocabulary_digest
-from mpo.sample.base import Draw, Drawn, Request, Sampler, SamplingJob, draw_seed
+from mpo.errors import DataError
+from mpo.sample.base import Draw, Sampler, SamplingJob, draw_seed
 from mpo.sample.checked import Bounds, checked_batches, opened
 from mpo.sample.drawn import DrawnBatches, remove_batches
+from mpo.sample.texts import Texts
+from mpo.sample.unwanted import Wanted, as_drawn, draw_wanted
 from mpo.stages.context import StageContext
 from mpo.stages.models import check_ids, embeddings, model_source, stage_tokenizer
 from mpo.stages.nodes import sample
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary, counts
 from mpo.track.progress import ProgressWriter
-from mpo.types import Response, ResponseSet
+from mpo.types import ResponseSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Context = StageContext[sample.Config, Nothing, sample.Inputs[Path]]
 
 BATCH_SETS = 256
+NONE_LEFT = "every response was dropped"
 Asked = list[tuple[ResponseSet, list[int]]]
 """Sets with the ids of their prompts."""
 
@@ -67,27 +70,39 @@ def run(context: Context) -> None:
     with replica(context.output, sampler.cards) as mine:
         if mine is None:
             return
+        texts = Texts(tokenizer)
         with opened(sampler, job, bounds) as draw:
             for split, (asked, _) in prompts_of.items():
                 with DrawnBatches(context.output, split, batches_of[split], mine.index) as drawn:
                     if drawn.damaged and mine.first:
                         context.warn(f"{drawn.damaged} batches of an earlier attempt are damaged; they are drawn again")
-                    _draw_missing(config, split, asked, batches_of[split], drawn, draw, progress, mine)
+                    _draw_missing(config, split, asked, batches_of[split], drawn, draw, progress, mine, texts)
         if not mine.first:
             return
         mine.wait_for_others()
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, dict[str, int]] = {}
     for split, (asked, found) in prompts_of.items():
-        texts = _Texts(tokenizer)
+        texts = Texts(tokenizer)
         with DrawnBatches(context.output, split, batches_of[split]) as drawn:
-            write_sets(context.output / f"{split}.parquet", texts.filled(asked, drawn), vocabulary)
+            with_responses = _with_responses(asked, drawn, texts)
+            written = write_sets(context.output / f"{split}.parquet", with_responses, vocabulary)
+            facts[split] = {"sets": written, **texts.facts, **drawn.counts}
         if texts.lost:
             names = ", ".join(name for name, _ in texts.lost.most_common(3))
             count = f"{texts.lost.total()} of {texts.responses}"
             what = f"{count} responses sampled for {split} have special tokens inside ({names})"
             context.warn(f"{what}, which their texts are without; a tool call may be lost so")
-        facts[split], skipped[split] = texts.facts, counts(found.errors)
+        if dropped := ", ".join(f"{count} {reason}" for reason, count in sorted(drawn.counts.items())):
+            context.warn(f"responses sampled for {split}: {dropped}")
+        if asked and not written:
+            what = f"every response to all {len(asked)} prompts of {split} was dropped ({dropped})"
+            raise DataError(
+                what, "sample", "keep them: sample.empty, sample.cut and sample.duplicates say what is dropped"
+            )
+        skipped[split] = counts(found.errors)
+        if written < len(asked):
+            skipped[split][NONE_LEFT] = len(asked) - written
     progress.close()
     Summary(skipped=skipped, facts=facts).write(context.output)
     for split in prompts_of:
@@ -103,67 +118,31 @@ def _draw_missing(
     draw: Draw,
     progress: ProgressWriter,
     mine: Replica,
+    texts: Texts,
 ) -> None:
     """Draw this replica's share of the batches that no earlier attempt has left."""
+    how = config.sample if split == "train" else as_drawn(config.sample)
 
-    def request(position: int) -> Request:
+    def wanted(position: int) -> Wanted:
         one, prompt = asked[position]
-        where = (config.seed, config.round, split, one.id)
-        return Request(prompt, [draw_seed(*where, number) for number in range(config.sample.n)])
+        return Wanted(prompt, lambda number: draw_seed(config.seed, config.round, split, one.id, number))
 
     missing = list(drawn.missing)
     left = len(asked) - sum(len(batches[number]) for number in missing)
     for number in filter(mine.takes, missing):
-        drawn.add(number, draw([request(position) for position in batches[number]]))
+        responses, counted = draw_wanted(draw, [wanted(at) for at in batches[number]], how, texts.text)
+        drawn.add(number, responses, counted)
         done = mine.count_done(split, len(batches[number]))
         if mine.first:
             progress.update(min(left + done, len(asked)), len(asked), "prompts")
 
 
-@dataclass
-class _Texts:
-    """Turns drawn tokens into text. ``lost``: responses by a special token inside them, which the text is without."""
-
-    tokenizer: PreTrainedTokenizerBase
-    lost: Counter[str] = field(default_factory=Counter)
-    sets: int = 0
-    responses: int = 0
-    cut: int = 0
-    characters: int = 0
-
-    def __post_init__(self) -> None:
-        self._special = special_tokens(self.tokenizer)
-
-    def filled(self, asked: Asked, drawn: DrawnBatches) -> Iterator[ResponseSet]:
-        """Each set with its responses."""
-        for position, (one, _) in enumerate(asked):
-            responses = tuple(self._response(each) for each in drawn[position])
-            self.sets += 1
-            self.responses += len(responses)
-            self.cut += sum(not each.finished for each in responses)
-            self.characters += sum(len(each.text) for each in responses)
+def _with_responses(asked: Asked, drawn: DrawnBatches, texts: Texts) -> Iterator[ResponseSet]:
+    """Each set with its responses, if there are any."""
+    for position, (one, _) in enumerate(asked):
+        responses = texts.responses_of(drawn[position])
+        if responses:
             yield replace(one, responses=responses)
-
-    def _response(self, one: Drawn) -> Response:
-        inner = one.token_ids[:-1] if one.finished else one.token_ids
-        found = set(inner)
-        inside = next((name for name, index in self._special.items() if index in found), None)
-        if inside is not None:
-            self.lost[inside] += 1
-        text: str = self.tokenizer.decode(inner, skip_special_tokens=True)
-        logps = None if one.token_logps is None else tuple(one.token_logps)
-        return Response(text, finished=one.finished, token_ids=tuple(one.token_ids), token_logps=logps)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """For the stage's summary."""
-        return {
-            "sets": self.sets,
-            "responses": self.responses,
-            "with_special_tokens": self.lost.total(),
-            "cut_at_limit": self.cut,
-            "mean_characters": self.characters / max(self.responses, 1),
-        }
 
 
 def _prompts(context: Context, split: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Asked, ProblemCounts]:

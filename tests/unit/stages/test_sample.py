@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mpo.cache.stage import File, Nothing
-from mpo.config.schema import SampleConfig
+from mpo.config.schema import SampleConfig, Unwanted
 from mpo.data.chat import render_prompt, stop_ids
 from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
 from mpo.data.tokenizer import vocabulary_digest
@@ -56,6 +56,8 @@ class Toy(Sampler):
 
     def one(self, job, seed):
         ids = [random.Random(seed).randrange(20, 100) for _ in range(self.words)]
+        if self.spoil == "sometimes empty" and seed % 2:
+            ids = []
         return Drawn(ids, False) if self.spoil == "unended" else Drawn([*ids, job.stop_token_ids[0]], True)
 '''
 
@@ -88,7 +90,7 @@ def run(
 ) -> Path:
     if not (tmp_path / "prompts").exists():
         prepared(tmp_path, texts, before_template)
-    how = SampleConfig(n=changed.pop("n", 2), max_new_tokens=changed.pop("max_new_tokens", 4))
+    how = SampleConfig(n=changed.pop("n", 2), max_new_tokens=changed.pop("max_new_tokens", 4), **changed.pop("how", {}))
     config = node.Config(
         sampler, how, seed=0, splits=["train"], round=1, rounds=1, seed_rounds=0, prompts=None,
         allow_targets=["toy_sampler", __name__.partition(".")[0]], stop_token_ids=[], max_prompt_tokens=20,
@@ -225,6 +227,20 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.syspath_prepend(str(tmp_path / "own"))
     monkeypatch.delitem(sys.modules, "toy_sampler", raising=False)
     return {"_target_": "toy_sampler.Toy", "words": 2}
+
+
+def test_empty_responses_are_dropped_and_counted(tmp_path: Path, toy: dict[str, Any]) -> None:
+    some = {**toy, "words": 1, "spoil": "sometimes empty"}
+    kept = run(tmp_path, 0.5, sampler=some, n=3)
+    counts = {key: len(one.responses) for key, one in drawn(kept).items()}
+    empty = Summary.read(kept).fact("empty", "train")
+    assert counts == {"0": 3, "2": 3} and 0 < empty < 6
+    out = run(tmp_path, 0.5, sampler=some, n=3, folder="dropped", how={"empty": Unwanted.drop})
+    assert sum(len(one.responses) for one in drawn(out).values()) == 6 - empty
+    assert Summary.read(out).fact("empty, dropped", "train") == empty and Summary.read(out).fact("empty", "train") == 0
+    assert f"responses sampled for train: {empty} empty, dropped" in (out / "warnings.txt").read_text()
+    with pytest.raises(DataError, match=r"every response to all 2 prompts of train was dropped \(6 empty, dropped\)"):
+        run(tmp_path, 0.5, sampler={**toy, "words": 0}, n=3, folder="none", how={"empty": Unwanted.drop})
 
 
 def test_a_sampler_of_ones_own_draws_with_the_seeds_that_it_is_given(tmp_path: Path, toy: dict[str, Any]) -> None:
