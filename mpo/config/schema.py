@@ -117,6 +117,7 @@ class ModelConfig:
     revision: str | None = None
     tokenizer: str | None = None  # another folder or hub name than ``path``
     chat_template: str | None = None  # a template of mpo/data/templates that replaces the tokenizer's own
+    template_arguments: dict[str, Any] = field(default_factory=dict)  # of the chat template, e.g. enable_thinking
     trust_remote_code: bool = False
     architecture: dict[str, Any] = field(default_factory=dict)  # transformers' config values: plan and scratch models
     parameters: int | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpo.errors import ConfigError, DataError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATES = Path(__file__).parent / "templates"
+OF_THE_DATA = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"})
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 
@@ -37,12 +39,47 @@ def load_template(name: str) -> str:
     raise ConfigError(f"unknown chat template '{name}'", "model.chat_template", remedy)
 
 
+def template_head(arguments: Mapping[str, Any]) -> str:
+    """What is written before a chat template so that its arguments have these values.
+
+    Raises:
+        ConfigError: a value that is no text, number, true or false; a name that is none, or is the data's.
+    """
+    lines = []
+    for name, value in sorted(arguments.items()):
+        key = f"model.template_arguments.{name}"
+        if not name.isidentifier() or name in OF_THE_DATA:
+            raise ConfigError("a template cannot be given this", key, "name an argument such as enable_thinking")
+        if not isinstance(value, bool | int | float | str):
+            raise ConfigError(f"{value!r} does not fit", key, "give text, a number, true or false")
+        lines.append(f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}")
+    return "".join(lines)
+
+
+def _with_arguments(template: str, arguments: Mapping[str, Any]) -> str:
+    head = template_head(arguments)
+    if template.startswith(head):  # of a policy from a round before
+        return template
+    words = set(re.findall(r"\w+", template))
+    for name in arguments:
+        if name not in words:
+            key = f"model.template_arguments.{name}"
+            raise ConfigError("the chat template does not know it", key, "leave it out, or correct its name")
+    return head + template
+
+
 def load_tokenizer(
-    path_or_name: str, chat_template: str | None = None, trust_remote_code: bool = False, revision: str | None = None
+    path_or_name: str,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the hub, with its own chat template or the one given (its text).
 
-    Raises ``ConfigError`` for a folder or name without a readable tokenizer.
+    ``template_arguments`` are written into the template, so that a saved policy renders as it was trained.
+
+    Raises ``ConfigError`` for a folder or name without a readable tokenizer, and for arguments that the template lacks.
     """
     from transformers import AutoTokenizer
 
@@ -59,6 +96,12 @@ def load_tokenizer(
         raise ConfigError(what, path_or_name, remedy) from None
     if chat_template is not None:
         tokenizer.chat_template = chat_template
+    if template_arguments:
+        if not isinstance(tokenizer.chat_template, str):
+            raise ConfigError(
+                "the tokenizer has no chat template", "model.template_arguments", "name model.chat_template"
+            )
+        tokenizer.chat_template = _with_arguments(tokenizer.chat_template, template_arguments)
     return tokenizer
 
 

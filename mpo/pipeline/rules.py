@@ -13,6 +13,7 @@ from mpo.config.schema import Offload, RunConfig, TrainConfig
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
+from mpo.data.tokenizer import template_head
 from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.pipeline.needs import draws, responses_a_set, samples
@@ -91,6 +92,7 @@ def _check_model(config: RunConfig, source: Source) -> None:
             "model.path",
             "write model.scratch=null too, or leave it out",
         )
+    template_head(model.template_arguments)
     kind = model.architecture.get("model_type", "llama")
     if not isinstance(kind, str):
         raise ConfigError(f"{kind!r} does not fit", "model.architecture.model_type", "give a name, e.g. llama")

@@ -133,6 +133,7 @@ def sample_stage(
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_skipped_share=config.data.max_skipped_share,
         chat_template=chat_template(config),
+        template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
     )
     inputs = sample.Inputs(prompts, sampler.model, tokenizer(config))
@@ -170,6 +171,7 @@ def prepare_stage(
         flatten=flatten,
         score=score if flatten is SftResponses.best else OWN_SCORE,
         chat_template=chat_template(config),
+        template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
     )
     # Tokenised and sorted into bins before the starting policy is trained, sets that cannot be used fail fast.
@@ -231,6 +233,7 @@ def train_stage(
         stop_token_ids=list(config.model.stop_token_ids),
         policy_is_reference=policy_is_reference,
         chat_template=chat_template(config),
+        template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
         allow_targets=allowed(loss, config),
     )

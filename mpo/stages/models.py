@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -54,8 +56,13 @@ def check_ids(model: Model, trust_remote_code: bool, largest: int, tokenizer: Pr
 
 
 def stage_tokenizer(
-    model: Model, other: File | Hub | None, chat_template: str | None, trust_remote_code: bool
+    model: Model,
+    other: File | Hub | None,
+    chat_template: str | None,
+    trust_remote_code: bool,
+    template_arguments: Mapping[str, Any],
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model, or the ``other`` one that the configuration names instead."""
+    """The tokenizer of the model, or the ``other`` one that the configuration names instead; see
+    :func:`mpo.data.tokenizer.load_tokenizer`."""
     path, revision = model_source(other or model)
-    return load_tokenizer(path, chat_template, trust_remote_code, revision)
+    return load_tokenizer(path, chat_template, trust_remote_code, revision, template_arguments)

@@ -34,7 +34,9 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
     """
     config = context.config
     inputs, flatten = context.inputs, config.flatten
-    tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    tokenizer = stage_tokenizer(
+        inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
+    )
     vocabulary = vocabulary_digest(tokenizer)
     skipped: dict[str, dict[str, int]] = {}
     warnings: dict[str, dict[str, int]] = {}

@@ -53,7 +53,9 @@ def run(context: Context) -> None:
     config = context.config
     how, inputs = config.sample, context.inputs
     sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
-    tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    tokenizer = stage_tokenizer(
+        inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
+    )
     stops = frozenset((*config.stop_token_ids, *stop_ids(tokenizer)))
     job = SamplingJob(
         *model_source(inputs.policy), config.trust_remote_code, how, tuple(sorted(stops)), config.max_prompt_tokens

@@ -57,7 +57,9 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         settings.compile,
     )
     check_positions(policy, sets.max_tokens)
-    tokenizer = stage_tokenizer(inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code)
+    tokenizer = stage_tokenizer(
+        inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
+    )
     stops = sorted({*config.stop_token_ids, *stop_ids(tokenizer)})
     if context.rank == 0 and (odd := rehearse_export(policy, context.output / POLICY_FOLDER, tokenizer, stops)):
         context.warn(f"the model's generation config is exported as it is, though transformers says: {odd[:200]}")

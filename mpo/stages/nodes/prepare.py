@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Nothing, Task
 from mpo.config.schema import SftResponses
@@ -23,6 +23,7 @@ class Config:
     score: str
     chat_template: str | None
     trust_remote_code: bool
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Task
@@ -31,6 +31,7 @@ class Config:
     max_skipped_share: float
     chat_template: str | None
     trust_remote_code: bool
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

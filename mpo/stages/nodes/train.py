@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Placement, Task
@@ -24,6 +24,7 @@ class Config:
     chat_template: str | None
     trust_remote_code: bool
     allow_targets: list[str]
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
