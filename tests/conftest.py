@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -49,7 +53,15 @@ class _InGroups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return next((folder for folder in ("tests/distributed", "tests/end_to_end") if file.startswith(folder)), file)
+        folder = file.rpartition("/")[0]
+        if folder == "tests/end_to_end":
+            return f"{folder}, {'with' if _shares_first_run(file) else 'without'} the first run"
+        return folder if folder == "tests/distributed" else file
+
+
+@functools.cache
+def _shares_first_run(file: str) -> bool:
+    return "first_run" in (ROOT / file).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)
