@@ -4,8 +4,8 @@ VENV ?= .venv
 # Another build of torch: make install TORCH='torch==2.13.0 --index-url URL', or install it into $(VENV) beforehand.
 TORCH ?= torch==2.13.0
 ARGS ?=
-# Processes that share the tests, three for two cores: a whole command waits for others half of its time.
-WORKERS ?= 3
+# Processes that share the tests, each on a core.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.mpo-ready

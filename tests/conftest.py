@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-
 ROOT = Path(__file__).parents[1]
 
 

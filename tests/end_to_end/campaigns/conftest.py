@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.end_to_end.campaigns.prepared import RUNS, Finished, finish
+from tests.end_to_end.campaigns.prepared import RUNS, VLLM, WITH_VLLM, Finished, finish
 from tests.end_to_end.conftest import MakeCommandLine
 from tests.end_to_end.runs import Server
 
@@ -27,7 +27,7 @@ def finished(server: Server, command_lines: MakeCommandLine) -> dict[str, Finish
 
     class Made(dict[str, Finished]):
         def __missing__(self, name: str) -> Finished:
-            self[name] = finish(server, command_lines, *RUNS[name])
+            self[name] = finish(server, command_lines, *(WITH_VLLM if name == VLLM else RUNS[name]))
             return self[name]
 
     return Made()

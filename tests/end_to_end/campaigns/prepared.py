@@ -30,6 +30,8 @@ RUNS = {
     "off-policy, two processes": TWO_PROCESSES,
 }
 """Further overrides of the runs that are disturbed."""
+VLLM = "iterative, vLLM"
+WITH_VLLM = (*RUNS["iterative"], "sampler=vllm", "sampler.eager=true", "evaluate.temperatures=[]")
 
 
 @dataclass(frozen=True)

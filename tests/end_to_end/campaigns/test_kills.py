@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.campaigns.conftest import trials
-from tests.end_to_end.campaigns.prepared import CHECKPOINT_EVERY, RUNS, Finished
+from tests.end_to_end.campaigns.prepared import CHECKPOINT_EVERY, RUNS, VLLM, Finished
 from tests.end_to_end.conftest import CommandLine, MakeCommandLine, Outcome
 from tests.end_to_end.runs import Run, Server
 from tests.end_to_end.test_repeatable import without_timing
@@ -185,8 +185,27 @@ def test_killed_runs_end_with_the_same_weights(
     command_lines: MakeCommandLine,
     counts: Counter[str],
 ) -> None:
+    disturb(seed, server, finished[list(RUNS)[seed % len(RUNS)]], command_lines, counts)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", trials(13))
+def test_killed_runs_that_sample_with_vllm_do_too(
+    seed: int,
+    server: Server,
+    finished: dict[str, Finished],
+    command_lines: MakeCommandLine,
+    counts: Counter[str],
+) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed (make install-vllm)")
+    disturb(seed, server, finished[VLLM], command_lines, counts)
+
+
+def disturb(
+    seed: int, server: Server, undisturbed: Finished, command_lines: MakeCommandLine, counts: Counter[str]
+) -> None:
+    """Kill copies of the run at moments that the seed chooses, and compare what the last attempt ends with."""
     chance = random.Random(seed)
-    undisturbed = finished[list(RUNS)[seed % len(RUNS)]]
     disturbed = Disturbed(server, undisturbed, command_lines(), chance)
     kills = 0
     while kills < KILLS:
