@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mpo.config.schema import Precision
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, UserError, cut
+from mpo.failures.explain import explain_failure
 from mpo.sample.base import SIGNED_SEEDS, Draw, Drawn, Request, Sampler, SamplingJob
 
 DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
+SHOWN = 160
 CPU_CACHE_GIB = "1"
 """Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
 
@@ -72,24 +75,46 @@ class VLLMSampler(Sampler):
         engine: dict[str, Any] = {}
         if on_cpu:  # a seeded request whose prompt is computed in pieces stops the CPU build
             engine = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 2048)}
-        model = LLM(
-            job.policy,
-            revision=job.revision,
-            skip_tokenizer_init=True,
-            trust_remote_code=job.trust_remote_code,
-            dtype=DTYPES[job.decoding.precision],
-            max_model_len=longest,
-            tensor_parallel_size=self.tensor_parallel,
-            gpu_memory_utilization=self.gpu_memory,
-            enforce_eager=self.eager or on_cpu,
-            generation_config="vllm",
-            **engine,
-        )
+        with _in_one_line():
+            model = LLM(
+                job.policy,
+                revision=job.revision,
+                skip_tokenizer_init=True,
+                trust_remote_code=job.trust_remote_code,
+                dtype=DTYPES[job.decoding.precision],
+                max_model_len=longest,
+                tensor_parallel_size=self.tensor_parallel,
+                gpu_memory_utilization=self.gpu_memory,
+                enforce_eager=self.eager or on_cpu,
+                generation_config="vllm",
+                **engine,
+            )
 
         def draw(requests: Sequence[Request]) -> list[list[Drawn]]:
-            return _draw(model, requests, job)
+            with _in_one_line():
+                return _draw(model, requests, job)
 
         yield draw
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What vLLM raises as a mistake that names it; its traceback goes to the stage's log.
+
+    Raises:
+        ConfigError: an exception's type and first line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or explain_failure(error):
+            raise
+        traceback.print_exc()
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "without a word")
+        what = f"vLLM stopped: {type(error).__name__}: {cut(said, SHOWN)}"
+        raise ConfigError(
+            what, "sampler", "its traceback is in the stage's log; sampler=hf draws without it"
+        ) from error
 
 
 def _draw(model: Any, requests: Sequence[Request], job: SamplingJob) -> list[list[Drawn]]:
