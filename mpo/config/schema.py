@@ -198,6 +198,7 @@ class RegimeConfig:
     samples: bool = False  # responses are drawn from the newest policy, not the data's own
     imitate: SftResponses | None = None  # supervised fine-tuning on these responses, one by one
     reference: RoundReference = RoundReference.newest
+    carry_optimizer: bool = False  # a round goes on with the optimizer's state of the round before
     partition: str = "mpo.partition.Mean"  # what losses on sets take by default
     kept: int | None = None  # rankings by default keep so many of the best and the worst; None: all
 

@@ -6,7 +6,7 @@ import datetime
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from mpo.pipeline.execute import METRICS_FILE
 from mpo.pipeline.graph import Graph
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
-from mpo.report.records import Planned, RunReport, StageRow, read_findings
+from mpo.report.records import Planned, RankedScores, RunReport, StageRow, read_findings
 from mpo.sample.unwanted import DROPPED, REDRAWN
 from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
+from mpo.stages.nodes.score import BY_RANK
 from mpo.stages.summary import Summary
 from mpo.track import provenance
 from mpo.track.metrics import read_metrics
@@ -92,6 +93,7 @@ def collect(
         data_facts=_facts(graph, store, rows),
         skipped=_skipped(graph, store),
         samples=tuple(rows_shown),
+        scores=tuple(_scores(graph, store)),
     )
     report.save()
     return report
@@ -152,6 +154,14 @@ def _drawn(graph: Graph, store: Store) -> dict[str, float]:
                     if label is not None:
                         found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {label}"] = value
     return found
+
+
+def _scores(graph: Graph, store: Store) -> Iterator[RankedScores]:
+    """Scores by rank of each round's training sets, by every scorer."""
+    for number, one in enumerate(graph.rounds, 1):
+        if one.drawn:
+            for scorer, mean in _summary(store, one.drawn[-1]).facts["train"][BY_RANK].items():
+                yield RankedScores(scorer, scorer == one.partition.config.score, number, tuple(mean))
 
 
 def _over_rounds(split: str, before: Any, value: float) -> Any:

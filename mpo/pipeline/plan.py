@@ -83,6 +83,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
                 config.train,
                 sets or NOTHING_READ,
                 rounds=rounds,
+                keeps_states=config.regime.carry_optimizer,
                 needs_reference=objects.loss.needs_reference,
                 downloads_model=bool(downloads) and config.model.path in downloads,
                 downloads_data=config.data.source in downloads,

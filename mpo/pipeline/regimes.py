@@ -55,7 +55,8 @@ def compose(config: RunConfig, loss: Loss) -> Graph:
     graph = Graph(data, start)
     newest = start
     for number in range(1, config.rounds + 1):
-        one = _round(config, source, loss, number, data, start=start, policy=newest)
+        before = graph.rounds[-1].train if graph.rounds and config.regime.carry_optimizer else None
+        one = _round(config, source, loss, number, data, start=start, policy=newest, state=before)
         graph.rounds.append(one)
         newest = Policy(one.train)
     return graph
@@ -85,9 +86,18 @@ def _starting_policy(config: RunConfig, source: Source, data: Stage) -> Policy:
 
 
 def _round(
-    config: RunConfig, source: Source, loss: Loss, number: int, data: Stage, *, start: Policy, policy: Policy
+    config: RunConfig,
+    source: Source,
+    loss: Loss,
+    number: int,
+    data: Stage,
+    *,
+    start: Policy,
+    policy: Policy,
+    state: Stage | None,
 ) -> Round:
-    """Train ``policy`` on response sets, then compare it with ``start``."""
+    """Train ``policy`` on response sets, with the optimizer of the training ``state`` if there is one, then compare it
+    with ``start``."""
     prefix = f"round{number}/" if config.rounds > 1 else ""
     seed = config.seed + number - 1
     drawn, sets = [], data
@@ -108,8 +118,9 @@ def _round(
     logps = _reference(config, loss, prefix, prepare, frozen) if loss.needs_reference else None
     from_reference = logps is not None and frozen is policy
     how = replace(config.train, lr=config.lr_of(number))
-    inputs = train.Inputs(prepare, bins, policy.model, logps, tokenizer(config))
-    trained = train_stage(config, f"{prefix}train", config.loss_of(number), how, seed, inputs, from_reference)
+    inputs = train.Inputs(prepare, bins, policy.model, logps, tokenizer(config), state)
+    keep = config.regime.carry_optimizer and number < config.rounds
+    trained = train_stage(config, f"{prefix}train", config.loss_of(number), how, seed, inputs, from_reference, keep)
     models = evaluate.Models(
         config.loss_of(number), config.train.precision, config.train.compile, config.model.trust_remote_code,
         from_reference,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
-from mpo.config.schema import Offload, RunConfig, TrainConfig
+from mpo.config.schema import Offload, RunConfig, Schedule, TrainConfig
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
@@ -161,8 +161,23 @@ def _check_regime(config: RunConfig) -> None:
         if len(shares) > 1 and not regime.samples:
             what = f"a share of {of} a round, but regime {regime.name} has one"
             raise ConfigError(what, key, "add regime=iterative")
+    if regime.carry_optimizer:
+        _check_carried(config)
     if config.round_beta != [1.0] and not isinstance(config.loss.get("beta"), int | float):
         raise ConfigError("the loss has no beta", "round_beta", "leave it out, or choose a loss with one")
+
+
+def _check_carried(config: RunConfig) -> None:
+    """An optimizer's state that goes from round to round holds its learning rate and the place in the schedule."""
+    if config.train.schedule is not Schedule.constant:
+        what = "regime.carry_optimizer goes on with one schedule, which would end with the first round"
+        raise ConfigError(what, "train.schedule", f"train.schedule={Schedule.constant.name}")
+    if config.round_lr != [1.0]:
+        what = "regime.carry_optimizer keeps one learning rate"
+        raise ConfigError(what, "round_lr", "round_lr=[1.0]")
+    if config.train.lora is not None:
+        what = "adapters are merged after each round, so the next one has others, and no state for them"
+        raise ConfigError(what, "train.lora", "train/lora=none, or regime.carry_optimizer=false")
 
 
 def _check_launcher(config: RunConfig) -> None:

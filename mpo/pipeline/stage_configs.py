@@ -216,8 +216,9 @@ def train_stage(
     seed: int,
     inputs: train.Inputs[Stage],
     policy_is_reference: bool = False,
+    keep_state: bool = False,
 ) -> Stage:
-    """A training."""
+    """A training; ``keep_state``: for one that goes on with its optimizer."""
     settings = train.Settings(how.checkpoint_every, how.keep_checkpoints, how.micro_tokens, card(config))
     default = TrainConfig()
     slices = train.Config(
@@ -236,6 +237,7 @@ def train_stage(
         template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
         allow_targets=allowed(loss, config),
+        keep_state=keep_state,
     )
     return train.TASK.stage(name, slices, settings, inputs)
 

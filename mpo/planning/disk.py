@@ -35,16 +35,20 @@ def run_disk(
     data: DataSize,
     *,
     rounds: int,
+    keeps_states: bool,
     needs_reference: bool,
     downloads_model: bool,
     downloads_data: bool,
 ) -> Disk:
-    """Disk of ``rounds`` rounds; each keeps its caches and its model, checkpoints go when a training is complete."""
+    """Disk of ``rounds`` rounds; each keeps its caches and its model, checkpoints go when a training is complete, but
+    for a state that the next round goes on with (``keeps_states``)."""
     return Disk(
         tokens=rounds * data.tokens * TOKEN_BYTES,
         reference=rounds * data.response_tokens_total * LOGP_BYTES if needs_reference else 0,
         texts=rounds * data.tokens * TEXT_BYTES,
-        checkpoints=(train.keep_checkpoints + 1) * checkpoint_bytes(shape, train) if rounds else 0,
+        checkpoints=(train.keep_checkpoints + 1 + (rounds - 1 if keeps_states else 0)) * checkpoint_bytes(shape, train)
+        if rounds
+        else 0,
         export=rounds * export_bytes(shape, train.precision),
         download=(shape.parameters * 2 if downloads_model else 0) + (data.tokens * TEXT_BYTES if downloads_data else 0),
     )

@@ -45,6 +45,19 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedScores:
+    """Mean score by rank of one round's sampled training sets, from the best response to the worst.
+
+    ``scorer``: whose scores; ``trains``: whether the partition reads them.
+    """
+
+    scorer: str
+    trains: bool
+    round: int
+    mean: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that a page shows of one run.
 
@@ -72,6 +85,7 @@ class RunReport:
     data_facts: dict[str, str | int | float] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     samples: tuple[SampleRow, ...] = ()
+    scores: tuple[RankedScores, ...] = ()
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -121,6 +135,9 @@ class RunReport:
                     "evaluation": tuple(_estimate(row) for row in record["evaluation"]),
                     "distributions": tuple(_distribution(row) for row in record["distributions"]),
                     "samples": tuple(SampleRow(**row) for row in record["samples"]),
+                    "scores": tuple(
+                        RankedScores(**{**row, "mean": tuple(row["mean"])}) for row in record.get("scores", ())
+                    ),
                 }
             )
         except FileNotFoundError as error:

@@ -17,8 +17,10 @@ from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
 from mpo.score.agreement import agreements
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import check_spread, close_scorer, scores_of_sets
+from mpo.score.ranks import mean_by_rank
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import score
+from mpo.stages.nodes.score import BY_RANK
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
 from mpo.track.progress import ProgressWriter
@@ -64,13 +66,14 @@ def run(context: Context) -> None:
                 context.warn(same)
             scores[path.stem, name] = values
             warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
-    facts: dict[str, dict[str, float]] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         of_split = {name: scores[path.stem, name] for name in _scorers(context.config, path)}
         sets = write_sets(context.output / path.name, _with_scores(path, of_split), stored_vocabulary(path))
         means = {f"mean_{name}": sum(values) / max(len(values), 1) for name, values in of_split.items()}
-        agreed = agreements(of_split, [len(one.responses) for one in read_stored_sets(path)])
-        facts[path.stem] = {"sets": sets, **means, **agreed}
+        sizes = [len(one.responses) for one in read_stored_sets(path)]
+        by_rank = {name: mean_by_rank(values, sizes) for name, values in of_split.items()}
+        facts[path.stem] = {"sets": sets, **means, **agreements(of_split, sizes), BY_RANK: by_rank}
     progress.close()
     Summary(warnings={split: found for split, found in warnings.items() if found}, facts=facts).write(context.output)
     for path in paths:

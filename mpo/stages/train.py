@@ -23,6 +23,7 @@ from mpo.stages.summary import SUMMARY_FILE, Summary, counts
 from mpo.train.export import export_policy, rehearse_export
 from mpo.train.loop import train
 
+STATE_FOLDER = "state"
 SHOWN = ("loss", "accuracy", "margin")
 
 
@@ -86,6 +87,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         show,
         assignments.skipped,
         context.warn,
+        None if inputs.state is None else inputs.state / STATE_FOLDER,
     )
     facts = {"sets": len(usable), "steps": summary.steps, "seed": config.seed}
     export_policy(
@@ -106,6 +108,14 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
             layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
+        if config.keep_state:
+            _keep_state(context.output)
         kept = {"": {**facts, "layout": layout, **asdict(summary)}}
         Summary(skipped={"train": counts(assignments.skipped)}, facts=kept).write(context.output)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
+
+
+def _keep_state(output: Path) -> None:
+    """Move the last checkpoint, from which the next round's training goes on, to a place of its own."""
+    shutil.rmtree(output / STATE_FOLDER, ignore_errors=True)
+    max((output / "checkpoints").glob("step-*")).rename(output / STATE_FOLDER)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -117,6 +118,25 @@ class Checkpoints:
             engine.wait()
         return Position(0, 0)
 
+    def carry_on(self, engine: Engine, state: Path) -> None:
+        """Load weights, optimizer and schedule from the last checkpoint of another training. All processes take part.
+
+        Raises:
+            UserError: it was made by another number of processes, is damaged, or holds what no checkpoint does.
+        """
+        record, damage = broadcast_from_rank0(_record(state))
+        if not damage:
+            if record["world_size"] != engine.world_size:
+                what = (
+                    f"the optimizer's state is of {record['world_size']} processes, but there are {engine.world_size}"
+                )
+                raise UserError(what, str(state), "use as many as the round before")
+            damage = next(iter(engine.gather(_damage(state, record["files"], engine))), "")
+        if damage:
+            raise UserError(f"the optimizer's state is damaged ({damage})", str(state), "remove its stage's folder")
+        with _only_tensors(state):
+            engine.load(state)
+
     def _check_settings(self, checkpoint: Path, record: dict[str, Any], world_size: int) -> None:
         remedy = "use the settings that it was made with, or remove the folder to start again"
         if record["world_size"] != world_size:
@@ -126,16 +146,22 @@ class Checkpoints:
             raise UserError("checkpoint of other training settings or data", checkpoint.name, remedy)
 
     def _load(self, engine: Engine, checkpoint: Path, metrics: int) -> None:
-        try:
+        with _only_tensors(checkpoint):
             engine.load(checkpoint)
             _restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
-        except pickle.UnpicklingError as error:
-            what = "a checkpoint's file holds more than tensors and plain values, and was not read"
-            raise UserError(what, str(checkpoint), "remove this folder, which may run code elsewhere") from error
         if engine.rank == 0:
             content = (checkpoint / METRICS).read_bytes()
             if not self.metrics.is_file() or self.metrics.read_bytes()[:metrics] != content:
                 self.metrics.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _only_tensors(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        what = "a checkpoint's file holds more than tensors and plain values, and was not read"
+        raise UserError(what, str(checkpoint), "remove this folder, which may run code elsewhere") from error
 
 
 def _record(checkpoint: Path) -> tuple[dict[str, Any], str]:

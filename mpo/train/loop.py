@@ -56,6 +56,7 @@ def train(
     on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     skipped: Mapping[str, int] | None = None,
     on_warning: Callable[[str], None] = warnings.warn,
+    state: Path | None = None,
 ) -> TrainSummary:
     """Train ``policy`` in place, from the newest undamaged checkpoint under ``out`` where there is one.
 
@@ -69,6 +70,7 @@ def train(
         on_step: gets the metrics of each step in the first process.
         skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
         on_warning: gets a line, in the first process, for each damaged checkpoint.
+        state: checkpoint of the training that made ``policy``, with whose optimizer and schedule this one goes on.
 
     Raises:
         DataError: nothing to train on.
@@ -86,6 +88,8 @@ def train(
     settings = fingerprint(config, loss, sets.fingerprint, indices, seed)
     checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints, out / METRICS, on_warning)
     start = checkpoints.resume(engine)
+    if start.step == 0 and state is not None:
+        checkpoints.carry_on(engine, state)
     log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
     problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens, policy.shares_prefix)
     row: dict[str, Any] = {}

@@ -210,3 +210,37 @@ def test_first_loss_off_by_what_packings_differ_by_is_rounding(tmp_path: Path) -
 def test_loss_that_is_not_finite_names_its_prompts(tmp_path: Path, stage: int) -> None:
     assert spawn([job(tmp_path, break_set=7, config={"zero_stage": stage, "closed_form_check": False})]) == [2]
     assert "is not finite for set-7; lower train.lr" in mistake(tmp_path)
+
+
+def carried(out: Path, epochs: int, stage: int, **more: Any) -> dict[str, Any]:
+    """Every batch holds all sets, so that an epoch is a step and its order rounding alone."""
+    config = {"zero_stage": stage, "global_batch": 24, "epochs": epochs, "schedule": "constant", "warmup_ratio": 0.0}
+    return job(
+        out, config=config | {"checkpoint_every": 2, "closed_form_check": False} | more.pop("config", {}), **more
+    )
+
+
+@pytest.mark.parametrize(("stage", "processes"), [(0, 1), (3, 2)])
+def test_an_optimizer_that_is_carried_on_makes_one_training_of_two(tmp_path: Path, stage: int, processes: int) -> None:
+    state = {"state": str(tmp_path / "first/checkpoints/step-000003")}
+    first, whole = carried(tmp_path / "first", 3, stage), carried(tmp_path / "whole", 6, stage)
+    second, killed = carried(tmp_path / "second", 3, stage, **state), carried(tmp_path / "killed", 3, stage, **state)
+    assert spawn([first, whole, second], processes) == [0] * processes
+    assert curve(tmp_path / "second", "step") == [1, 2, 3]
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "second")
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0.0, atol=2e-5)
+    torch.testing.assert_close(curve(tmp_path / "second"), curve(tmp_path / "whole")[3:], rtol=1e-4, atol=1e-6)
+    assert 0 not in spawn([carried(tmp_path / "killed", 3, stage, kill_at=1, **state)], processes)
+    assert spawn([killed], processes) == [0] * processes
+    assert all(torch.equal(found[name], weights(tmp_path / "killed")[name]) for name in found)
+
+
+def test_a_state_that_is_damaged_or_of_other_processes_is_refused(tmp_path: Path) -> None:
+    assert spawn([carried(tmp_path / "first", 2, 2)]) == [0]
+    state = tmp_path / "first/checkpoints/step-000002"
+    assert spawn([carried(tmp_path / "second", 2, 2, state=str(state))], 2) == [2, 2]
+    assert "the optimizer's state is of 1 processes, but there are 2" in mistake(tmp_path / "second")
+    flip(next(state.rglob("*optim_states.pt")))
+    assert spawn([carried(tmp_path / "second", 2, 2, state=str(state))]) == [2]
+    assert "the optimizer's state is damaged (" in mistake(tmp_path / "second")

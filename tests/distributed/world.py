@@ -124,7 +124,7 @@ def run_job(job: dict[str, Any]) -> None:
 
     Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora, rows; stop_at and kill_at (step whose end
     sends the signal), noise (see add_noise), shift_reference (nats added to each token), break_set (whose reference
-    becomes nan).
+    becomes nan), state (checkpoint of another training, whose optimizer this one goes on with).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -170,7 +170,8 @@ def run_job(job: dict[str, Any]) -> None:
             file.write(f"{line}\n")
 
     indices = list(range(len(sets)))
-    train(policy, loss, sets, Marks(sets, loss), indices, reference, config, 5, out, on_step, None, on_warning)
+    marks, state = Marks(sets, loss), Path(job["state"]) if "state" in job else None
+    train(policy, loss, sets, marks, indices, reference, config, 5, out, on_step, None, on_warning, state)
     buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
     (out / "buffers.json").write_text(json.dumps(buffers))
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})

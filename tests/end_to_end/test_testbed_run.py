@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,14 @@ def test_each_round_samples_from_the_newest_policy(first_run: Outcome, mpo: Comm
     assert str(stages["round1/train"]) in (stages["round2/reference"] / "stage.json").read_text()
     assert (outcome.folder / "policy").resolve() == stages["round2/train"] / "policy"
     assert {"true reward at T=1, round 1", "true reward at T=1, round 2"} <= set(outcome.measures)
+
+
+@pytest.mark.slow
+def test_online_rounds_are_one_training_with_one_optimizer(first_run: Outcome, mpo: CommandLine) -> None:
+    outcome = mpo.testbed("regime=online", "rounds=3", "evaluate.temperatures=[]")
+    stages = {row["name"]: Path(row["path"]) for row in outcome.result["stages"]}
+    assert [(stages[f"round{n}/train"] / "state").is_dir() for n in (1, 2, 3)] == [True, True, False]
+    read = [json.loads((stages[f"round{n}/train"] / "stage.json").read_text())["inputs"] for n in (1, 2, 3)]
+    assert read[0]["state"] is None
+    assert [each["state"]["folder"] for each in read[1:]] == [str(stages[f"round{n}/train"]) for n in (1, 2)]
+    assert str(stages["round2/train"]) in (stages["round3/sample"] / "stage.json").read_text()

@@ -28,4 +28,7 @@ class Inputs(Generic[Given]):
     models: dict[str, File | Hub] = field(default_factory=dict)
 
 
+BY_RANK = "mean by rank"
+"""Fact of a split: for each scorer the mean score of the best response, of the second best, and so on."""
+
 TASK = Task("score", Config, Nothing, Inputs, resumable=True)

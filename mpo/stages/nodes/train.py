@@ -13,7 +13,8 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Config:
-    """``loss``: node of a loss class. ``train``: what the settings hold has its default here."""
+    """``loss``: node of a loss class. ``train``: what the settings hold has its default here. ``keep_state``: for a
+    training that goes on with this one's optimizer."""
 
     loss: dict[str, Any]
     train: TrainConfig
@@ -25,6 +26,7 @@ class Config:
     trust_remote_code: bool
     allow_targets: list[str]
     template_arguments: dict[str, Any] = field(default_factory=dict)
+    keep_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
-    """``policy``: where training starts. ``reference``: where the loss needs one."""
+    """``policy``: where training starts. ``reference``: where the loss needs one. ``state``: the training whose
+    optimizer this one goes on with, which made ``policy``."""
 
     prepare: Given
     partition: Given
     policy: Given | File | Hub
     reference: Given | None = None
     tokenizer: File | Hub | None = None
+    state: Given | None = None
 
 
 TASK = Task("train", Config, Settings, Inputs, placement=Placement.group, resumable=True)

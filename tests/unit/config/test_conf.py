@@ -51,6 +51,8 @@ RUNS = [
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "data=prompts", FILE],
+    [INSTRUCT, "regime=online"],
+    ["model=mistral_7b_instruct", "regime=online"],
     ["regime=on_policy", "sampler=server", "sampler.urls=[http://localhost:8000/v1]"],
     [INSTRUCT, "regime=iterative", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "sample=sppo"],

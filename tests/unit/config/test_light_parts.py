@@ -43,3 +43,9 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
         *("Examples", "HeldOutRanking", "WinRate"),
     }
     assert heavy == ""
+
+
+def test_stages_of_the_runs_own_process_import_no_transformers() -> None:
+    """Which would be seconds of every run."""
+    code = "import sys; from mpo.stages import data, evaluate, partition, score; print('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

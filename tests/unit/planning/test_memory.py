@@ -206,12 +206,30 @@ def test_the_reference_pass_needs_no_states() -> None:
 
 def test_disk_by_hand() -> None:
     data = DataSize(sets=1000, responses=4, prompt_tokens=10, response_tokens=20)
-    disk = run_disk(LLAMA3_8B, PAPER, data, rounds=3, needs_reference=True, downloads_model=True, downloads_data=False)
+    disk = run_disk(
+        LLAMA3_8B,
+        PAPER,
+        data,
+        rounds=3,
+        keeps_states=False,
+        needs_reference=True,
+        downloads_model=True,
+        downloads_data=False,
+    )
     assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
     assert disk.checkpoints == 3 * 14 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
     parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
     assert disk.cache + disk.download == sum(parts)
-    free = run_disk(LLAMA3_8B, PAPER, data, rounds=1, needs_reference=False, downloads_model=False, downloads_data=True)
+    free = run_disk(
+        LLAMA3_8B,
+        PAPER,
+        data,
+        rounds=1,
+        keeps_states=False,
+        needs_reference=False,
+        downloads_model=False,
+        downloads_data=True,
+    )
     assert free.reference == 0 and free.download == 90_000 * 5
 
 
