@@ -153,7 +153,10 @@ def test_a_scorer_of_both_splits_is_made_once_and_closed_at_the_end(tmp_path: Pa
     EVENTS.clear()
     summary = recorded(tmp_path, [["a", "a b"], ["a b c", "a b c d"]])
     assert EVENTS == ["built", "closed"]
-    assert summary.facts == {"train": {"sets": 2, "mean_words": 2.5}, "heldout": {"sets": 1, "mean_words": 1.5}}
+    assert summary.facts == {
+        "train": {"sets": 2, "mean_words": 2.5, "mean by rank": {"words": [3.0, 2.0]}},
+        "heldout": {"sets": 1, "mean_words": 1.5, "mean by rank": {"words": [2.0, 1.0]}},
+    }
     assert summary.warnings == {"train": {"words: too long": 1}}
     assert "words, train: too long: 1 of 4 responses" in (tmp_path / "out" / "warnings.txt").read_text()
 
