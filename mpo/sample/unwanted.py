@@ -43,6 +43,10 @@ def draw_wanted(
         text: of a response, without special tokens.
     """
     choices = {EMPTY: how.empty, CUT: how.cut, EQUAL: how.duplicates}
+    if set(choices.values()) == {Unwanted.keep}:  # no text need be looked at
+        return draw(
+            [Request(one.prompt_ids, [one.seed(number) for number in range(how.n)]) for one in wanted]
+        ), Counter()
     kept: list[list[Drawn]] = [[] for _ in wanted]
     texts: list[set[str]] = [set() for _ in wanted]
     numbers = [0] * len(wanted)
