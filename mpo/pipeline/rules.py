@@ -67,7 +67,9 @@ def check(config: RunConfig) -> Partition:
     check_files(config)
     check_scorers(config, source)
     if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
-        build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
+        sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
+        if not sampler.loads_policy:
+            _check_served(config)
     return partition
 
 
@@ -165,6 +167,19 @@ def _check_regime(config: RunConfig) -> None:
         _check_carried(config)
     if config.round_beta != [1.0] and not isinstance(config.loss.get("beta"), int | float):
         raise ConfigError("the loss has no beta", "round_beta", "leave it out, or choose a loss with one")
+
+
+def _check_served(config: RunConfig) -> None:
+    """A server has one policy, the starting one: a name that it answers to would pass for the policies that follow."""
+    remedy = "take sampler=vllm, which loads each policy itself"
+    if config.model.scratch is not None or config.model.path is None:
+        raise ConfigError("the starting policy is made by the run, so no server has it", "sampler", remedy)
+    if config.rounds > 1:
+        what = f"a server has one policy, but each of {config.rounds} rounds samples from another"
+        raise ConfigError(what, "sampler", f"{remedy}, or rounds=1")
+    if config.evaluate.measures and config.evaluate.temperatures:
+        what = "held-out prompts are answered by the trained policy, which no server has"
+        raise ConfigError(what, "evaluate.temperatures", "evaluate.temperatures=[], or sampler=vllm")
 
 
 def _check_carried(config: RunConfig) -> None:

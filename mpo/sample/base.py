@@ -83,6 +83,9 @@ class Sampler(ABC):
     replicated: ClassVar[bool] = False
     """Each of the launcher's processes may hold a model, and draw a share of the batches."""
 
+    loads_policy: ClassVar[bool] = True
+    """False where it draws from one policy that others have loaded, so not from one that the run trains."""
+
     @property
     def cards(self) -> int:
         """Cards that one copy of the model takes, if it is :attr:`replicated`: so many processes draw as one."""

@@ -43,6 +43,7 @@ class ServerSampler(Sampler):
     attempts: int = 5
 
     requests_at_once: ClassVar[int] = 256
+    loads_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "attempts"):
@@ -78,7 +79,7 @@ class ServerSampler(Sampler):
                 asked = [[ask(request.prompt_ids, seed) for seed in request.seeds] for request in requests]
                 try:
                     return [[one.result() for one in of_request] for of_request in asked]
-                except BaseException:
+                except BaseException:  # also a request to stop: what waits in the queue need not be drawn first
                     workers.shutdown(cancel_futures=True)
                     raise
 

@@ -17,7 +17,7 @@ from mpo.errors import UserError
 
 Compose = Callable[..., DictConfig]
 Load = Callable[..., RunConfig]
-COMPOSED = tuple(f"{group}=" for group in [*groups(), "train/lora", "data.source"])
+COMPOSED = tuple(f"{group}=" for group in [*groups(), "train/lora", "data.source", "sampler.urls"])
 
 
 @functools.cache  # a quarter of a second each, and many tests look at the same one

@@ -53,7 +53,7 @@ RUNS = [
     [INSTRUCT, "data=prompts", FILE],
     [INSTRUCT, "regime=online"],
     ["model=mistral_7b_instruct", "regime=online"],
-    ["regime=on_policy", "sampler=server", "sampler.urls=[http://localhost:8000/v1]"],
+    [INSTRUCT, "sampler=server", "sampler.urls=[http://localhost:8000/v1]", "evaluate.temperatures=[]"],
     [INSTRUCT, "regime=iterative", "sample=simpo"],
     ["model=mistral_7b_instruct", "regime=iterative", "sample=sppo"],
     ["model=mistral_7b_instruct", "regime=sft"],

@@ -17,11 +17,15 @@ from mpo.pipeline.rules import validate
 Load = Callable[..., RunConfig]
 LLAMA = "model=llama3_8b"
 
+SERVER = "sampler=server sampler.urls=[http://localhost:8000/v1]"
 CONFLICTS = {
     "train.micro_batch=3": ("train.global_batch", "15 or 18, or train.micro_batch=2"),
     "launcher.processes=32": ("model.scratch.sft.global_batch", "the nearest that fit are 32"),
     "launcher.processes=32 model.scratch.sft.global_batch=32": ("train.global_batch", "the nearest that fit are 32"),
     "launcher=eight_gpus train.global_batch=20": ("train.global_batch", "the nearest that fit are 16 or 24"),
+    f"{LLAMA} {SERVER}": ("evaluate.temperatures", "evaluate.temperatures=[]"),
+    f"{LLAMA} {SERVER} sampler.model=x rounds=2 regime=iterative": ("sampler", "rounds=1"),
+    f"regime=on_policy {SERVER}": ("sampler", "sampler=vllm"),
     "regime=online train.schedule=linear": ("train.schedule", "train.schedule=constant"),
     "regime=online round_lr=[1.0,0.5]": ("round_lr", "round_lr=[1.0]"),
     "regime=online train/lora=adapters model.path=x model.scratch=null": ("train.lora", "train/lora=none"),
