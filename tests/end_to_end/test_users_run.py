@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb.proto import wandb_internal_pb2
 
 from tests.end_to_end.conftest import MakeCommandLine, Outcome
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: a 7-byte head, then LevelDB log blocks of 32 KiB (crc, length, type, data)."""
-    raw = path.read_bytes()
-    position, data = 7, b""
-    while position + 7 <= len(raw):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", raw[position : position + 7])
-        data += raw[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            data = b""
-            yield record
+from tests.wandb_file import records
 
 
 def logged(folder: Path) -> list[Any]:

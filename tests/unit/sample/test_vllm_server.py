@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from mpo.config.schema import SampleConfig
 from mpo.errors import ConfigError
 from mpo.sample import Request, SamplingJob
 from mpo.sample.server import ServerSampler
 from mpo.sample.vllm import VLLMSampler
-from mpo.testbed.tokenizer import build_tokenizer
 
 START_S = 180
 STOPS = (2, 3)
@@ -30,19 +29,6 @@ REQUESTS = [Request((4, 6, 7, 10), range(6)), Request((4, 30, 31), range(6, 12))
 
 def job(folder: Path) -> SamplingJob:
     return SamplingJob(str(folder), None, False, SampleConfig(max_new_tokens=LIMIT), STOPS, 16)
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama whose generation config would change every draw, were it applied."""
-    folder = tmp_path_factory.mktemp("policy")
-    build_tokenizer(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=111, max_position_embeddings=64, initializer_range=0.3, **sizes))
-    model.generation_config.update(do_sample=True, temperature=0.1, top_k=2, repetition_penalty=3.0)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

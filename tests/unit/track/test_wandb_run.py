@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import time
@@ -17,30 +16,9 @@ import pytest
 from mpo.config.schema import LoggerConfig
 from mpo.errors import ConfigError
 from mpo.track.wandb_run import NullRun, Run, has_key, open_run
+from tests.wandb_file import records
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: a 7-byte head, then LevelDB log blocks of 32 KiB (crc, length, type, data)."""
-    from wandb.proto import wandb_internal_pb2
-
-    raw = path.read_bytes()
-    assert raw[:4] == b":W&B"
-    position, data = 7, b""
-    while position + 7 <= len(raw):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", raw[position : position + 7])
-        data += raw[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            data = b""
-            yield record
 
 
 def finished_records(folder: Path) -> list[Any]:
