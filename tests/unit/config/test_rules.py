@@ -24,7 +24,7 @@ CONFLICTS = {
     "launcher.processes=32 model.scratch.sft.global_batch=32": ("train.global_batch", "the nearest that fit are 32"),
     "launcher=eight_gpus train.global_batch=20": ("train.global_batch", "the nearest that fit are 16 or 24"),
     f"{LLAMA} {SERVER}": ("evaluate.temperatures", "evaluate.temperatures=[]"),
-    f"{LLAMA} {SERVER} sampler.model=x rounds=2 regime=iterative": ("sampler", "rounds=1"),
+    f"{LLAMA} {SERVER} score=skywork_v2 rounds=2 regime=iterative": ("sampler", "rounds=1"),
     f"regime=on_policy {SERVER}": ("sampler", "sampler=vllm"),
     "regime=online train.schedule=linear": ("train.schedule", "train.schedule=constant"),
     "regime=online round_lr=[1.0,0.5]": ("round_lr", "round_lr=[1.0]"),
