@@ -35,6 +35,7 @@ PRELOADED = [
     "mpo.config.compose",  # what the main module imports, for multiprocessing runs that again in each process
     "mpo.config.messages",
     "mpo.pipeline.multirun",
+    "mpo.pipeline.preloaded",
 ]
 SHUTDOWN_S = 600
 """Seconds that a process has, once asked to stop, to end its step and write a checkpoint."""
@@ -211,13 +212,21 @@ def _handlers_restored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_elastic() -> Iterator[None]:
-    """Keep the agent's own reports off the console: the stage's error is reported once, by us."""
+    """Keep the agent's own reports off the console: the stage's error is reported once, by us.
+
+    Its rendezvous notes each step with the name of the calling function, which it gets by reading the source of every
+    function on the stack, 0.2 s a stage; the notes go nowhere.
+    """
     import logging
 
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+
     logger = logging.getLogger("torch.distributed.elastic")
-    level = logger.level
+    level, caller = logger.level, dynamic_rendezvous.get_method_name
     logger.setLevel(logging.CRITICAL)
+    dynamic_rendezvous.get_method_name = lambda depth=2: "unnamed"
     try:
         yield
     finally:
         logger.setLevel(level)
+        dynamic_rendezvous.get_method_name = caller

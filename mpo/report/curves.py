@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mpo.report.style import INSIDE, colour, figure, legend, shade
+from mpo.report.style import INSIDE, colour, figure, legend, placed_axes, shade
 
 Floats = NDArray[np.float64]
 Records = Sequence[Mapping[str, Any]]
@@ -101,7 +101,7 @@ def training_figures(metrics: Sequence[Records], folder: Path) -> list[Drawn]:
         path = folder / f"{panel.name}.png"
         with figure(path, fitted=False) as sheet:
             right = 0.86 if len(keys) > INSIDE else 0.97  # room for the legend, whose labels are short here
-            axes = sheet.add_axes((0.125, 0.15, right - 0.125, 0.75))
+            axes = placed_axes(sheet, right)
             for index, key in enumerate(keys):
                 tint = shade(index, len(keys)) if panel.ordered else colour(index)
                 draw_rounds(axes, rounds, key, _label(key), tint, panel.smooth)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpo.evaluate.records import Distribution
 from mpo.report.curves import Drawn
-from mpo.report.style import colour, figure
+from mpo.report.style import colour, figure, placed_axes
 from mpo.track.units import number
 
 
@@ -23,8 +23,8 @@ def histogram(distribution: Distribution, path: Path) -> Drawn | None:
     if not series:
         return None
     edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=30)
-    with figure(path) as sheet:
-        axes = sheet.subplots()
+    with figure(path, fitted=False) as sheet:
+        axes = placed_axes(sheet, bottom=0.17 + 0.06 * len(series))
         for index, (name, values) in enumerate(series.items()):
             shares = np.histogram(values, bins=edges)[0] / values.size
             label = f"{name} (mean {number(float(values.mean()))}, n = {values.size:,})"
@@ -35,7 +35,7 @@ def histogram(distribution: Distribution, path: Path) -> Drawn | None:
             xlabel=_with_unit(distribution.name, distribution.unit),
             ylabel="share of values",
         )
-        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.18), ncols=1)
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.2), ncols=1)
     return Drawn(path, distribution.name[:1].upper() + distribution.name[1:])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpo.report.curves import Drawn
 from mpo.report.records import RankedScores
-from mpo.report.style import figure, legend, shade
+from mpo.report.style import INSIDE, figure, legend, placed_axes, shade
 
 
 def score_figures(scores: Sequence[RankedScores], folder: Path) -> list[Drawn]:
@@ -23,8 +23,8 @@ def score_figures(scores: Sequence[RankedScores], folder: Path) -> list[Drawn]:
             continue
         role = "trained on" if rounds[0].trains else "not trained on"
         path, title = folder / f"scores_{number}_by_rank.png", f"{scorer} by rank"
-        with figure(path) as sheet:
-            axes = sheet.subplots()
+        with figure(path, fitted=False) as sheet:
+            axes = placed_axes(sheet, 0.84 if len(rounds) > INSIDE else 0.97)
             for index, one in enumerate(rounds):
                 ranks = range(len(one.mean))
                 axes.plot(ranks, one.mean, marker="o", color=shade(index, len(rounds)), label=f"round {one.round}")
@@ -33,8 +33,8 @@ def score_figures(scores: Sequence[RankedScores], folder: Path) -> list[Drawn]:
             legend(axes)
         drawn.append(Drawn(path, title, "Scores of the sampled training sets."))
         path, title = folder / f"scores_{number}_spacing.png", f"Spacing of {scorer}"
-        with figure(path) as sheet:
-            axes = sheet.subplots()
+        with figure(path, fitted=False) as sheet:
+            axes = placed_axes(sheet, 0.84 if len(rounds) > INSIDE else 0.97)
             for index, one in enumerate(rounds):
                 gaps = [better - worse for better, worse in zip(one.mean, one.mean[1:], strict=False)]
                 places = [rank + 0.5 for rank in range(len(gaps))]

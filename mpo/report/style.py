@@ -26,6 +26,7 @@ _RC: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
+    "axes.titley": 1.0,  # else each drawing looks for what the title could cover, a tenth of a figure's time
     "figure.facecolor": "white",
     "font.size": 10,
     "grid.color": "#E3E3E3",
@@ -37,7 +38,7 @@ _RC: Any = {
     "ytick.color": "#444444",
 }
 
-WIDTH_IN, HEIGHT_IN, DOTS_PER_INCH = 6.4, 3.6, 140
+WIDTH_IN, HEIGHT_IN, DOTS_PER_INCH = 6.4, 3.6, 120
 
 INSIDE = 3
 """Labels of a legend that fit inside the axes; a longer one stands beside them."""
@@ -53,7 +54,22 @@ def figure(path: Path, width: float = WIDTH_IN, height: float = HEIGHT_IN, fitte
         drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained" if fitted else None)
         yield drawn
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(path, format="png")
+        drawn.savefig(path, format="png", pil_kwargs={"compress_level": 1})
+
+
+def placed_axes(sheet: Figure, right: float = 0.97, bottom: float = 0.15) -> Axes:
+    """Axes with fixed margins in shares of the figure, their labels at its edges, for an unfitted figure."""
+    left, top = 0.145, 0.90
+    axes = sheet.add_axes((left, bottom, right - left, top - bottom))
+    axes.yaxis.set_major_formatter(_tick)
+    axes.yaxis.set_label_coords(0.03, (bottom + top) / 2, transform=sheet.transFigure)
+    axes.xaxis.set_label_coords((left + right) / 2, bottom - 0.08, transform=sheet.transFigure)
+    return axes
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    """A tick's whole number, for a power of ten that they share would stand where the title is."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def colour(index: int) -> str:
