@@ -67,7 +67,7 @@ def placed_axes(sheet: Figure, right: float = 0.97, bottom: float = 0.15) -> Axe
     return axes
 
 
-def _tick(value: float, _: int | None = None) -> str:
+def _tick(value: float, _: float) -> str:
     """A tick's whole number, for a power of ten that they share would stand where the title is."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import deepspeed.runtime.zero.muon.original_muon  # noqa: F401 - ZeRO imports it, and with it the compiler: 3 s
 import numpy as np
 import torch
 from safetensors.torch import load_file

@@ -24,6 +24,7 @@ HEAVY = (
     "torch.distributed.launcher.api",
     "torch.distributed.run",
     "deepspeed",
+    "deepspeed.runtime.zero.muon.original_muon",
     "matplotlib.pyplot",
     "mpo.pipeline.plan",
     "mpo.report.page",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpo.cache.checksums import Damaged, HashedFile, check_file, file_checksum, read_sealed, sealed, unsealed
@@ -37,6 +37,7 @@ RECORDS = st.dictionaries(
 
 
 @given(RECORDS)
+@settings(max_examples=30)
 def test_a_sealed_record_is_read_as_it_was(record: dict[str, object]) -> None:
     record.pop("checksum", None)
     assert unsealed(json.dumps(sealed(record)).encode(), "state.json") == record

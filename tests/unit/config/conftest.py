@@ -20,9 +20,12 @@ Load = Callable[..., RunConfig]
 COMPOSED = tuple(f"{group}=" for group in [*groups(), "train/lora", "data.source", "sampler.urls"])
 
 
+_registered = functools.cache(register)
+
+
 @functools.cache  # a quarter of a second each, and many tests look at the same one
 def _compose(*overrides: str) -> DictConfig:
-    with initialize_config_dir(register(), version_base="1.3"):
+    with initialize_config_dir(_registered(), version_base="1.3"):
         return compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
 
 
