@@ -17,6 +17,7 @@ from mpo.config.schema import RunConfig
 from mpo.config.source import source_of
 from mpo.pipeline.execute import METRICS_FILE
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.rounds import round_rows
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
 from mpo.report.records import Planned, RankedScores, RunReport, StageRow, read_findings
@@ -94,6 +95,7 @@ def collect(
         skipped=_skipped(graph, store),
         samples=tuple(rows_shown),
         scores=tuple(_scores(graph, store)),
+        rounds=tuple(round_rows(graph, store)),
     )
     report.save()
     return report

@@ -17,6 +17,7 @@ from mpo.evaluate.base import Measure
 from mpo.pipeline.graph import Graph, Policy, Round
 from mpo.pipeline.needs import samples
 from mpo.pipeline.rules import NO_REFERENCE
+from mpo.pipeline.sampling import evaluation_sample_stage, sample_stage
 from mpo.pipeline.scoring import score_names, score_stage, true_score_stage
 from mpo.pipeline.stage_configs import (
     BASELINE_SEED,
@@ -26,12 +27,10 @@ from mpo.pipeline.stage_configs import (
     data_stage,
     demonstrations_node,
     demonstrations_stage,
-    evaluation_sample_stage,
     measure_stage,
     outside,
     partition_config,
     prepare_stage,
-    sample_stage,
     tokenizer,
     train_stage,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name
-from mpo.config.schema import RunConfig, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
+from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.config.targets import OWN, TARGET, resolve
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import load_template
@@ -18,9 +18,8 @@ from mpo.pipeline.graph import Policy
 from mpo.pipeline.needs import samples
 from mpo.plain import to_plain
 from mpo.sample.base import Sampler
-from mpo.sample.unwanted import as_drawn
 from mpo.score.base import Scorer
-from mpo.stages.nodes import data, evaluate, partition, prepare, sample, train
+from mpo.stages.nodes import data, evaluate, partition, prepare, train
 from mpo.types import OWN_SCORE
 
 if TYPE_CHECKING:
@@ -98,56 +97,6 @@ def side_by_side(
     except ConfigError:  # a plan needs neither them nor their packages
         return Placement.process
     return Placement.replicas if all(each.replicated for each in classes) else Placement.process
-
-
-def sample_stage(
-    config: RunConfig,
-    name: str,
-    how: SampleConfig,
-    sampler: Policy,
-    prompts: Stage,
-    seed: int,
-    *,
-    splits: list[str],
-    share: tuple[int, int] = (1, 1),
-    first: int | None = None,
-) -> Stage:
-    """Responses drawn from ``sampler`` for the prompts of another stage.
-
-    Args:
-        splits: whose prompts.
-        share: which of how many parts of the training prompts.
-        first: so many prompts only.
-    """
-    slices = sample.Config(
-        sampler=dict(config.sampler),
-        sample=how,
-        seed=seed,
-        splits=splits,
-        round=share[0],
-        rounds=share[1],
-        seed_rounds=config.data.split_seed if share[1] > 1 else 0,
-        prompts=first,
-        allow_targets=allowed(config.sampler, config),
-        stop_token_ids=list(config.model.stop_token_ids),
-        max_prompt_tokens=config.data.max_prompt_tokens,
-        max_skipped_share=config.data.max_skipped_share,
-        chat_template=chat_template(config),
-        template_arguments=dict(config.model.template_arguments),
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    inputs = sample.Inputs(prompts, sampler.model, tokenizer(config))
-    return sample.TASK.stage(
-        name, slices, Nothing(), inputs, side_by_side([config.sampler], Sampler, "sampler", config)
-    )
-
-
-def evaluation_sample_stage(
-    config: RunConfig, name: str, prompts: Stage, sampler: Policy, temperature: float, seed: int
-) -> Stage:
-    """Responses to held-out prompts at one temperature."""
-    how = replace(as_drawn(config.sample), n=config.evaluate.samples, temperature=temperature, top_p=1.0)
-    return sample_stage(config, name, how, sampler, prompts, seed, splits=["heldout"], first=config.evaluate.prompts)
 
 
 def tokenizer(config: RunConfig) -> File | Hub | None:

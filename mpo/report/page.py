@@ -12,6 +12,7 @@ from mpo.report.headline import label_and_rest, result_sentence, trained_sentenc
 from mpo.report.html import write_page
 from mpo.report.plots import histogram
 from mpo.report.records import RunReport
+from mpo.report.rounds import round_figures, time_figure
 from mpo.report.scores import score_figures
 
 PAGE = "report.html"
@@ -34,6 +35,11 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         bars={name: estimate_bars(estimate) for name, estimate in run.measures.items() if estimate.baselines},
         histograms=_histograms(run, out / "figures"),
         score_figures=score_figures(run.scores, out / "figures"),
+        round_figures=[
+            *round_figures(run.evaluation, out / "figures"),
+            *time_figure(run.rounds, out / "figures"),
+        ],
+        round_kinds=list(dict.fromkeys(kind for row in run.rounds for kind in row.seconds)),
         training_figures=training_figures(metrics, out / "figures"),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
     )

@@ -58,6 +58,17 @@ class RankedScores:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundRow:
+    """Seconds of one round's stages when they were built, by what they do; what it drew to train on."""
+
+    round: int
+    seconds: dict[str, float]
+    sets: int
+    responses: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that a page shows of one run.
 
@@ -86,6 +97,7 @@ class RunReport:
     skipped: dict[str, int] = field(default_factory=dict)
     samples: tuple[SampleRow, ...] = ()
     scores: tuple[RankedScores, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -138,6 +150,7 @@ class RunReport:
                     "scores": tuple(
                         RankedScores(**{**row, "mean": tuple(row["mean"])}) for row in record.get("scores", ())
                     ),
+                    "rounds": tuple(RoundRow(**row) for row in record.get("rounds", ())),
                 }
             )
         except FileNotFoundError as error:

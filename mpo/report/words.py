@@ -45,6 +45,11 @@ def _add(named: dict[str, Estimate], title: str, estimate: Estimate) -> None:
     named[title if title not in named else f"{title} ({estimate.key})"] = estimate
 
 
+def metric_name(metric: str) -> str:
+    """What people call a metric."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
 def _title(estimate: Estimate) -> str:
-    name = NAMES.get(estimate.metric, estimate.metric.replace("_", " "))
+    name = metric_name(estimate.metric)
     return name if estimate.temperature is None else f"{name} at T={estimate.temperature:g}"

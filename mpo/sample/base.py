@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mpo.config.schema import SampleConfig
+from mpo.sample.canary import Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class SamplingJob:
         decoding: temperature, top-p, limit of new tokens, arithmetic.
         stop_token_ids: ids that end a response, one at least.
         max_prompt_tokens: no prompt is longer.
+        canary: a prompt with the policy's log-probs, for samplers with :attr:`Sampler.checks_weights`.
     """
 
     policy: str
@@ -68,6 +70,7 @@ class SamplingJob:
     decoding: SampleConfig
     stop_token_ids: tuple[int, ...]
     max_prompt_tokens: int
+    canary: Canary | None = None
 
 
 class Sampler(ABC):
@@ -85,6 +88,10 @@ class Sampler(ABC):
 
     loads_policy: ClassVar[bool] = True
     """False where it draws from one policy that others have loaded, so not from one that the run trains."""
+
+    checks_weights: ClassVar[bool] = False
+    """Its engine loads the weights by other means than transformers: before it draws, it compares the log-probs that
+    the engine gives with :attr:`SamplingJob.canary`."""
 
     @property
     def cards(self) -> int:

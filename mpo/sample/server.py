@@ -44,6 +44,7 @@ class ServerSampler(Sampler):
 
     requests_at_once: ClassVar[int] = 256
     loads_policy: ClassVar[bool] = False
+    checks_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "attempts"):
@@ -67,6 +68,10 @@ class ServerSampler(Sampler):
                 for url in self.urls
             ]
             served = {end.url: _served(end, job.policy, self.model) for end in ends}
+            for end in ends:
+                if job.canary is not None:
+                    found = _prompt_logps(end, served[end.url], job.canary.token_ids)
+                    job.canary.check(found, job.decoding.precision, end.url)
             workers = stack.enter_context(ThreadPoolExecutor(self.concurrency * len(ends)))
 
             def draw(requests: Sequence[Request]) -> list[list[Drawn]]:
@@ -106,6 +111,21 @@ def _same(name: str, policy: str) -> bool:
         return True
     one, other = Path(name), Path(policy)
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def _prompt_logps(end: Endpoint, model: str, ids: Sequence[int]) -> list[float]:
+    """Log-probs of all tokens but the first."""
+    body = {"model": model, "prompt": list(ids), "max_tokens": 1, "prompt_logprobs": 0, "return_token_ids": True}
+    answer = end.post("completions", body)
+    try:
+        (choice,) = answer["choices"]
+        positions = choice["prompt_logprobs"][1:]
+        return [float(at[str(index)]["logprob"]) for index, at in zip(ids[1:], positions, strict=True)]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{end.url} answered without log-probs of the prompt: {cut(str(answer), 100)}", "sampler",
+            "serve it with vLLM 0.11 or newer",
+        ) from None  # fmt: skip
 
 
 def _draw(end: Endpoint, model: str, prompt_ids: Sequence[int], seed: int, job: SamplingJob) -> Drawn:

@@ -32,6 +32,7 @@ class Texts:
     empty: int = 0
     equal: int = 0
     characters: int = 0
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         self._special = special_tokens(self.tokenizer)
@@ -51,6 +52,7 @@ class Texts:
         self.empty += texts.count("")
         self.equal += len(texts) - len(set(texts))
         self.characters += sum(len(each.text) for each in responses)
+        self.tokens += sum(len(one.token_ids) for one in drawn)
         return responses
 
     def _response(self, one: Drawn) -> Response:
@@ -66,6 +68,7 @@ class Texts:
         """For the stage's summary."""
         return {
             "responses": self.responses,
+            "tokens": self.tokens,
             "with_special_tokens": self.lost.total(),
             "cut_at_limit": self.cut,
             "empty": self.empty,

@@ -43,6 +43,7 @@ class VLLMSampler(Sampler):
 
     requests_at_once: ClassVar[int] = 256
     replicated: ClassVar[bool] = True
+    checks_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
@@ -89,6 +90,8 @@ class VLLMSampler(Sampler):
                 generation_config="vllm",
                 **engine,
             )
+            if job.canary is not None:
+                job.canary.check(_prompt_logps(model, job.canary.token_ids), job.decoding.precision, "vLLM")
 
         def draw(requests: Sequence[Request]) -> list[list[Drawn]]:
             with _in_one_line():
@@ -115,6 +118,15 @@ def _in_one_line() -> Iterator[None]:
         raise ConfigError(
             what, "sampler", "its traceback is in the stage's log; sampler=hf draws without it"
         ) from error
+
+
+def _prompt_logps(model: Any, ids: Sequence[int]) -> list[float]:
+    """Log-probs of all tokens but the first."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+    (answer,) = model.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False)
+    return [float(at[index].logprob) for index, at in zip(ids[1:], answer.prompt_logprobs[1:], strict=True)]
 
 
 def _draw(model: Any, requests: Sequence[Request], job: SamplingJob) -> list[list[Drawn]]:

@@ -18,6 +18,7 @@ from mpo.data.token_rows import usable_prompts
 from mpo.data.tokenizer import vocabulary_digest
 from mpo.errors import DataError
 from mpo.sample.base import Draw, Sampler, SamplingJob, draw_seed
+from mpo.sample.canary import Canary
 from mpo.sample.checked import Bounds, checked_batches, opened
 from mpo.sample.drawn import DrawnBatches, remove_batches
 from mpo.sample.texts import Texts
@@ -57,9 +58,9 @@ def run(context: Context) -> None:
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
     )
     stops = frozenset((*config.stop_token_ids, *stop_ids(tokenizer)))
-    job = SamplingJob(
-        *model_source(inputs.policy), config.trust_remote_code, how, tuple(sorted(stops)), config.max_prompt_tokens
-    )
+    known = None if inputs.canary is None else Canary.read(inputs.canary)
+    source, ends = model_source(inputs.policy), tuple(sorted(stops))
+    job = SamplingJob(*source, config.trust_remote_code, how, ends, config.max_prompt_tokens, known)
     prompts_of = {split: _prompts(context, split, tokenizer) for split in config.splits}
     every_id = (max(prompt, default=0) for asked, _ in prompts_of.values() for _, prompt in asked)
     check_ids(inputs.policy, config.trust_remote_code, max(every_id, default=0), tokenizer)

@@ -36,11 +36,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
-    """``tokenizer``: another one than the policy's own."""
+    """``tokenizer``: another one than the policy's own. ``canary``: a prompt with the policy's log-probs."""
 
     prompts: Given
     policy: Given | File | Hub
     tokenizer: File | Hub | None = None
+    canary: Given | None = None
 
 
 TASK = Task("sample", Config, Nothing, Inputs, placement=Placement.replicas, resumable=True)

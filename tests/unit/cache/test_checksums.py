@@ -31,13 +31,18 @@ def test_a_file_is_checked_by_what_was_written(tmp_path: Path) -> None:
 
 
 RECORDS = st.dictionaries(
-    st.text(),
-    st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists),
+    st.text(max_size=9),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=4,
 )
 
 
 @given(RECORDS)
-@settings(max_examples=30)
+@settings(max_examples=50)
 def test_a_sealed_record_is_read_as_it_was(record: dict[str, object]) -> None:
     record.pop("checksum", None)
     assert unsealed(json.dumps(sealed(record)).encode(), "state.json") == record

@@ -74,6 +74,27 @@ def test_the_reference_is_one_for_any_number_of_processes(load: Load, tmp_path: 
     assert one["reference"] == four["reference"] and one["train"] != four["train"]
 
 
+def test_what_vllm_has_loaded_is_checked_by_the_policy_that_it_draws_from(load: Load, tmp_path: Path) -> None:
+    def canaries(*overrides: str) -> dict[str, tuple[str, str] | None]:
+        graph = compose(load(*overrides, "regime=iterative", "evaluate.temperatures=[1.0]"), LOSSES["wmpo"]())
+        return {
+            stage.name: None
+            if stage.inputs.canary is None
+            else (stage.inputs.canary.name, stage.inputs.canary.inputs.policy.name)
+            for stage in graph.stages(Store(tmp_path))
+            if stage.task == "sample" and stage.name.endswith(("sample", "start@1", "round1/evaluate/policy@1"))
+        }
+
+    assert canaries("sampler=vllm") == {
+        "round1/sample": ("start/canary", "start/sft"),
+        "round2/sample": ("round1/canary", "round1/train"),
+        "round3/sample": ("round2/canary", "round2/train"),
+        "evaluate/start@1": ("start/canary", "start/sft"),
+        "round1/evaluate/policy@1": ("round1/canary", "round1/train"),
+    }
+    assert set(canaries().values()) == {None}
+
+
 def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tmp_path: Path) -> None:
     config = load("model=llama3_8b")
     samples = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mpo.config.schema import SampleConfig
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.sample import Drawn, Request, SamplingJob
 from mpo.sample.base import SIGNED_SEEDS
+from mpo.sample.canary import Canary
 from mpo.sample.server import ServerSampler
 from tests.unit.sample.loopback import Answer, Loopback, serving
 
@@ -60,6 +62,25 @@ def test_every_seed_is_a_request_and_answers_come_back_in_order() -> None:
         assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("mine", 0.7, 0.9, 5)
         assert body["stop_token_ids"] == [2, 3] and body["ignore_eos"] is True
         assert (body["top_k"], body["repetition_penalty"], body["min_p"]) == (-1, 1.0, 0.0)  # not the model's own
+
+
+@pytest.mark.parametrize(("logps", "fits"), [((-1.0, -2.0), True), ((-1.0, -3.0), False)])
+def test_a_server_with_other_weights_is_refused_whatever_its_models_name(logps: tuple[float, ...], fits: bool) -> None:
+    def answer(path: str, body: Any) -> Answer:
+        if "prompt_logprobs" not in body if isinstance(body, dict) else True:
+            return well(path, body)
+        asked = [None, *({str(index): {"logprob": logp}} for index, logp in zip((6, 7), logps, strict=True))]
+        return 200, {"choices": [{"prompt_logprobs": asked}]}
+
+    with serving(answer) as server:
+        opened = ServerSampler([server.url]).open(replace(JOB, canary=Canary((4, 6, 7), (-1.0, -2.0))))
+        if fits:
+            with opened as drawing:
+                assert len(drawing(REQUESTS)) == 2
+        else:
+            with pytest.raises(ConfigError, match=f"{server.url} gives a known prompt log-probs that are 0.5 nats"):
+                opened.__enter__()
+            assert len(server.bodies("completions")) == 1
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from transformers import LlamaForCausalLM
 
 from mpo.config.schema import SampleConfig
 from mpo.errors import ConfigError
-from mpo.sample import Draw, Drawn, HFSampler, Request, SamplingJob
+from mpo.sample import Draw, HFSampler, Request, SamplingJob
+from mpo.sample.canary import Canary
 from mpo.sample.vllm import VLLMSampler
 
 STOPS = (2, 3)
@@ -21,7 +23,7 @@ PROMPTS = [(4, 6, 7, 10), (4, 30, 31), (4, 6, 50, 51, 52, 53, 54)]
 
 def job(folder: Path, **decoding: float) -> SamplingJob:
     how = SampleConfig(max_new_tokens=LIMIT, **decoding)  # type: ignore[arg-type]
-    return SamplingJob(str(folder), None, False, how, STOPS, 16)
+    return SamplingJob(str(folder), None, False, how, STOPS, 16, known(folder))
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,16 @@ def draw(folder: Path) -> Iterator[Draw]:
         yield draw
 
 
-def logps(folder: Path, prompt: tuple[int, ...], one: Drawn) -> list[float]:
+def logps(folder: Path, prompt: tuple[int, ...], ids: Sequence[int]) -> list[float]:
+    """Log-probs of ``ids`` after the prompt."""
     model = LlamaForCausalLM.from_pretrained(folder)
-    ids = list(one.token_ids)
     with torch.no_grad():
         logps_TV = model(torch.tensor([[*prompt, *ids]])).logits[0].float().log_softmax(-1)
     return [float(logps_TV[len(prompt) - 1 + t, index]) for t, index in enumerate(ids)]
+
+
+def known(folder: Path, off: float = 0.0) -> Canary:
+    return Canary(PROMPTS[2], tuple(logp + off for logp in logps(folder, PROMPTS[2][:1], PROMPTS[2][1:])))
 
 
 def test_tokens_end_at_a_stop_id_and_have_the_log_probs_of_the_policy(draw: Draw, folder: Path) -> None:
@@ -49,7 +55,7 @@ def test_tokens_end_at_a_stop_id_and_have_the_log_probs_of_the_policy(draw: Draw
     ends = set()
     for prompt, of_prompt in zip(PROMPTS, found, strict=True):
         for one in of_prompt:
-            assert one.token_logps == pytest.approx(logps(folder, prompt, one), rel=1e-5, abs=1e-5)
+            assert one.token_logps == pytest.approx(logps(folder, prompt, one.token_ids), rel=1e-5, abs=1e-5)
             assert one.finished is (one.token_ids[-1] in STOPS) and not {*one.token_ids[:-1]} & {*STOPS}
             assert one.finished or len(one.token_ids) == LIMIT
             ends.add(one.finished)
@@ -85,6 +91,15 @@ def test_nearly_greedy_it_draws_what_transformers_draws(folder: Path) -> None:
     with VLLMSampler(eager=True).open(cold) as one, HFSampler().open(cold) as other:
         for (ours,), (theirs,) in zip(one(requests), other(requests), strict=True):
             assert tuple(ours.token_ids) == tuple(theirs.token_ids)
+
+
+@pytest.mark.slow
+def test_other_weights_stop_before_anything_is_drawn(folder: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed (make install-vllm)")
+    off = replace(job(folder), canary=known(folder, 0.02))
+    told = "vLLM gives a known prompt log-probs that are 0.02 nats a token off"
+    with pytest.raises(ConfigError, match=told), VLLMSampler(eager=True).open(off):
+        pass
 
 
 def test_where_it_is_not_installed_that_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

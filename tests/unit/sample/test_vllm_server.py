@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import LlamaForCausalLM
 from mpo.config.schema import SampleConfig
 from mpo.errors import ConfigError
 from mpo.sample import Request, SamplingJob
+from mpo.sample.canary import Canary
 from mpo.sample.server import ServerSampler
 from mpo.sample.vllm import VLLMSampler
 
@@ -28,7 +30,14 @@ REQUESTS = [Request((4, 6, 7, 10), range(6)), Request((4, 30, 31), range(6, 12))
 
 
 def job(folder: Path) -> SamplingJob:
-    return SamplingJob(str(folder), None, False, SampleConfig(max_new_tokens=LIMIT), STOPS, 16)
+    return SamplingJob(str(folder), None, False, SampleConfig(max_new_tokens=LIMIT), STOPS, 16, known(folder))
+
+
+def known(folder: Path, off: float = 0.0) -> Canary:
+    ids = (4, 6, 7, 10, 50)
+    with torch.no_grad():
+        logps_TV = LlamaForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return Canary(ids, tuple(float(logps_TV[place, index]) + off for place, index in enumerate(ids[1:])))
 
 
 @pytest.fixture(scope="module")
@@ -103,4 +112,14 @@ def test_another_key_or_policy_is_refused(url: str, policy: Path, monkeypatch: p
     monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
     elsewhere = SamplingJob("owner/other", None, False, SampleConfig(), STOPS, 16)
     with pytest.raises(ConfigError, match=f"serves {policy}, not owner/other"), ServerSampler([url]).open(elsewhere):
+        pass
+
+
+@pytest.mark.slow
+def test_other_weights_under_the_policys_name_are_refused(
+    url: str, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
+    off = replace(job(policy), canary=known(policy, 0.02))
+    with pytest.raises(ConfigError, match="log-probs that are 0.02 nats a token off"), ServerSampler([url]).open(off):
         pass

@@ -14,7 +14,7 @@ from mpo.cache.stage import File, Hub, Nothing, Stage
 from mpo.config.schema import Precision, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.plain import from_plain, to_plain
 from mpo.stages.context import StageContext
-from mpo.stages.nodes import data, evaluate, init, partition, prepare, reference, sample, score, train
+from mpo.stages.nodes import canary, data, evaluate, init, partition, prepare, reference, sample, score, train
 
 NODE = {"_target_": "mpo.losses.WMPO", "beta": 0.1, "list": [1, None, {"a": 2}]}
 UPSTREAM = Stage("data", "data")
@@ -32,6 +32,10 @@ STAGES = [
         "sample",
         sample.Config(NODE, SampleConfig(), 0, ["train"], 1, 2, 3, None, [], [7], 9, 0.5, "{{ messages }}", True),
         Nothing(), sample.Inputs(UPSTREAM, Hub("owner/model"), File("/tokenizer")),
+    ),
+    canary.TASK.stage(
+        "canary", canary.Config(Precision.bf16, "{{ messages }}", True, {"enable_thinking": False}), Nothing(),
+        canary.Inputs(UPSTREAM, Hub("owner/model"), File("/tokenizer")),
     ),
     score.TASK.stage("score", score.Config({"a": NODE}, {}, []), Nothing(), score.Inputs(UPSTREAM)),
     prepare.TASK.stage(

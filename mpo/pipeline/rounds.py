@@ -1,0 +1,37 @@
+"""Where the time of each round went, and how many tokens it drew. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from mpo.cache.artifacts import Store
+from mpo.cache.stage import Stage
+from mpo.pipeline.graph import Graph
+from mpo.report.records import RoundRow
+from mpo.stages.summary import Summary
+
+KINDS = {"sample": "sampling", "score": "scoring", "reference": "reference", "train": "training"}
+"""What stages of a task are called; the others prepare these."""
+EVALUATING, PREPARING = "evaluating", "preparing"
+
+
+def round_rows(graph: Graph, store: Store) -> Iterator[RoundRow]:
+    """A row for each round of several: seconds that its stages took when they were built, by kind."""
+    if len(graph.rounds) == 1:
+        return
+    stages = list(graph.stages(store))
+    for number, one in enumerate(graph.rounds, 1):
+        prefix = f"round{number}/"
+        seconds: Counter[str] = Counter()
+        for stage in stages:
+            if stage.name.startswith(prefix):
+                seconds[_kind(stage, prefix)] += store.manifest(stage)["usage"]["seconds"]
+        drawn = Summary.read(store.path(one.drawn[0])).facts["train"] if one.drawn else {}
+        yield RoundRow(number, dict(seconds), drawn.get("sets", 0), drawn.get("responses", 0), drawn.get("tokens", 0))
+
+
+def _kind(stage: Stage, prefix: str) -> str:
+    if stage.name.startswith(f"{prefix}evaluate/"):
+        return EVALUATING
+    return KINDS.get(stage.task, PREPARING)
