@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mpo.config.schema import Precision
-from mpo.errors import ConfigError, UserError, cut
-from mpo.failures.explain import explain_failure
+from mpo.engine import check_installed, in_one_line, load_engine
+from mpo.errors import ConfigError
 from mpo.sample.base import SIGNED_SEEDS, Draw, Drawn, Request, Sampler, SamplingJob
 
-DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
-SHOWN = 160
-CPU_CACHE_GIB = "1"
-"""Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
+WHERE, REMEDY = "sampler", "sampler=hf draws without it"
 
 
 @dataclass(frozen=True)
@@ -58,66 +51,33 @@ class VLLMSampler(Sampler):
 
     def check(self) -> None:
         """See :meth:`Sampler.check`."""
-        if importlib.util.find_spec("vllm") is None:
-            raise ConfigError("vLLM is not installed", "sampler", "make install-vllm, or take sampler=hf")
+        check_installed("sampler", "sampler=hf")
 
     @contextlib.contextmanager
     def open(self, job: SamplingJob) -> Iterator[Draw]:
         """See :meth:`Sampler.open`."""
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process, which nothing outlives
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
-        import torch
-        from vllm import LLM
-
-        on_cpu = not torch.cuda.is_available()
         longest = job.max_prompt_tokens + job.decoding.max_new_tokens
-        engine: dict[str, Any] = {}
-        if on_cpu:  # a seeded request whose prompt is computed in pieces stops the CPU build
-            engine = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 2048)}
-        with _in_one_line():
-            model = LLM(
+        with in_one_line(WHERE, REMEDY):
+            model = load_engine(
                 job.policy,
+                longest,
+                job.decoding.precision,
+                self.eager,
                 revision=job.revision,
-                skip_tokenizer_init=True,
                 trust_remote_code=job.trust_remote_code,
-                dtype=DTYPES[job.decoding.precision],
-                max_model_len=longest,
                 tensor_parallel_size=self.tensor_parallel,
                 gpu_memory_utilization=self.gpu_memory,
-                enforce_eager=self.eager or on_cpu,
-                generation_config="vllm",
-                **engine,
+                generation_config="vllm",  # not the model's own
+                skip_tokenizer_init=True,
             )
             if job.canary is not None:
                 job.canary.check(_prompt_logps(model, job.canary.token_ids), job.decoding.precision, "vLLM")
 
         def draw(requests: Sequence[Request]) -> list[list[Drawn]]:
-            with _in_one_line():
+            with in_one_line(WHERE, REMEDY):
                 return _draw(model, requests, job)
 
         yield draw
-
-
-@contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    """What vLLM raises as a mistake that names it; its traceback goes to the stage's log.
-
-    Raises:
-        ConfigError: an exception's type and first line.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError) or explain_failure(error):
-            raise
-        traceback.print_exc()
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "without a word")
-        what = f"vLLM stopped: {type(error).__name__}: {cut(said, SHOWN)}"
-        raise ConfigError(
-            what, "sampler", "its traceback is in the stage's log; sampler=hf draws without it"
-        ) from error
 
 
 def _prompt_logps(model: Any, ids: Sequence[int]) -> list[float]:

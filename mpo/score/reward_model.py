@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpo.config.schema import Precision
+from mpo.engine import check_installed
 from mpo.errors import ConfigError, DataError
 from mpo.score.base import Item
 from mpo.score.model_folder import (
@@ -24,6 +25,7 @@ from mpo.score.model_scorer import ModelScorer
 
 if TYPE_CHECKING:
     from mpo.score.forward import LoadedModel
+    from mpo.score.pooling import PoolingModel
 
 CUT = "longer than max_tokens: the beginning of the conversation was cut off"
 CUT_RESPONSE = "longer than max_tokens: the prompt and the beginning of the response were cut off"
@@ -34,6 +36,13 @@ class TooLong(Enum):
 
     cut = "cut"
     refuse = "refuse"
+
+
+class Engine(Enum):
+    """What runs the model."""
+
+    transformers = "transformers"
+    vllm = "vllm"
 
 
 HEADS_BY_CLASS = {
@@ -59,7 +68,8 @@ class RewardModel(ModelScorer):
     is read, stays (counted, and a warning); ``refuse`` is an error. ``batch_tokens``: tokens that are computed at once,
     padding included. ``bos``: how many BOS tokens begin the input where the template or the tokenizer writes one; 2
     for models whose published recipe renders and tokenises with one each. ``precision``: of the weights; the head and
-    the hidden states that it reads are float32.
+    the hidden states that it reads are float32. ``engine``: ``vllm`` takes models with a linear head alone, and takes
+    ``gpu_memory``, a share, of a card.
     """
 
     path: str
@@ -73,6 +83,8 @@ class RewardModel(ModelScorer):
     bos: int = 1
     chat_template: str | None = None
     trust_remote_code: bool = False
+    engine: Engine = Engine.transformers
+    gpu_memory: float = 0.9
 
     items_at_once: ClassVar[int] = 256
     continuous: ClassVar[bool] = True
@@ -85,6 +97,13 @@ class RewardModel(ModelScorer):
                 raise ConfigError(f"{getattr(self, key)} is too few", f"score.{key}", f"give at least {least}")
         if self.bos not in (1, 2):
             raise ConfigError(f"{self.bos} BOS tokens", "score.bos", "give 1, or 2 for a recipe with a second one")
+        if self.engine is Engine.vllm:
+            if self.head is not Head.linear:
+                what = f"vLLM has no {self.head.value} head"
+                raise ConfigError(what, "score.engine", "score.engine=transformers")
+            check_installed("score.engine", "score.engine=transformers")
+        if not 0 < self.gpu_memory <= 1:
+            raise ConfigError(f"{self.gpu_memory} is out of range", "score.gpu_memory", "give a share in (0, 1]")
         self._template()
         config = read_model_config(self.path)
         if config is not None:
@@ -137,7 +156,19 @@ class RewardModel(ModelScorer):
         return scores
 
     @cached_property
-    def _loaded(self) -> LoadedModel:
+    def _loaded(self) -> LoadedModel | PoolingModel:
+        if self.engine is Engine.vllm:
+            from mpo.score.pooling import load_pooling_model
+
+            return load_pooling_model(
+                model_location(self.path),
+                self.revision,
+                self.precision,
+                self.trust_remote_code,
+                self._template(),
+                self.max_tokens,
+                self.gpu_memory,
+            )
         from mpo.score.forward import load_reward_model
 
         return load_reward_model(

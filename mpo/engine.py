@@ -1,0 +1,75 @@
+"""vLLM's engine in this process: its environment, its options on a CPU, and its errors as one line. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from mpo.config.schema import Precision
+from mpo.errors import ConfigError, UserError, cut
+from mpo.failures.explain import explain_failure
+
+DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
+SHOWN = 160
+CPU_CACHE_GIB = "1"
+"""Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
+
+
+def check_installed(where: str, remedy: str) -> None:
+    """Raise ConfigError if there is no vLLM; ``where`` is the config key that wants it."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError("vLLM is not installed", where, f"make install-vllm, or take {remedy}")
+
+
+def load_engine(model: str, longest: int, precision: Precision, eager: bool, **options: Any) -> Any:
+    """vLLM's ``LLM`` for a folder or hub name, which reads safetensors alone.
+
+    Args:
+        longest: most tokens of a request, its response included.
+        eager: no captured graphs.
+        options: further ones of ``LLM``.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process, which nothing outlives
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
+    import torch
+    from vllm import LLM
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:  # a seeded request whose prompt is computed in pieces stops the CPU build
+        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 2048)}
+    return LLM(
+        model,
+        load_format="safetensors",  # the older format is a pickle
+        dtype=DTYPES[precision],
+        max_model_len=longest,
+        enforce_eager=eager or on_cpu,
+        **options,
+    )
+
+
+@contextlib.contextmanager
+def in_one_line(where: str, remedy: str) -> Iterator[None]:
+    """What vLLM raises as a mistake that names it; its traceback goes to the stage's log.
+
+    Args:
+        where: the config key.
+        remedy: what does without vLLM.
+
+    Raises:
+        ConfigError: an exception's type and first line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or explain_failure(error):
+            raise
+        traceback.print_exc()
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "without a word")
+        what = f"vLLM stopped: {type(error).__name__}: {cut(said, SHOWN)}"
+        raise ConfigError(what, where, f"its traceback is in the stage's log; {remedy}") from error
