@@ -110,6 +110,15 @@ class ScratchConfig:
 
 
 @dataclass
+class ThinkingConfig:
+    """Marks around the thought that a model writes before its answer; without them a response is one text."""
+
+    start: str | None = None  # e.g. <think>, where the response does not have it the chat template has
+    end: str | None = None  # e.g. </think>
+    scored: bool = False  # scorers read the thought, between its marks, before the answer
+
+
+@dataclass
 class ModelConfig:
     """The starting policy: a hub name or folder, or ``scratch``."""
 
@@ -118,6 +127,7 @@ class ModelConfig:
     tokenizer: str | None = None  # another folder or hub name than ``path``
     chat_template: str | None = None  # a template of mpo/data/templates that replaces the tokenizer's own
     template_arguments: dict[str, Any] = field(default_factory=dict)  # of the chat template, e.g. enable_thinking
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     trust_remote_code: bool = False
     architecture: dict[str, Any] = field(default_factory=dict)  # transformers' config values: plan and scratch models
     parameters: int | None = None

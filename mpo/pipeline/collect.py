@@ -33,6 +33,8 @@ OF_SAMPLES = {
     "cut_at_limit": "responses cut at the limit",
     "empty": "empty responses",
     "equal_texts": "responses equal to another of their set",
+    "thoughts": "responses with a thought",
+    "unended_thoughts": "responses whose thought does not end",
 }
 """Facts of the sampling stage that a report shows."""
 

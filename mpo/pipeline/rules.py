@@ -12,6 +12,7 @@ from mpo.config.limits import FACTOR, check_limits, trainings
 from mpo.config.schema import Offload, RunConfig, Schedule, TrainConfig
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
+from mpo.config.thinking import check_thinking
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import template_head
 from mpo.errors import ConfigError, UserError
@@ -95,6 +96,7 @@ def _check_model(config: RunConfig, source: Source) -> None:
             "write model.scratch=null too, or leave it out",
         )
     template_head(model.template_arguments)
+    check_thinking(model.thinking, samples(config))
     kind = model.architecture.get("model_type", "llama")
     if not isinstance(kind, str):
         raise ConfigError(f"{kind!r} does not fit", "model.architecture.model_type", "give a name, e.g. llama")

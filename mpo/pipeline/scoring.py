@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpo.cache.stage import Nothing, Stage
-from mpo.config.schema import RunConfig
+from mpo.config.schema import RunConfig, ThinkingConfig
 from mpo.config.targets import OWN, TARGET, build
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
@@ -90,23 +90,26 @@ def score_stage(name: str, config: RunConfig, source: Source, sampled: Stage) ->
     knows it: a proxy applies to training only."""
     nodes = scorer_nodes(config) or {scorer_name(config.score): dict(config.score)}  # a plan needs none
     if source.true_scorer is None:
-        return _score_stage(name, nodes, nodes, config, sampled)
+        return _score_stage(name, nodes, nodes, config, sampled, config.model.thinking)
     true = dict(source.true_scorer)
     others = dict(list(nodes.items())[1:])
-    return _score_stage(name, nodes, {scorer_name(true): true, **others}, config, sampled)
+    return _score_stage(name, nodes, {scorer_name(true): true, **others}, config, sampled, config.model.thinking)
 
 
 def true_score_stage(config: RunConfig, truth: Mapping[str, Any], sampled: Stage) -> Stage:
-    """The true reward of what ``sampled`` has drawn."""
+    """The true reward of what ``sampled`` has drawn to evaluate: of answers, whether or not thoughts are scored."""
     nodes = {scorer_name(truth): dict(truth)}
-    return _score_stage(f"{sampled.name}/score", nodes, nodes, config, sampled)
+    return _score_stage(f"{sampled.name}/score", nodes, nodes, config, sampled, ThinkingConfig())
 
 
-def _score_stage(name: str, scorers: Nodes, heldout: Nodes, config: RunConfig, sampled: Stage) -> Stage:
+def _score_stage(
+    name: str, scorers: Nodes, heldout: Nodes, config: RunConfig, sampled: Stage, thinking: ThinkingConfig
+) -> Stage:
     every = [*scorers.values(), *heldout.values()]
     # Whichever of several scores trains, the same stage computes them.
     allow = list(dict.fromkeys(prefix for node in scorers.values() for prefix in allowed(node, config)))
-    slices = score.Config(dict(sorted(scorers.items())), dict(sorted(heldout.items())), allow)
+    shown = thinking if thinking.scored else ThinkingConfig()
+    slices = score.Config(dict(sorted(scorers.items())), dict(sorted(heldout.items())), allow, shown)
     models = {
         scorer_name(node): outside(node["path"], node.get("revision"))
         for node in every

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 
 from mpo.config.schema import SampleConfig, Unwanted
 from mpo.sample.base import Draw, Drawn, Request
+from mpo.types import Response
 
 EMPTY, CUT, EQUAL = "empty", "cut off", "equal to another of its set"
 DROPPED, REDRAWN = "dropped", "drawn again"
+Said = tuple[str | None, str]
+"""Thought and answer."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ def as_drawn(how: SampleConfig) -> SampleConfig:
 
 
 def draw_wanted(
-    draw: Draw, wanted: Sequence[Wanted], how: SampleConfig, text: Callable[[Drawn], str]
+    draw: Draw,
+    wanted: Sequence[Wanted],
+    how: SampleConfig,
+    response: Callable[[Drawn, Sequence[int]], Response],
 ) -> tuple[list[list[Drawn]], Counter[str]]:
     """``how.n`` responses to each prompt, fewer where some were dropped, or unwanted after ``how.redraws`` new draws;
     and how many were dropped or drawn again, by reason.
@@ -40,7 +46,8 @@ def draw_wanted(
     What one prompt gets depends on no other prompt.
 
     Args:
-        text: of a response, without special tokens.
+        response: what was drawn for a prompt of these ids, as text. One without an answer is empty, whatever its
+            thought; two are equal if their thoughts are, too.
     """
     choices = {EMPTY: how.empty, CUT: how.cut, EQUAL: how.duplicates}
     if set(choices.values()) == {Unwanted.keep}:  # no text need be looked at
@@ -48,7 +55,7 @@ def draw_wanted(
             [Request(one.prompt_ids, [one.seed(number) for number in range(how.n)]) for one in wanted]
         ), Counter()
     kept: list[list[Drawn]] = [[] for _ in wanted]
-    texts: list[set[str]] = [set() for _ in wanted]
+    texts: list[set[Said]] = [set() for _ in wanted]
     numbers = [0] * len(wanted)
     missing = dict.fromkeys(range(len(wanted)), how.n)
     counts: Counter[str] = Counter()
@@ -61,7 +68,8 @@ def draw_wanted(
         for at, found in zip(missing, draw(requests), strict=True):
             numbers[at] += len(found)
             for one in found:
-                said = text(one).strip()
+                read = response(one, wanted[at].prompt_ids)
+                said = (read.reasoning, read.text.strip())
                 choice, why = _choice(one, said, texts[at], choices)
                 if choice is Unwanted.keep:
                     kept[at].append(one)
@@ -77,9 +85,9 @@ def draw_wanted(
     return kept, counts
 
 
-def _choice(one: Drawn, said: str, texts: set[str], choices: Mapping[str, Unwanted]) -> tuple[Unwanted, str]:
+def _choice(one: Drawn, said: Said, texts: set[Said], choices: Mapping[str, Unwanted]) -> tuple[Unwanted, str]:
     """What becomes of a response, and why: of several reasons the first that does not keep it."""
-    reasons = {EMPTY: not said, CUT: not one.finished, EQUAL: said in texts}
+    reasons = {EMPTY: not said[1], CUT: not one.finished, EQUAL: said in texts}
     for why, applies in reasons.items():
         if applies and choices[why] is not Unwanted.keep:
             return choices[why], why

@@ -73,7 +73,7 @@ def run(context: Context) -> None:
     with replica(context.output, sampler.cards) as mine:
         if mine is None:
             return
-        texts = Texts(tokenizer)
+        texts = Texts(tokenizer, config.thinking)
         with opened(sampler, job, bounds) as draw:
             for split, (asked, _) in prompts_of.items():
                 with DrawnBatches(context.output, split, batches_of[split], mine.index) as drawn:
@@ -85,8 +85,9 @@ def run(context: Context) -> None:
         mine.wait_for_others()
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, dict[str, int]] = {}
+    unparted = responses = 0
     for split, (asked, found) in prompts_of.items():
-        texts = Texts(tokenizer)
+        texts = Texts(tokenizer, config.thinking)
         with DrawnBatches(context.output, split, batches_of[split]) as drawn:
             with_responses = _with_responses(asked, drawn, texts)
             written = write_sets(context.output / f"{split}.parquet", with_responses, vocabulary)
@@ -96,6 +97,10 @@ def run(context: Context) -> None:
             count = f"{texts.lost.total()} of {texts.responses}"
             what = f"{count} responses sampled for {split} have special tokens inside ({names})"
             context.warn(f"{what}, which their texts are without; a tool call may be lost so")
+        if config.thinking.end is not None and texts.responses and not texts.thoughts:
+            marks = f"{config.thinking.start} and {config.thinking.end}"
+            context.warn(f"no response sampled for {split} has a thought between {marks}, the marks of model.thinking")
+        unparted, responses = unparted + texts.unparted, responses + texts.responses
         if dropped := ", ".join(f"{count} {reason}" for reason, count in sorted(drawn.counts.items())):
             context.warn(f"responses sampled for {split}: {dropped}")
         if asked and not written:
@@ -106,6 +111,9 @@ def run(context: Context) -> None:
         skipped[split] = counts(found.errors)
         if written < len(asked):
             skipped[split][NONE_LEFT] = len(asked) - written
+    if unparted:
+        what = f"{unparted} of {responses} responses have a thought that is scored and trained on as their text"
+        context.warn(f"{what}: set model.thinking, or template_arguments.enable_thinking=false")
     progress.close()
     Summary(skipped=skipped, facts=facts).write(context.output)
     for split in prompts_of:
@@ -133,7 +141,7 @@ def _draw_missing(
     missing = list(drawn.missing)
     left = len(asked) - sum(len(batches[number]) for number in missing)
     for number in filter(mine.takes, missing):
-        responses, counted = draw_wanted(draw, [wanted(at) for at in batches[number]], how, texts.text)
+        responses, counted = draw_wanted(draw, [wanted(at) for at in batches[number]], how, texts.response)
         drawn.add(number, responses, counted)
         done = mine.count_done(split, len(batches[number]))
         if mine.first:
@@ -142,8 +150,8 @@ def _draw_missing(
 
 def _with_responses(asked: Asked, drawn: DrawnBatches, texts: Texts) -> Iterator[ResponseSet]:
     """Each set with its responses, if there are any."""
-    for position, (one, _) in enumerate(asked):
-        responses = texts.responses_of(drawn[position])
+    for position, (one, prompt) in enumerate(asked):
+        responses = texts.responses_of(drawn[position], prompt)
         if responses:
             yield replace(one, responses=responses)
 

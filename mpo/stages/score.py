@@ -11,6 +11,7 @@ from typing import Any
 
 from mpo.cache.journal import Journal, remove_journal
 from mpo.cache.stage import Nothing
+from mpo.config.schema import ThinkingConfig
 from mpo.config.targets import build
 from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
@@ -24,7 +25,7 @@ from mpo.stages.nodes.score import BY_RANK
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
 from mpo.track.progress import ProgressWriter
-from mpo.types import ResponseSet
+from mpo.types import Message, Response, ResponseSet
 
 SETS_AT_ONCE = 32
 """Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
@@ -62,7 +63,7 @@ def run(context: Context) -> None:
     for name, scorer, splits in scorers:
         for path in splits:
             values, found = _scored(context, path, name)
-            if same := check_spread(scorer, name, values, _texts_differ(path), path.stem):
+            if same := check_spread(scorer, name, values, _texts_differ(path, context.config.thinking), path.stem):
                 context.warn(same)
             scores[path.stem, name] = values
             warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
@@ -112,13 +113,25 @@ def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: Pr
             if number in journal.kept:
                 left += len(journal.kept[number]["scores"])
             elif mine.takes(number):
-                items = [[Item(one.prompt, each.message, one.tools) for each in one.responses] for one in sets]
+                items = [
+                    [Item(one.prompt, _shown(each, context.config.thinking), one.tools) for each in one.responses]
+                    for one in sets
+                ]
                 scores = scores_of_sets(scorer, items)
                 journal.add(number, {"scores": scores, "warnings": scorer.take_warnings()})
                 done = mine.count_done(_journal_name(path, name), len(scores))
                 if mine.first:
                     mean = sum(scores) / max(len(scores), 1)
                     progress.update(min(left + done, total), total, f"responses of {path.stem}", **{name: mean})
+
+
+def _shown(one: Response, thinking: ThinkingConfig) -> Message:
+    """What scorers read of a response: its answer, and before that, where thoughts are scored, the thought between its
+    marks; a thought without an answer has no closing mark."""
+    content = one.text
+    if thinking.scored and one.reasoning is not None:
+        content = f"{thinking.start}\n{one.reasoning}" + (f"\n{thinking.end}\n\n{one.text}" if one.text else "")
+    return replace(one.message, content=content, reasoning=None)
 
 
 def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int]]:
@@ -135,10 +148,10 @@ def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[
     return scores, dict(warnings)
 
 
-def _texts_differ(path: Path) -> bool:
+def _texts_differ(path: Path, thinking: ThinkingConfig) -> bool:
     texts: set[str] = set()
     for one in read_stored_sets(path):
-        texts.update(each.text for each in one.responses)
+        texts.update(_shown(each, thinking).content for each in one.responses)
         if len(texts) > 1:
             return True
     return False

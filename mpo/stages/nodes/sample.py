@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Task
-from mpo.config.schema import SampleConfig
+from mpo.config.schema import SampleConfig, ThinkingConfig
 
 Given = TypeVar("Given")
 
@@ -15,7 +15,7 @@ Given = TypeVar("Given")
 class Config:
     """``sampler``: node of a sampler class. ``splits``: whose prompts are asked. ``round`` of ``rounds``: the share of
     the training prompts, chosen with ``seed_rounds``. ``prompts``: the first so many only. ``chat_template``: its text,
-    in place of the tokenizer's."""
+    in place of the tokenizer's. ``thinking``: marks at which responses are parted."""
 
     sampler: dict[str, Any]
     sample: SampleConfig
@@ -32,6 +32,7 @@ class Config:
     chat_template: str | None
     trust_remote_code: bool
     template_arguments: dict[str, Any] = field(default_factory=dict)
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
 
 
 @dataclass(frozen=True)

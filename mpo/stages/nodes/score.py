@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Nothing, Task
+from mpo.config.schema import ThinkingConfig
 
 Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
 class Config:
-    """``scorers``, and ``heldout`` for the held-out sets: nodes of scorer classes by the name that their scores get."""
+    """``scorers``, and ``heldout`` for the held-out sets: nodes of scorer classes by the name that their scores get.
+    ``thinking``: with its marks the thought of a response is shown to them before the answer, if it is ``scored``."""
 
     scorers: dict[str, dict[str, Any]]
     heldout: dict[str, dict[str, Any]]
     allow_targets: list[str]
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
 
 
 @dataclass(frozen=True)

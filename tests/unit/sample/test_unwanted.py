@@ -10,6 +10,7 @@ import pytest
 from mpo.config.schema import SampleConfig, Unwanted
 from mpo.sample import Drawn, Request
 from mpo.sample.unwanted import Wanted, as_drawn, draw_wanted
+from mpo.types import Response
 
 WORDS = ["a", "b", "a", "", "c …", "d", "e", "", "f", "g"]
 """What seed n of the first prompt draws; one that ends with an ellipsis is cut off."""
@@ -18,6 +19,13 @@ ASKED: list[list[tuple[int, ...]]] = []
 
 def text(one: Drawn) -> str:
     return "".join(map(chr, one.token_ids))
+
+
+def response(one: Drawn, prompt_ids: Sequence[int]) -> Response:
+    """What stands before a colon is a thought."""
+    assert tuple(prompt_ids) in ((0,), (1,))
+    thought, colon, answer = text(one).rpartition(":")
+    return Response(answer, reasoning=thought if colon else None)
 
 
 def one_draw(word: str) -> Drawn:
@@ -38,7 +46,7 @@ def drawn(n: int = 5, **how: Any) -> tuple[list[str], dict[str, int]]:
     ASKED.clear()
     config = SampleConfig(n=n, **{key: Unwanted(value) if key != "redraws" else value for key, value in how.items()})
     kept, counts = draw_wanted(
-        draw, [Wanted((0,), lambda number: number), Wanted((1,), lambda number: number)], config, text
+        draw, [Wanted((0,), lambda number: number), Wanted((1,), lambda number: number)], config, response
     )
     assert len(kept[1]) == n
     return [text(one) for one in kept[0]], dict(counts)
@@ -82,6 +90,14 @@ def test_of_several_faults_the_first_that_is_not_kept_counts() -> None:
     assert drawn(n=8, empty="drop", duplicates="drop")[1] == {
         "empty, dropped": 2, "equal to another of its set, dropped": 1
     }  # fmt: skip
+
+
+def test_a_thought_is_no_answer_and_tells_equal_answers_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "WORDS", ["x:a", "y:a", "x:", "x:a", "a", "z:", "w:b"])
+    assert drawn(n=5, empty="drop", duplicates="drop") == (
+        ["x:a", "y:a", "a"], {"empty, dropped": 1, "equal to another of its set, dropped": 1}
+    )  # fmt: skip
+    assert drawn(n=5, empty="redraw")[0] == ["x:a", "y:a", "x:a", "a", "w:b"]
 
 
 def test_for_measures_nothing_is_chosen() -> None:
