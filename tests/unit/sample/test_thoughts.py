@@ -92,9 +92,10 @@ def counted(tokenizer: PreTrainedTokenizerBase, thinking: ThinkingConfig, each: 
 def test_thoughts_without_an_end_are_counted_and_are_empty_answers() -> None:
     tokenizer = tokenizer_of("a special token")
     said = ["<think>a</think>b", "<think>a", "<think>a</think>", "<think>c</think>b", "<think>c</think>b", "b"]
-    texts = counted(tokenizer, MARKS, [drawn(tokenizer, text, finished=text[-2:] != "a") for text in said])
+    given = [drawn(tokenizer, text, finished=text[-2:] != "a") for text in said]
+    texts = counted(tokenizer, MARKS, given)
     assert texts.facts == {
-        "responses": 6, "with_special_tokens": 0, "cut_at_limit": 0, "empty": 2, "equal_texts": 2,
+        "responses": 6, "tokens": sum(len(one.token_ids) for one in given), "with_special_tokens": 0, "cut_at_limit": 0, "empty": 2, "equal_texts": 2,
         "thoughts": 5, "unended_thoughts": 1, "mean_characters": 4 / 6,
     }  # fmt: skip
     assert texts.unparted == 0
