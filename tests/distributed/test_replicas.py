@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,24 @@ def test_two_processes_draw_and_score_what_one_does(inputs: Path, tmp_path: Path
     assert len(seen) == 2 * 3 * PROMPTS  # each once
     assert len(list(tmp_path.glob("both.*"))) == 2
     assert {of_a_group for of_a_group, _ in seen} == {"False"}  # no library may wait for the other process
+
+
+def test_two_machines_draw_what_one_does(inputs: Path, tmp_path: Path) -> None:
+    """Both on loopback: two agents that meet, each with one process, and one folder for both."""
+    sample.run(sampling(inputs, tmp_path / "drawn-1"))
+    with socket.socket() as free:
+        free.bind(("", 0))
+        rendezvous = f"{socket.gethostname()}:{free.getsockname()[1]}"
+    context = sampling(inputs, tmp_path / "drawn-2")
+    machines = [LauncherConfig(nodes=2, node_rank=rank, rendezvous=rendezvous, threads=1) for rank in (0, 1)]
+    other = multiprocessing.get_context("spawn").Process(target=launch, args=(context, machines[1]))
+    other.start()
+    launch(context, machines[0])
+    other.join(60)
+    assert other.exitcode == 0
+    assert files(tmp_path / "drawn-2") == files(tmp_path / "drawn-1")
+    logs = [path for path in (tmp_path / "drawn-2" / "logs").rglob("stdout.log")]
+    assert len({path.parts[-4] for path in logs}) == 2  # an agent each
 
 
 def test_a_mistake_in_one_process_ends_both_with_its_line(inputs: Path, tmp_path: Path) -> None:
