@@ -47,12 +47,23 @@ def redacted_name(name: str | None) -> str | None:
     return Path(name).name if name is not None and is_local(name, DATA_SUFFIXES) else name
 
 
+def redacted_source(source: Any) -> Any:
+    """``data.source`` as records and cards show it: see :func:`redacted_name`, for each ``path`` of a class's options
+    too."""
+    if isinstance(source, Mapping):
+        return {
+            key: redacted_name(value) if key == "path" and isinstance(value, str) else redacted_source(value)
+            for key, value in source.items()
+        }
+    return source
+
+
 def check_files(config: RunConfig) -> None:
     """Raise DataError or ConfigError for a local file or folder that cannot be what its key says."""
     if isinstance(config.data.source, str):
-        _check_data(config.data.source, "data.source")
+        check_data(config.data.source, "data.source")
     if config.data.heldout_source is not None:
-        _check_data(config.data.heldout_source, "data.heldout_source")
+        check_data(config.data.heldout_source, "data.heldout_source")
     if config.model.path is not None:
         _check_model(config.model.path, "model.path")
     if config.model.reference not in (None, "none"):
@@ -98,7 +109,8 @@ def _shipped() -> list[dict[str, Any]]:
     return [content.get("model", content)["architecture"] for content in files]
 
 
-def _check_data(source: str, key: str) -> None:
+def check_data(source: str, key: str) -> None:
+    """Raise DataError for a local path, named by ``key``, that is no file of data."""
     if not is_local(source, DATA_SUFFIXES + UNREAD_SUFFIXES):
         return
     path = Path(source).expanduser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,17 +36,9 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
     if not isinstance(node, Mapping):  # where a configuration holds nodes by name, its schema does not check them
         raise ConfigError(f"{node!r} is no class with options", key, f"give {key}.{TARGET}=package.module.Class")
     cls = resolve(node, base, allow, key)
-    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     values = {str(name): value for name, value in node.items() if name != TARGET}
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{cls.__name__} has no '{name}'", f"{key}.{name}", hint(name, known))
-    for name, field in known.items():
-        if values.get(name) == "???" or (name not in values and _required(field)):
-            raise ConfigError("has no value", f"{key}.{name}", f"give one: {key}.{name}=…")
-    converted = _converted(cls, values, key)
     try:
-        return cls(**converted)
+        return cls(**_converted(cls, values, key))
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -98,6 +90,13 @@ def _required(field: Field[Any]) -> bool:
 
 def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """``values`` as the fields' types have them, by OmegaConf's conversions ("1" to 1, a name to an Enum's member)."""
+    known = {field.name: field for field in fields(cls) if field.init}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{cls.__name__} has no '{name}'", f"{key}.{name}", hint(name, known))
+    for name, field in known.items():
+        if values.get(name) == "???" or (name not in values and _required(field)):
+            raise ConfigError("has no value", f"{key}.{name}", f"give one: {key}.{name}=…")
     try:
         types = get_type_hints(cls)
         schema = cast(DictConfig, OmegaConf.structured(cls))
@@ -106,6 +105,10 @@ def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]
         raise ConfigError(what, f"{key}.{TARGET}", f"give them types of these: {FIELD_TYPES}") from error
     result = {}
     for name, value in values.items():
+        record = _record(types[name])
+        if record is not None and value is not None:
+            result[name] = _of_records(types[name], record, value, f"{key}.{name}")
+            continue
         try:
             node = cast(DictConfig, OmegaConf.merge(schema, {name: value}))[name]
         except (OmegaConfBaseException, OverflowError) as error:
@@ -113,3 +116,18 @@ def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]
             raise ConfigError(f"{value!r} does not fit", where, f"give {expected(types[name])}") from error
         result[name] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
     return result
+
+
+def _record(kind: Any) -> type | None:
+    """The dataclass that a field holds: alone, perhaps None, or by name."""
+    inner = [kind] if get_origin(kind) is list else [kind, *get_args(kind)]
+    return next((one for one in inner if isinstance(one, type) and is_dataclass(one)), None)
+
+
+def _of_records(kind: Any, record: type, value: Any, key: str) -> Any:
+    """``value`` as the ``record`` that its field has, or as several by name; OmegaConf takes none that are frozen."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{value!r} does not fit", key, "give a mapping like {key: value}")
+    if get_origin(kind) is not dict:
+        return record(**_converted(record, {str(name): each for name, each in value.items()}, key))
+    return {str(name): _of_records(record, record, each, f"{key}.{name}") for name, each in value.items()}

@@ -66,8 +66,14 @@ def take_fraction(keys: Sequence[str], fraction: float, seed: int) -> tuple[int,
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"{fraction} is not a share", "data.fraction", "give a number in (0, 1]")
-    order = sorted(range(len(keys)), key=lambda i: (_place(keys[i], seed, "fraction"), i))
-    return tuple(sorted(order[: max(1, round(fraction * len(keys)))]))
+    return take_number(keys, max(1, round(fraction * len(keys))), seed, "fraction")
+
+
+def take_number(keys: Sequence[str], number: int, seed: int, purpose: str) -> tuple[int, ...]:
+    """Ascending indices of so many sets, without replacement; a smaller number's are a subset of a larger one's, and
+    those of different purposes are independent."""
+    order = sorted(range(len(keys)), key=lambda i: (_place(keys[i], seed, purpose), i))
+    return tuple(sorted(order[:number]))
 
 
 def split_rounds(keys: Sequence[str], rounds: int, seed: int) -> tuple[tuple[int, ...], ...]:

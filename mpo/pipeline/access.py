@@ -9,6 +9,7 @@ from pathlib import Path
 from mpo.cache.artifacts import MANIFEST, Store, read_json
 from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig
+from mpo.config.source import source_of
 from mpo.errors import ConfigError
 
 _MARKS = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -19,8 +20,7 @@ _SHARED = "change its permissions (umask 002 before shared runs), or use a cache
 def check_inputs(config: RunConfig) -> None:
     """Raise ConfigError for a file or folder that the configuration names and this user may not read."""
     named = {
-        "data.source": config.data.source,
-        "data.heldout_source": config.data.heldout_source,
+        **source_of(config.data, config.allow_targets).reads,
         "model.path": config.model.path,
         "model.reference": config.model.reference,
         "model.tokenizer": config.model.tokenizer,

@@ -24,6 +24,7 @@ from mpo.report.records import Planned, RankedScores, RunReport, StageRow, read_
 from mpo.sample.unwanted import DROPPED, REDRAWN
 from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
+from mpo.stages.nodes.data import PARTS
 from mpo.stages.nodes.score import BY_RANK
 from mpo.stages.summary import Summary
 from mpo.track import provenance
@@ -127,7 +128,10 @@ def _summary(store: Store, stage: Stage) -> Summary:
 
 def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, str | int | float]:
     """Sizes of what was trained on, over all rounds."""
-    facts: dict[str, str | int | float] = {"source": _summary(store, graph.data).fact("source")}
+    read = _summary(store, graph.data)
+    facts: dict[str, str | int | float] = {"source": read.fact("source")}
+    for part, values in read.facts[""].get(PARTS, {}).items():
+        facts |= {f"part {part}: {key}": value for key, value in values.items()}
     for one in graph.rounds:
         usable = _summary(store, one.partition).facts
         for split, values in _summary(store, one.prepare).facts.items():

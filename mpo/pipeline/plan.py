@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
 from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
-from mpo.data.estimate import sketch
-from mpo.data.sources import Source
+from mpo.data.estimate import Sketch, sketch
+from mpo.data.sources import Mixture, Source
 from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import responses_a_set, samples
+from mpo.pipeline.plan_parts import mixed, parts_line, sketch_parts
 from mpo.pipeline.regimes import measures_left_out
 from mpo.pipeline.rules import Objects
 from mpo.pipeline.scoring import scorer_nodes
@@ -51,7 +53,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     """
     shape = _shape(config)
     source, imitate = source_of(config.data, config.allow_targets), config.regime.imitate
-    sets = _sets(config, source, graph, store)
+    parts = sketch_parts(source, *_limits(config)) if isinstance(source, Mixture) else {}
+    sets = _sets(config, source, graph, store, parts)
     if sets is not None and imitate is not None:
         sets = replace(sets, responses=1) if config.regime.samples else imitated(sets, source, imitate)
     stages = list(graph.stages(store))
@@ -61,14 +64,17 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     trained = sets
     if sets is not None and imitate is None:
         trained = replace(sets, responses=objects.partition.keeps(sets.responses))
-    facts = {"model": _model(config), "data": _data(config, source, sets), "training": _training(config, trained)}
+    facts = {"model": _model(config), "data": _data(config, source, sets)}
+    if isinstance(source, Mixture):
+        facts["parts"] = parts_line(source, parts)
+    facts["training"] = _training(config, trained)
     if samples(config) and (scorers := list(scorer_nodes(config))):
         facts["scores"] = f"{scorers[0]} trains" + (f"; beside it {', '.join(scorers[1:])}" if scorers[1:] else "")
     if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
     if left_out := measures_left_out(config, source):
         facts["left out"] = ", ".join(f"evaluate/{name} ({why})" for name, why in left_out.items())
-    downloads = _downloads(config)
+    downloads = _downloads(config, source)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
     expected = None
     if shape is not None and sets is not None and trained is not None:
@@ -86,7 +92,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
                 keeps_states=config.regime.carry_optimizer,
                 needs_reference=objects.loss.needs_reference,
                 downloads_model=bool(downloads) and config.model.path in downloads,
-                downloads_data=config.data.source in downloads,
+                downloads_data=any(name in downloads for name in source.reads.values()),
             )
 
         needed = disk_of(config.rounds)
@@ -106,9 +112,15 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     return expected
 
 
-def _sets(config: RunConfig, source: Source, graph: Graph, store: Store) -> DataSize | None:
+def _limits(config: RunConfig) -> tuple[int, int]:
+    return config.data.max_prompt_tokens, config.data.max_tokens
+
+
+def _sets(
+    config: RunConfig, source: Source, graph: Graph, store: Store, parts: Mapping[str, Sketch | None]
+) -> DataSize | None:
     """One round's training data: counted where the first round's are tokenised, else as the configuration expects,
-    else as the beginning of a local file lets expect."""
+    else as the beginning of a local file, or those of a mixture's ``parts``, lets expect."""
     prepare = graph.rounds[0].prepare
     if store.complete(prepare):
         stats = read_json(store.path(prepare) / "train" / SUMMARY)["stats"]
@@ -119,18 +131,20 @@ def _sets(config: RunConfig, source: Source, graph: Graph, store: Store) -> Data
                 prompt_tokens=round(stats["prompt_tokens"] / stats["sets"]),
                 response_tokens=round(stats["response_tokens"] / stats["responses"]),
             )
-    data = config.data
+    data, found = config.data, None
     if isinstance(source, Recorded) and not samples(config) and is_local(data.source, DATA_SUFFIXES):
         spec = replace(source.spec, path_or_name=str(Path(data.source).expanduser()))
-        found = sketch(spec, data.max_prompt_tokens, data.max_tokens)
-        if found is not None:
-            data = replace(
-                data,
-                expected_sets=data.expected_sets or found.sets,
-                expected_responses=data.expected_responses or found.responses,
-                expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
-                expected_response_tokens=data.expected_response_tokens or found.response_tokens,
-            )
+        found = sketch(spec, *_limits(config))
+    elif isinstance(source, Mixture) and not samples(config):
+        found = mixed(source, parts)
+    if found is not None:
+        data = replace(
+            data,
+            expected_sets=data.expected_sets or found.sets,
+            expected_responses=data.expected_responses or found.responses,
+            expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
+            expected_response_tokens=data.expected_response_tokens or found.response_tokens,
+        )
     return data_size(data, source, responses_a_set(config), config.rounds)
 
 
@@ -203,10 +217,8 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
     return f"{text}, about {size(needed)} a process"
 
 
-def _downloads(config: RunConfig) -> list[str]:
-    wanted = [config.model.path, config.model.tokenizer, config.model.reference]
-    if isinstance(config.data.source, str):
-        wanted += [config.data.source, config.data.heldout_source]
+def _downloads(config: RunConfig, source: Source) -> list[str]:
+    wanted = [config.model.path, config.model.tokenizer, config.model.reference, *source.reads.values()]
     if samples(config):
         wanted += [node["path"] for node in scorer_nodes(config).values() if isinstance(node.get("path"), str)]
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]

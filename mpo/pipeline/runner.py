@@ -10,7 +10,7 @@ from typing import Any
 
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Stage
-from mpo.config.files import is_shipped, redacted_name, with_own_shape
+from mpo.config.files import is_shipped, redacted_name, redacted_source, with_own_shape
 from mpo.config.schema import RunConfig
 from mpo.config.source import check_source, source_of
 from mpo.config.targets import build
@@ -106,6 +106,7 @@ def _logged(config: RunConfig) -> dict[str, Any]:
         for key in keys:
             if isinstance(plain[group][key], str):
                 plain[group][key] = redacted_name(plain[group][key])
+    plain["data"]["source"] = redacted_source(plain["data"]["source"])
     return plain
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
-from mpo.config.files import redacted_name
+from mpo.config.files import redacted_name, redacted_source
 from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.config.targets import OWN, TARGET, resolve
 from mpo.data.sources.base import Source
+from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template
 from mpo.errors import ConfigError
 from mpo.pipeline.graph import Policy
@@ -41,17 +42,20 @@ def data_stage(config: RunConfig, source: Source, loss: Loss) -> Stage:
     """Prompts, and what responses and scores the source has."""
     read, drawn = config.data, samples(config)
     named: data.Inputs[Stage] = data.Inputs()
-    node = None
+    node, mixed = None, data.Config()
     if isinstance(read.source, str):
         other = None if read.heldout_source is None else outside(read.heldout_source)
         named = data.Inputs(outside(read.source, read.revision), other)
+    elif isinstance(source, Mixture):
+        named, mixed = _mixture(source)
     else:
         node = dict(read.source)
     contrasted = not drawn and config.regime.imitate is None
     binning = None
     if contrasted:  # scores that are there already are looked at before they are needed
         binning = partition_config(config, config.partition, config.seed, loss)
-    slices = data.Config(
+    slices = replace(
+        mixed,
         source=node,
         rounds=config.rounds,
         layout=read.layout,
@@ -69,6 +73,19 @@ def data_stage(config: RunConfig, source: Source, loss: Loss) -> Stage:
         allow_targets=[] if node is None else allowed(node, config),
     )
     return data.TASK.stage("data", slices, data.Settings(binning), named, here(source.immediate))
+
+
+def _mixture(source: Mixture) -> tuple[data.Inputs[Stage], data.Config]:
+    """The parts as inputs, and what counts beside their content."""
+    parts = {name: outside(part.path, part.revision) for name, part in source.parts.items()}
+    rows = source.heldout
+    other = None if rows is None else outside(rows.path, rows.revision)
+    config = data.Config(
+        parts=[replace(part, path=name, revision=None) for name, part in source.parts.items()],
+        total=source.total,
+        heldout_rows=None if rows is None else replace(rows, path="", revision=None),
+    )
+    return data.Inputs(heldout_source=other, parts=parts), config
 
 
 def demonstrations_stage(config: RunConfig, source: Source, name: str) -> Stage:
@@ -197,7 +214,7 @@ def card(config: RunConfig) -> dict[str, Any]:
     return {
         "starting_policy": redacted_name(model.path) or "trained from scratch",
         "reference": redacted_name(model.reference) or "the starting policy",
-        "source": redacted_name(source) if isinstance(source, str) else dict(source),
+        "source": redacted_name(source) if isinstance(source, str) else redacted_source(source),
         "regime": config.regime.name,
         "partition": dict(config.partition),
     }

@@ -3,110 +3,124 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mpo.cache.stage import File, Hub
 from mpo.config.targets import build
-from mpo.data.problems import Problem, ProblemCounts, Reason
-from mpo.data.sources import LAYOUTS, Source, SourceSpec, resolve_layout
+from mpo.data.mixing import take_shares
+from mpo.data.problems import Reason
+from mpo.data.sources import LAYOUTS, Mixture, Source, SourceSpec, resolve_layout
 from mpo.data.sources.checked import checked_sets
+from mpo.data.sources.mixture import Rows
 from mpo.data.sources.recorded import Recorded
 from mpo.data.split import prompt_key, split_heldout, take_fraction
 from mpo.data.store import copy_sets, read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.stages.context import StageContext
+from mpo.stages.findings import Findings
 from mpo.stages.nodes import data
 from mpo.stages.partition import Binning, check_refused
-from mpo.stages.summary import Summary, counts
+from mpo.stages.summary import Summary
 from mpo.types import ResponseSet
 
+AnyRows = TypeVar("AnyRows", bound=Rows)
 Context = StageContext[data.Config, data.Settings, data.Inputs[Path]]
 
 IS_HELD_OUT = "prompt is held out"
-_SHOWN = 20
-_NO_SIGNAL = (Reason.ONE_RESPONSE, Reason.EQUAL_SCORES)
+IN_EARLIER_PART = "prompt is in an earlier part"
 
 
-class _Findings:
-    """Problems of one read: counted, the first few kept, unusable sets apart from merely odd ones."""
+@dataclass
+class _Sets:
+    """Of stored sets in order the prompt's key and the part, and of each part how many were not stored because an
+    earlier one has their prompt."""
 
-    def __init__(self, fatal: set[Reason]) -> None:
-        self.counts = ProblemCounts()
-        self.first: list[Problem] = []
-        self.first_without_signal: Problem | None = None
-        self.fatal_ids: set[str] = set()
-        self._fatal = fatal
-
-    def __call__(self, problem: Problem) -> None:
-        self.counts(problem)
-        unusable = problem.severity == "error" or problem.reason_code in self._fatal
-        if unusable and problem.severity == "warning":
-            self.fatal_ids.add(problem.id)
-        if unusable and len(self.first) < _SHOWN:
-            self.first.append(problem)
-        if problem.reason_code in _NO_SIGNAL and self.first_without_signal is None:
-            self.first_without_signal = problem
+    keys: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    repeated: Counter[str] = field(default_factory=Counter)
 
     @property
-    def shown(self) -> list[Problem]:
-        """The first problems, and the first of each kind of warning."""
-        warnings = [one for one in self.counts.first.values() if one.severity == "warning" and one not in self.first]
-        return [*self.first, *warnings]
+    def usable(self) -> Counter[str]:
+        """By part, stored or not."""
+        return Counter(self.parts) + self.repeated
 
-    @property
-    def unusable(self) -> dict[str, int]:
-        """Sets that cannot be used, by reason."""
-        fatal = {reason: n for reason, n in self.counts.warnings.items() if reason in self._fatal}
-        return {**self.counts.errors, **fatal}
+    def by_part(self, indices: Iterable[int]) -> Counter[str]:
+        """How many of these stored sets each part has given."""
+        return Counter(self.parts[index] for index in indices)
 
 
 def run(context: Context) -> None:
     """Write the sets of the source, split by prompt; its demonstrations are one split.
 
     Raises:
-        DataError: nothing usable, too many unusable rows, or no set that the loss can learn from.
+        DataError: nothing usable, too many unusable rows, a part of a mixture that cannot give its share, or no set
+            that the loss can learn from.
     """
     config, out, source = context.config, context.output, _source(context)
     if config.part is data.Part.demonstrations:
         count = write_sets(out / "train.parquet", source.read_demonstrations() or ())
         Summary(facts={"": {"source": source.name}, "train": {"sets": count}}).write(out)
         return
-    if config.needs_responses and isinstance(source, Recorded):
-        _check_responses(source)
+    sources = source.components()
+    for name, one in sources.items():
+        if config.needs_responses and isinstance(one, Recorded):
+            _check_responses(one, name)
     fatal = {Reason.NO_SCORE} if config.needs_scores else set()
-    findings, heldout_findings = _Findings(fatal), _Findings(fatal)
+    findings = {name: Findings(fatal, name) for name in sources}
+    heldout_findings = Findings(fatal)
     whole = out / "all.parquet"
-    keys = _read(context, source, source.read_sets(config.rounds, findings), findings, whole, config.limit)
-    _check(findings, len(keys), config)
+    given = {name: (one, one.read_sets(config.rounds, findings[name])) for name, one in sources.items()}
+    read = _read(context, given, findings, whole, config.limit)
+    for name, found in findings.items():
+        found.check(read.usable[name], config)
     own_heldout = source.read_heldout(heldout_findings)
+    candidates: Sequence[int] = range(len(read.keys))
+    heldout = None
     if own_heldout is not None:
-        read = _read(context, source, own_heldout, heldout_findings, out / "heldout.parquet", None)
-        _check(heldout_findings, len(read), config)
-        heldout_keys = set(read)
-        train = [index for index, key in enumerate(keys) if key not in heldout_keys]
-        heldout_count, shared = len(heldout_keys), len(keys) - len(train)
-    else:
-        parts = split_heldout(keys, config.heldout, config.split_seed)
-        train, heldout_count, shared = list(parts.train), len(parts.heldout), 0
-        copy_sets(whole, parts.heldout, out / "heldout.parquet")
+        of_heldout = {"": (source, own_heldout)}
+        heldout = _read(context, of_heldout, {"": heldout_findings}, out / "heldout.parquet", None)
+        heldout_findings.check(len(heldout.keys), config)
+        heldout_keys = set(heldout.keys)
+        candidates = [index for index in candidates if read.keys[index] not in heldout_keys]
+    shared = Counter(read.parts) - read.by_part(candidates)
+    if isinstance(source, Mixture) and candidates:
+        candidates = _mixed(source, read, candidates, config.split_seed)
+    train = candidates
+    if heldout is None:
+        sides = split_heldout([read.keys[index] for index in candidates], config.heldout, config.split_seed)
+        train = [candidates[position] for position in sides.train]
+        copy_sets(whole, [candidates[position] for position in sides.heldout], out / "heldout.parquet")
     if not train:
-        what = f"all {len(keys)} sets have a prompt that is held out, none is left to train on"
+        what = f"all {len(read.keys)} sets have a prompt that is held out, none is left to train on"
         raise DataError(what, source.name, "hold out fewer, or another source")
-    chosen = take_fraction([keys[index] for index in train], config.fraction, config.split_seed)
-    copy_sets(whole, [train[position] for position in chosen], out / "train.parquet")
+    fraction = take_fraction([read.keys[index] for index in train], config.fraction, config.split_seed)
+    chosen = [train[position] for position in fraction]
+    copy_sets(whole, chosen, out / "train.parquet")
     if context.settings.binning is not None:
         refused = _refused(out / "train.parquet", Binning(context.settings.binning))
         check_refused(refused, len(chosen), config.max_skipped_share)
     whole.unlink()
-    skipped = {"train": counts(findings.unusable), "heldout": counts(heldout_findings.unusable)}
-    if shared:
-        skipped["train"][IS_HELD_OUT] = shared
+    skipped: dict[str, int] = {}
+    for name, found in findings.items():
+        left_out = {IN_EARLIER_PART: read.repeated[name], IS_HELD_OUT: shared[name]}
+        skipped |= found.skipped | {found.label(reason): count for reason, count in left_out.items() if count}
+    facts: dict[str, Any] = {"source": source.name}
+    if isinstance(source, Mixture):
+        facts[data.PARTS] = _facts(source, read, candidates, chosen)
+    heldout_count = len(candidates) - len(train) if heldout is None else len(heldout.keys)
+    every = [*findings.values(), heldout_findings]
     Summary(
-        skipped=skipped,
-        warnings={"train": counts(_warned(findings)), "heldout": counts(_warned(heldout_findings))},
-        facts={"": {"source": source.name}, "train": {"sets": len(chosen)}, "heldout": {"sets": heldout_count}},
-        problems=[str(problem) for one in (findings, heldout_findings) for problem in one.shown],
+        skipped={"train": skipped, "heldout": heldout_findings.skipped},
+        warnings={
+            "train": {label: n for one in findings.values() for label, n in one.warned.items()},
+            "heldout": heldout_findings.warned,
+        },
+        facts={"": facts, "train": {"sets": len(chosen)}, "heldout": {"sets": heldout_count}},
+        problems=[problem for one in every for problem in one.shown],
     ).write(out)
 
 
@@ -115,6 +129,11 @@ def _source(context: Context) -> Source:
     config, inputs = context.config, context.inputs
     if config.source is not None:
         return build(config.source, Source, config.allow_targets, "data.source")  # type: ignore[type-abstract]
+    if config.parts:
+        parts = {part.path: _from(part, inputs.parts[part.path]) for part in config.parts}
+        rows = config.heldout_rows
+        assert rows is None or inputs.heldout_source is not None
+        return Mixture(parts, config.total, None if rows is None else _from(rows, inputs.heldout_source))
     assert inputs.source is not None
     revision = inputs.source.revision if isinstance(inputs.source, Hub) else None
     spec = SourceSpec(_name(inputs.source), config.layout, config.split, revision, config.score_field)
@@ -122,68 +141,78 @@ def _source(context: Context) -> Source:
     return Recorded(spec, other, config.heldout_split)
 
 
-def _check_responses(source: Recorded) -> None:
+def _from(rows: AnyRows, given: File | Hub | None) -> AnyRows:
+    """The same rows, of this file or hub set."""
+    assert given is not None
+    return replace(rows, path=_name(given), revision=given.revision if isinstance(given, Hub) else None)
+
+
+def _check_responses(source: Recorded, part: str) -> None:
     layout = resolve_layout(source.spec)
     if not LAYOUTS[layout].gives_responses:
-        found = (
-            "as data.layout says" if source.spec.layout == layout else "for its first row has a prompt and no responses"
-        )
+        key = f"data.source.parts.{part}.layout" if part else "data.layout"
+        found = f"as {key} says" if source.spec.layout == layout else "for its first row has a prompt and no responses"
         remedy = "regime=on_policy with model.path=FOLDER draws responses; or give the rows responses, or name a layout"
-        raise DataError(f"prompts alone, {found}", source.name, remedy)
+        where = f"part '{part}' ({source.name})" if part else source.name
+        raise DataError(f"prompts alone, {found}", where, remedy)
 
 
 def _name(given: File | Hub) -> str:
     return given.path if isinstance(given, File) else given.name
 
 
-def _warned(findings: _Findings) -> dict[str, int]:
-    """Warnings but those about a set's signal: the partition knows whether it matters."""
-    about_signal = (*_NO_SIGNAL, Reason.NO_SCORE)
-    return {reason: n for reason, n in findings.counts.warnings.items() if reason not in about_signal}
-
-
 def _read(
-    context: Context, source: Source, given: Iterator[ResponseSet], findings: _Findings, out: Path, limit: int | None
-) -> list[str]:
-    """Store the usable sets in ``out``; returns their prompt keys."""
-    keys: list[str] = []
+    context: Context,
+    given: Mapping[str, tuple[Source, Iterator[ResponseSet]]],
+    findings: Mapping[str, Findings],
+    out: Path,
+    limit: int | None,
+) -> _Sets:
+    """Store the usable sets in ``out``, source by source."""
+    read = _Sets()
+    part_of: dict[str, str] = {}
     progress = context.progress()
-    sets = given if isinstance(source, Recorded) else checked_sets(source, given, findings)
 
     def usable() -> Iterator[ResponseSet]:
-        for one in itertools.islice(sets, limit):
-            if one.id in findings.fatal_ids:
-                continue
-            keys.append(prompt_key(one.prompt))
-            progress.update(len(keys), limit or 0, "sets")
-            yield one
+        for name, (source, sets) in given.items():
+            checked = sets if isinstance(source, Recorded | Mixture) else checked_sets(source, sets, findings[name])
+            for one in itertools.islice(checked, limit):
+                if one.id in findings[name].fatal_ids:
+                    continue
+                key = prompt_key(one.prompt)
+                if part_of.setdefault(key, name) != name:
+                    read.repeated[name] += 1
+                    continue
+                read.keys.append(key)
+                read.parts.append(name)
+                progress.update(len(read.keys), limit or 0, "sets")
+                yield replace(one, id=f"{name}/{one.id}") if name else one
 
     write_sets(out, usable())
     progress.close()
-    return keys
+    return read
 
 
-def _check(findings: _Findings, usable: int, config: data.Config) -> None:
-    skipped = sum(findings.unusable.values())
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(findings.unusable.items()))
-    if skipped and (not usable or skipped > config.max_skipped_share * (skipped + usable)):
-        worst = findings.first[0]
-        remedy = "fix the data, or raise data.max_skipped_share" if usable else "fix the data"
-        if worst.reason_code is Reason.NO_SCORE:
-            remedy += "; data.score_field names another key of the scores, loss=sft needs none"
-        raise DataError(
-            f"{worst.reason_code}: {worst.message} ({skipped} of {skipped + usable} sets cannot be used: {reasons})",
-            worst.where,
-            remedy,
-        )
-    first = findings.first_without_signal
-    count = sum(findings.counts.warnings[reason] for reason in _NO_SIGNAL)
-    if config.contrasts and first is not None and count >= usable:
-        raise DataError(
-            f"{first.reason_code}: {first.message} (so with all {usable} sets)",
-            first.where,
-            "give sets with at least two responses of different scores, or use loss=sft",
-        )
+def _mixed(source: Mixture, read: _Sets, candidates: Sequence[int], seed: int) -> list[int]:
+    """Those of the ``candidates`` that are the parts' shares."""
+    weights = {name: part.weight for name, part in source.parts.items()}
+    parts, keys = ([of[index] for index in candidates] for of in (read.parts, read.keys))
+    return [candidates[position] for position in take_shares(parts, keys, weights, source.total, seed)]
+
+
+def _facts(source: Mixture, read: _Sets, taken: Sequence[int], chosen: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Of each part."""
+    all_taken, trained = read.by_part(taken), read.by_part(chosen)
+    return {
+        name: {
+            "weight": part.weight,
+            "sets read": read.usable[name],
+            "prompts in earlier parts": read.repeated[name],
+            "taken": all_taken[name],
+            "to train on": trained[name],
+        }
+        for name, part in source.parts.items()
+    }
 
 
 def _refused(path: Path, binning: Binning) -> list[DataError]:

@@ -35,6 +35,16 @@ class Source(ABC):
         """What records and reports call it."""
         return type(self).__name__
 
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """Files and hub sets that it reads, by the configuration's key."""
+        return {}
+
+    def components(self) -> Mapping[str, Source]:
+        """By name the sources that it is put together from, which are read one after the other; one that is whole is
+        its own, without a name."""
+        return {"": self}
+
     def check(self) -> None:  # noqa: B027  # many have nothing to look at
         """Raise ConfigError or DataError for what is wrong already before anything is read. Imports no torch."""
 

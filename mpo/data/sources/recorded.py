@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +20,13 @@ class Recorded(Source):
         spec: what is read, and how.
         heldout_source: another file or hub name whose sets are held out.
         heldout_split: or another split of the same one.
+        limit: first sets only.
     """
 
     spec: SourceSpec
     heldout_source: str | None = None
     heldout_split: str | None = None
+    limit: int | None = None
 
     @property
     def name(self) -> str:
@@ -31,9 +34,15 @@ class Recorded(Source):
         path = Path(self.spec.path_or_name).expanduser()
         return path.name if path.exists() else self.spec.path_or_name
 
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """See :attr:`Source.reads`."""
+        own = {"data.source": self.spec.path_or_name}
+        return own if self.heldout_source is None else {**own, "data.heldout_source": self.heldout_source}
+
     def read_sets(self, rounds: int, on_problem: OnProblem) -> Iterator[ResponseSet]:
         """See :meth:`Source.read_sets`."""
-        return read_sets(self.spec, on_problem)
+        return itertools.islice(read_sets(self.spec, on_problem), self.limit)
 
     def read_heldout(self, on_problem: OnProblem) -> Iterator[ResponseSet] | None:
         """See :meth:`Source.read_heldout`."""

@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Task
+from mpo.data.sources.mixture import Part as MixedPart
+from mpo.data.sources.mixture import Rows
 from mpo.stages.nodes import partition
 
 Given = TypeVar("Given")
@@ -22,9 +24,14 @@ class Part(Enum):
 @dataclass(frozen=True)
 class Config:
     """``source``: the ``_target_`` node of a source class; None for a file or hub set, which is among the inputs.
-    ``rounds``: that share the prompts. Otherwise as :class:`mpo.config.schema.DataConfig`."""
+    ``parts``, ``total``, ``heldout_rows``: of a mixture; a part's ``path`` is its name, under which its file or hub set
+    is among the inputs, and parts are a list because their order counts. ``rounds``: that share the prompts. Otherwise
+    as :class:`mpo.config.schema.DataConfig`."""
 
     source: dict[str, Any] | None = None
+    parts: list[MixedPart] = field(default_factory=list)
+    total: int | None = None
+    heldout_rows: Rows | None = None
     part: Part = Part.sets
     rounds: int = 1
     layout: str = "auto"
@@ -51,10 +58,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
-    """A file or hub set, and perhaps another one whose sets are held out."""
+    """A file or hub set, or those of a mixture's parts by name, and perhaps another one whose sets are held out."""
 
     source: File | Hub | None = None
     heldout_source: File | Hub | None = None
+    parts: dict[str, File | Hub] = field(default_factory=dict)
 
+
+PARTS = "parts"
+"""Fact of a mixture: for each part its weight, and how many of its sets were read and taken."""
 
 TASK = Task("data", Config, Settings, Inputs)

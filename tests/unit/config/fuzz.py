@@ -24,6 +24,7 @@ BASES = (
     ("model=llama3_8b_instruct", "regime=iterative", "train/lora=adapters"),
     ("regime=iterative",),
     ("regime=sft",),
+    ("model=small", "data=mixture", "data.source.parts={a:{path:sets.jsonl,weight:2,limit:9},b:{path:owner/name}}"),
     ("model=llama3_8b", "model.path=folder", "data=response_sets", "data.source=sets.jsonl", "launcher=local"),
 )
 """Beginnings of command lines that are valid by themselves."""

@@ -48,6 +48,7 @@ RUNS = [
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "data=prompts", FILE],
+    ["model=small", "data=mixture", "data.source.parts={a:{path:owner/name,weight:2},b:{path:owner/other}}"],
     [INSTRUCT, "regime=online"],
     ["model=mistral_7b_instruct", "regime=online"],
     [INSTRUCT, "sampler=server", "sampler.urls=[http://localhost:8000/v1]", "evaluate.temperatures=[]"],

@@ -16,7 +16,7 @@ from mpo.evaluate import Measure
 from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
 
-GIVEN = {{"urls": ["http://localhost:8000/v1"]}}
+GIVEN = {{"urls": ["http://localhost:8000/v1"], "parts": {{"a": {{"path": "x"}}}}}}
 
 def nodes(node):
     if isinstance(node, dict):
@@ -39,7 +39,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     made, heavy = done.stdout.splitlines()
     assert {*made.split()} == {
-        *("World", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
+        *("World", "Mixture", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
         *("Examples", "HeldOutRanking", "WinRate"),
     }
     assert heavy == ""

@@ -95,7 +95,8 @@ def test_thoughts_without_an_end_are_counted_and_are_empty_answers() -> None:
     given = [drawn(tokenizer, text, finished=text[-2:] != "a") for text in said]
     texts = counted(tokenizer, MARKS, given)
     assert texts.facts == {
-        "responses": 6, "tokens": sum(len(one.token_ids) for one in given), "with_special_tokens": 0, "cut_at_limit": 0, "empty": 2, "equal_texts": 2,
+        "responses": 6, "tokens": sum(len(one.token_ids) for one in given),
+        "with_special_tokens": 0, "cut_at_limit": 0, "empty": 2, "equal_texts": 2,
         "thoughts": 5, "unended_thoughts": 1, "mean_characters": 4 / 6,
     }  # fmt: skip
     assert texts.unparted == 0
