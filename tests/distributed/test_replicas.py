@@ -116,6 +116,7 @@ def test_two_processes_draw_and_score_what_one_does(inputs: Path, tmp_path: Path
     assert {of_a_group for of_a_group, _ in seen} == {"False"}  # no library may wait for the other process
 
 
+@pytest.mark.slow
 def test_two_machines_draw_what_one_does(inputs: Path, tmp_path: Path) -> None:
     """Both on loopback: two agents that meet, each with one process, and one folder for both."""
     sample.run(sampling(inputs, tmp_path / "drawn-1"))
