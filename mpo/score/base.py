@@ -67,5 +67,9 @@ class Scorer(ABC):
         """By reason, how many of the items scored since the last call need a warning: inputs that were cut, say."""
         return {}
 
+    def take_means(self) -> dict[str, tuple[float, int]]:
+        """By what they are, sum and count of numbers met since the last call, whose mean the report shows."""
+        return {}
+
     def close(self) -> None:  # noqa: B027  # many hold nothing
         """Release what :meth:`score` has loaded; called once after the last item."""

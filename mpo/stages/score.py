@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from mpo.score.checked import check_spread, close_scorer, scores_of_sets
 from mpo.score.ranks import mean_by_rank
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import score
-from mpo.stages.nodes.score import BY_RANK
+from mpo.stages.nodes.score import BY_RANK, MEANS
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
 from mpo.track.progress import ProgressWriter
@@ -59,13 +59,15 @@ def run(context: Context) -> None:
         mine.wait_for_others()
     scores: dict[tuple[str, str], list[float]] = {}
     warnings: dict[str, dict[str, int]] = {path.stem: {} for path in paths}
+    found_means: dict[str, dict[str, float]] = {path.stem: {} for path in paths}
     for name, scorer, splits in scorers:
         for path in splits:
-            values, found = _scored(context, path, name)
+            values, found, means_of_scorer = _scored(context, path, name)
             if same := check_spread(scorer, name, values, _texts_differ(path), path.stem):
                 context.warn(same)
             scores[path.stem, name] = values
             warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
+            found_means[path.stem].update({f"{name}: {what}": mean for what, mean in means_of_scorer.items()})
     facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         of_split = {name: scores[path.stem, name] for name in _scorers(context.config, path)}
@@ -73,7 +75,8 @@ def run(context: Context) -> None:
         means = {f"mean_{name}": sum(values) / max(len(values), 1) for name, values in of_split.items()}
         sizes = [len(one.responses) for one in read_stored_sets(path)]
         by_rank = {name: mean_by_rank(values, sizes) for name, values in of_split.items()}
-        facts[path.stem] = {"sets": sets, **means, **agreements(of_split, sizes), BY_RANK: by_rank}
+        met = {MEANS: found_means[path.stem]} if found_means[path.stem] else {}
+        facts[path.stem] = {"sets": sets, **means, **agreements(of_split, sizes), BY_RANK: by_rank, **met}
     progress.close()
     Summary(warnings={split: found for split, found in warnings.items() if found}, facts=facts).write(context.output)
     for path in paths:
@@ -114,25 +117,31 @@ def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: Pr
             elif mine.takes(number):
                 items = [[Item(one.prompt, each.message, one.tools) for each in one.responses] for one in sets]
                 scores = scores_of_sets(scorer, items)
-                journal.add(number, {"scores": scores, "warnings": scorer.take_warnings()})
+                found = {"warnings": scorer.take_warnings(), "means": scorer.take_means()}
+                journal.add(number, {"scores": scores, **found})
                 done = mine.count_done(_journal_name(path, name), len(scores))
                 if mine.first:
                     mean = sum(scores) / max(len(scores), 1)
                     progress.update(min(left + done, total), total, f"responses of {path.stem}", **{name: mean})
 
 
-def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int]]:
+def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int], dict[str, float]]:
     """What all replicas have found: the score of every response of the file, in order; how many of them have a warning,
-    by reason."""
+    by reason; means of what else the scorer has met."""
     scores: list[float] = []
     warnings: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
+    numbers: Counter[str] = Counter()
     with Journal(context.output, _journal_name(path, name)) as journal:
         for number in range(len(journal.kept)):
             scores.extend(journal.kept[number]["scores"])
             warnings.update(journal.kept[number]["warnings"])
+            for what, (total, count) in journal.kept[number]["means"].items():
+                sums[what] += total
+                numbers[what] += count
     for reason, count in warnings.items():
         context.warn(f"{name}, {path.stem}: {reason}: {count} of {len(scores)} responses")
-    return scores, dict(warnings)
+    return scores, dict(warnings), {what: sums[what] / count for what, count in numbers.items() if count}
 
 
 def _texts_differ(path: Path) -> bool:

@@ -31,4 +31,7 @@ class Inputs(Generic[Given]):
 BY_RANK = "mean by rank"
 """Fact of a split: for each scorer the mean score of the best response, of the second best, and so on."""
 
+MEANS = "means"
+"""Fact of a split: what its scorers have found beside scores (:meth:`mpo.score.base.Scorer.take_means`)."""
+
 TASK = Task("score", Config, Nothing, Inputs, resumable=True)
