@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mpo.errors import ConfigError
 from mpo.types import Message
+
+SCORE_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,12 @@ def scorer_name(node: Mapping[str, Any]) -> str:
     if node.get("name"):
         return str(node["name"])
     return str(node.get("function") or node.get("_target_", "none")).rpartition(".")[2]
+
+
+def check_score_name(name: str) -> None:
+    """Raise ConfigError for a name that cannot be part of a file's name and of an option."""
+    if not SCORE_NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' cannot name a score", "score.name", "use letters, digits, '_', '-' and '.'")
 
 
 class Scorer(ABC):
