@@ -49,6 +49,13 @@ def test_the_first_one_trains_and_the_order_changes_no_score(load: Load, tmp_pat
     assert store.fingerprint(one["prepare"]) == store.fingerprint(other["prepare"])
 
 
+def test_a_judge_may_stand_beside_a_reward_model(load: Load, tmp_path: Path) -> None:
+    served = [f"score_also.llm_judge.{each}" for each in ("urls=[http://localhost:8000/v1]", "model=judge")]
+    score = stages(load, tmp_path, "score=[skywork_v2,llm_judge]", *served)["score"]
+    assert list(score.config.scorers) == ["llm_judge", "skywork_v2"] and score.placement is Placement.replicas
+    assert "\n" in score.config.scorers["llm_judge"]["prompt"]
+
+
 def test_held_out_sets_of_the_testbed_have_the_truth_and_the_others(load: Load, tmp_path: Path) -> None:
     given = [each for each in _scorers_apart("score=[testbed_proxy,function]")]
     config = load("regime=on_policy", *given, "score_also.function.function=theirs.score", "allow_targets=[theirs]")
