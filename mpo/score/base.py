@@ -55,6 +55,9 @@ class Scorer(ABC):
     replicated: ClassVar[bool] = False
     """Each of the launcher's processes may hold one, and score a share of the sets."""
 
+    change_no_score: ClassVar[frozenset[str]] = frozenset()
+    """Options that change no score, such as a server's address: with others, what is scored already still holds."""
+
     @property
     def source(self) -> str:
         """The module whose code computes the scores; what it raises is reported to its author in one line."""

@@ -62,6 +62,9 @@ class Judge(Scorer):
     attempts: int = 5
 
     replicated: ClassVar[bool] = True
+    change_no_score: ClassVar[frozenset[str]] = frozenset(
+        {"urls", "key_variable", "concurrency", "timeout_s", "attempts"}
+    )
     fields: ClassVar[tuple[str, ...]] = ()
     """What a prompt must have in braces."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mpo.cache.journal import Journal, remove_journal
-from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
@@ -29,7 +28,7 @@ from mpo.types import ResponseSet
 SETS_AT_ONCE = 32
 """Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
 
-Context = StageContext[score.Config, Nothing, score.Inputs[Path]]
+Context = StageContext[score.Config, score.Settings, score.Inputs[Path]]
 
 
 def run(context: Context) -> None:
@@ -44,7 +43,7 @@ def run(context: Context) -> None:
     """
     paths = sorted(context.inputs.sets.glob("*.parquet"))
     progress = context.progress()
-    scorers = _by_scorer(context.config, paths)
+    scorers = _by_scorer(context, paths)
     with replica(context.output) as mine:
         if mine is None:
             return
@@ -84,15 +83,18 @@ def run(context: Context) -> None:
             remove_journal(context.output, _journal_name(path, name))
 
 
-def _scorers(config: score.Config, path: Path) -> dict[str, dict[str, Any]]:
+def _scorers(config: score.Config | score.Settings, path: Path) -> dict[str, dict[str, Any]]:
     return config.heldout if path.stem == "heldout" else config.scorers
 
 
-def _by_scorer(config: score.Config, paths: list[Path]) -> list[tuple[str, Scorer, list[Path]]]:
+def _by_scorer(context: Context, paths: list[Path]) -> list[tuple[str, Scorer, list[Path]]]:
     """Each scorer with its name and the splits that it scores."""
+    config = context.config
     found: dict[tuple[str, str], tuple[str, dict[str, Any], list[Path]]] = {}
     for path in paths:
-        for name, node in _scorers(config, path).items():
+        settings = _scorers(context.settings, path)
+        for name, kept in _scorers(config, path).items():
+            node = {**kept, **settings.get(name, {})}
             found.setdefault((name, json.dumps(node, sort_keys=True)), (name, node, []))[2].append(path)
     return [
         (name, build(node, Scorer, config.allow_targets, "score"), splits)  # type: ignore[type-abstract]

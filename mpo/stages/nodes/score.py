@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from mpo.cache.stage import File, Hub, Nothing, Task
+from mpo.cache.stage import File, Hub, Task
 
 Given = TypeVar("Given")
 
@@ -17,6 +17,14 @@ class Config:
     scorers: dict[str, dict[str, Any]]
     heldout: dict[str, dict[str, Any]]
     allow_targets: list[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """By the same names, the options of these nodes that change no score."""
+
+    scorers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    heldout: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,4 +42,4 @@ BY_RANK = "mean by rank"
 MEANS = "means"
 """Fact of a split: what its scorers have found beside scores (:meth:`mpo.score.base.Scorer.take_means`)."""
 
-TASK = Task("score", Config, Nothing, Inputs, resumable=True)
+TASK = Task("score", Config, Settings, Inputs, resumable=True)

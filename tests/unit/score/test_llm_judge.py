@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from mpo import endpoint
-from mpo.cache.stage import Nothing
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.score import Item
-from mpo.score.judge import NO_LOGPS, UNSURE
+from mpo.score.judge import NO_LOGPS, UNSURE, Judge
 from mpo.score.judge_prompt import conversation_text, response_text
 from mpo.stages import score
 from mpo.stages.context import StageContext
@@ -196,8 +195,10 @@ def test_wrong_options_are_one_line_before_anything_is_asked(wrong: dict[str, An
 def in_stage(tmp_path: Path, kind: str, server: Loopback, **others: Any) -> Summary:
     """``train.parquet`` of ``tmp_path / "sets"`` scored."""
     (tmp_path / "out").mkdir(exist_ok=True)
-    config = node.Config({kind: options(kind, server, **others)}, {}, [])
-    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    given, free = options(kind, server, **others), Judge.change_no_score
+    config = node.Config({kind: {key: value for key, value in given.items() if key not in free}}, {}, [])
+    settings = node.Settings({kind: {key: given[key] for key in free}})
+    score.run(StageContext("score", config, settings, node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     return Summary.read(tmp_path / "out")
 
 
