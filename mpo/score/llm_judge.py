@@ -21,10 +21,10 @@ class LLMJudge(Judge):
     """Asks for one whole number from ``lowest`` to ``highest`` for each response: one request a response.
 
     Where the server gives log-probs the score is the expectation over the scale's numbers at the place of the judge's
-    own number, renormalised (as in G-Eval, arXiv 2303.16634, which draws samples for it): it orders responses that have
-    the same number. That needs numbers of one token each, which every tokenizer has for a single digit alone. Of a
-    two-digit number some make two tokens, and the first of ``10`` could not be told from ``1``. So log-probs are asked
-    for only on scales to 9, as the default 1 to 9; on larger ones the number itself is the score.
+    own number, renormalised (the weighting of G-Eval, arXiv 2303.16634): it orders responses of the same number. That
+    needs numbers of one token each, as single digits are in the usual tokenizers. Of a two-digit number some make two
+    tokens, and the first of ``10`` could not be told from ``1``. So log-probs are asked for only on scales to 9, as the
+    default 1 to 9; on larger ones the number itself is the score.
     """
 
     lowest: int = 1
