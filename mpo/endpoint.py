@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 from mpo.errors import ConfigError, ProcessError, UserError, cut
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -21,6 +24,20 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 SHOWN = 120
 GO_ON = "then run the same command again, it goes on from where it was"
+
+
+def check_servers(where: str, urls: Sequence[str], concurrency: int, timeout_s: float, attempts: int) -> None:
+    """Raise ConfigError for options below the config key ``where`` that name no server or are out of range."""
+    for name, value in (("concurrency", concurrency), ("attempts", attempts)):
+        if value < 1:
+            raise ConfigError(f"{value} is out of range", f"{where}.{name}", "give 1 or more")
+    if not timeout_s > 0:
+        raise ConfigError(f"{timeout_s:g} is out of range", f"{where}.timeout_s", "give seconds above 0")
+    if not urls:
+        remedy = f"give addresses: '{where}.urls=[http://localhost:8000/v1]'"
+        raise ConfigError("has no value", f"{where}.urls", remedy)
+    for url in urls:
+        check_url(url, f"{where}.urls")
 
 
 def check_url(url: str, key: str) -> None:
@@ -56,6 +73,7 @@ class Endpoint:
         key = os.environ.get(key_variable)
         self._client: httpx.Client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            verify=_certificates(),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
@@ -63,6 +81,11 @@ class Endpoint:
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object at ``path``; raises as :meth:`post`."""
         return self._request("GET", path, None)
+
+    def cards(self) -> list[dict[str, Any]]:
+        """What the server says of each model that it serves (``id``, often ``root``); raises as :meth:`post`."""
+        found = self.get("models").get("data")
+        return [card for card in found if isinstance(card, dict)] if isinstance(found, list) else []
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that the server answers.
@@ -115,6 +138,13 @@ class Endpoint:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._client.close()
+
+
+@functools.cache  # a tenth of a second each
+def _certificates() -> ssl.SSLContext:
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _said(text: str) -> str:

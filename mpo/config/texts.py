@@ -24,7 +24,7 @@ TEXT_BYTES = 10_000
 """Most of an option of a loss, partition, sampler, scorer, source or measure."""
 DEPTH = 20
 """Most levels of lists and mappings inside such an option."""
-FREE = ("sampler", "score", "loss", "partition", "model.architecture", "data.source", "evaluate.measures")
+FREE = ("sampler", "score", "score_also", "loss", "partition", "model.architecture", "data.source", "evaluate.measures")
 """Mappings whose keys the schema does not know."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

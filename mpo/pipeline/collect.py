@@ -25,7 +25,7 @@ from mpo.sample.unwanted import DROPPED, REDRAWN
 from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
 from mpo.stages.nodes.data import PARTS
-from mpo.stages.nodes.score import BY_RANK
+from mpo.stages.nodes.score import BY_RANK, MEANS
 from mpo.stages.summary import Summary
 from mpo.track import provenance
 from mpo.track.metrics import read_metrics
@@ -156,8 +156,9 @@ def _drawn(graph: Graph, store: Store) -> dict[str, float]:
     for number, one in enumerate(graph.rounds, 1):
         for stage in one.drawn:
             for split, values in _summary(store, stage).facts.items():
-                for key, value in values.items():
-                    shown = key.endswith((SAME_ORDER, SAME_BEST)) or (value and key.endswith((DROPPED, REDRAWN)))
+                for key, value in {**values, **values.get(MEANS, {})}.items():
+                    of_scorers = key.endswith((SAME_ORDER, SAME_BEST)) or key in values.get(MEANS, {})
+                    shown = of_scorers or (value and key.endswith((DROPPED, REDRAWN)))
                     label = OF_SAMPLES.get(key, key if shown else None)
                     if label is not None:
                         found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {label}"] = value

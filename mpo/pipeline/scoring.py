@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mpo.cache.stage import Nothing, Stage
+from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig, ThinkingConfig
-from mpo.config.targets import OWN, TARGET, build
+from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
 from mpo.pipeline.needs import samples
@@ -109,7 +109,9 @@ def _score_stage(
     # Whichever of several scores trains, the same stage computes them.
     allow = list(dict.fromkeys(prefix for node in scorers.values() for prefix in allowed(node, config)))
     shown = thinking if thinking.scored else ThinkingConfig()
-    slices = score.Config(dict(sorted(scorers.items())), dict(sorted(heldout.items())), allow, shown)
+    parts = [_apart(dict(sorted(nodes.items())), config) for nodes in (scorers, heldout)]
+    slices = score.Config(parts[0][0], parts[1][0], allow, shown)
+    settings = score.Settings(parts[0][1], parts[1][1])
     models = {
         scorer_name(node): outside(node["path"], node.get("revision"))
         for node in every
@@ -117,4 +119,19 @@ def _score_stage(
     }
     immediate = all(node.get("immediate") is True for node in every)
     placement = here(True) if immediate else side_by_side(every, Scorer, "score", config)
-    return score.TASK.stage(name, slices, Nothing(), score.Inputs(sampled, models), placement)
+    return score.TASK.stage(name, slices, settings, score.Inputs(sampled, models), placement)
+
+
+def _apart(nodes: Nodes, config: RunConfig) -> tuple[Nodes, Nodes]:
+    """``nodes`` without the options that change no score, and these options, where a node has any."""
+    free = {name: _change_no_score(node, config) for name, node in nodes.items()}
+    kept = {name: {key: node[key] for key in node if key not in free[name]} for name, node in nodes.items()}
+    apart = {name: {key: node[key] for key in node if key in free[name]} for name, node in nodes.items()}
+    return kept, {name: options for name, options in apart.items() if options}
+
+
+def _change_no_score(node: Mapping[str, Any], config: RunConfig) -> frozenset[str]:
+    try:
+        return resolve(node, Scorer, config.allow_targets, "score").change_no_score  # type: ignore[type-abstract]
+    except ConfigError:  # a plan needs neither it nor its packages
+        return frozenset()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from mpo.endpoint import Endpoint, check_url
+from mpo.endpoint import Endpoint, check_servers
 from mpo.errors import ConfigError, DataError, cut
 from mpo.sample.base import SIGNED_SEEDS, Draw, Drawn, Request, Sampler, SamplingJob
 
@@ -47,17 +47,7 @@ class ServerSampler(Sampler):
     checks_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{getattr(self, name)} is out of range", f"sampler.{name}", "give 1 or more")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"{self.timeout_s:g} is out of range", "sampler.timeout_s", "give seconds above 0")
-        if not self.urls:
-            raise ConfigError(
-                "has no value", "sampler.urls", "give addresses: 'sampler.urls=[http://localhost:8000/v1]'"
-            )
-        for url in self.urls:
-            check_url(url, "sampler.urls")
+        check_servers("sampler", self.urls, self.concurrency, self.timeout_s, self.attempts)
 
     @contextlib.contextmanager
     def open(self, job: SamplingJob) -> Iterator[Draw]:
@@ -93,8 +83,7 @@ class ServerSampler(Sampler):
 
 def _served(end: Endpoint, policy: str, wanted: str | None) -> str:
     """The name under which the server serves ``policy``, or ``wanted``."""
-    cards = end.get("models").get("data")
-    found = [card for card in cards if isinstance(card, Mapping)] if isinstance(cards, list) else []
+    found = end.cards()
     for card in found:
         names = {str(card[key]) for key in ("id", "root") if card.get(key)}
         if wanted in names if wanted is not None else any(_same(name, policy) for name in names):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mpo.errors import ConfigError
 from mpo.types import Message
+
+SCORE_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,12 @@ def scorer_name(node: Mapping[str, Any]) -> str:
     return str(node.get("function") or node.get("_target_", "none")).rpartition(".")[2]
 
 
+def check_score_name(name: str) -> None:
+    """Raise ConfigError for a name that cannot be part of a file's name and of an option."""
+    if not SCORE_NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' cannot name a score", "score.name", "use letters, digits, '_', '-' and '.'")
+
+
 class Scorer(ABC):
     """Scores responses. A frozen dataclass whose fields are the options of its YAML file in ``conf/score``.
 
@@ -44,6 +54,9 @@ class Scorer(ABC):
 
     replicated: ClassVar[bool] = False
     """Each of the launcher's processes may hold one, and score a share of the sets."""
+
+    change_no_score: ClassVar[frozenset[str]] = frozenset()
+    """Options that change no score, such as a server's address: with others, what is scored already still holds."""
 
     @property
     def source(self) -> str:
@@ -65,6 +78,10 @@ class Scorer(ABC):
 
     def take_warnings(self) -> dict[str, int]:
         """By reason, how many of the items scored since the last call need a warning: inputs that were cut, say."""
+        return {}
+
+    def take_means(self) -> dict[str, tuple[float, int]]:
+        """By what they are, sum and count of numbers met since the last call, whose mean the report shows."""
         return {}
 
     def close(self) -> None:  # noqa: B027  # many hold nothing

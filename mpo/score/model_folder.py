@@ -14,7 +14,6 @@ from mpo.errors import ConfigError
 PAIR_KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "n_tasks")
 """Of the config.json of a model that compares pairs as PairRM does."""
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-SCORE_NAME = re.compile(r"[\w.-]+")
 
 
 class Head(Enum):
@@ -27,12 +26,6 @@ class Head(Enum):
     inf_orm = "inf_orm"
     grm = "grm"
     token_logit = "token_logit"
-
-
-def check_score_name(name: str) -> None:
-    """Raise ConfigError for a name that cannot be part of a file's name and of an option."""
-    if not SCORE_NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' cannot name a score", "score.name", "use letters, digits, '_', '-' and '.'")
 
 
 def model_location(path: str) -> str:

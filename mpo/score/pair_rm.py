@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mpo.config.schema import Precision
 from mpo.errors import ConfigError, DataError
-from mpo.score.base import Item
-from mpo.score.model_folder import PAIR_KEYS, check_score_name, model_location, read_model_config
+from mpo.score.base import Item, check_score_name
+from mpo.score.model_folder import PAIR_KEYS, model_location, read_model_config
 from mpo.score.model_scorer import ModelScorer
 
 if TYPE_CHECKING:

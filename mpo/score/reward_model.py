@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpo.config.schema import Precision
 from mpo.engine import check_installed
 from mpo.errors import ConfigError, DataError
-from mpo.score.base import Item
+from mpo.score.base import Item, check_score_name
 from mpo.score.model_folder import (
     Head,
     architecture,
-    check_score_name,
     label_count,
     model_location,
     read_model_config,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mpo.cache.journal import Journal, remove_journal
-from mpo.cache.stage import Nothing
 from mpo.config.schema import ThinkingConfig
 from mpo.config.targets import build
 from mpo.data.batches import batched
@@ -21,7 +20,7 @@ from mpo.score.checked import check_spread, close_scorer, scores_of_sets
 from mpo.score.ranks import mean_by_rank
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import score
-from mpo.stages.nodes.score import BY_RANK
+from mpo.stages.nodes.score import BY_RANK, MEANS
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
 from mpo.track.progress import ProgressWriter
@@ -30,7 +29,7 @@ from mpo.types import Message, Response, ResponseSet
 SETS_AT_ONCE = 32
 """Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
 
-Context = StageContext[score.Config, Nothing, score.Inputs[Path]]
+Context = StageContext[score.Config, score.Settings, score.Inputs[Path]]
 
 
 def run(context: Context) -> None:
@@ -45,7 +44,7 @@ def run(context: Context) -> None:
     """
     paths = sorted(context.inputs.sets.glob("*.parquet"))
     progress = context.progress()
-    scorers = _by_scorer(context.config, paths)
+    scorers = _by_scorer(context, paths)
     with replica(context.output) as mine:
         if mine is None:
             return
@@ -60,13 +59,15 @@ def run(context: Context) -> None:
         mine.wait_for_others()
     scores: dict[tuple[str, str], list[float]] = {}
     warnings: dict[str, dict[str, int]] = {path.stem: {} for path in paths}
+    found_means: dict[str, dict[str, float]] = {path.stem: {} for path in paths}
     for name, scorer, splits in scorers:
         for path in splits:
-            values, found = _scored(context, path, name)
+            values, found, means_of_scorer = _scored(context, path, name)
             if same := check_spread(scorer, name, values, _texts_differ(path, context.config.thinking), path.stem):
                 context.warn(same)
             scores[path.stem, name] = values
             warnings[path.stem].update({f"{name}: {reason}": count for reason, count in found.items()})
+            found_means[path.stem].update({f"{name}: {what}": mean for what, mean in means_of_scorer.items()})
     facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         of_split = {name: scores[path.stem, name] for name in _scorers(context.config, path)}
@@ -74,7 +75,8 @@ def run(context: Context) -> None:
         means = {f"mean_{name}": sum(values) / max(len(values), 1) for name, values in of_split.items()}
         sizes = [len(one.responses) for one in read_stored_sets(path)]
         by_rank = {name: mean_by_rank(values, sizes) for name, values in of_split.items()}
-        facts[path.stem] = {"sets": sets, **means, **agreements(of_split, sizes), BY_RANK: by_rank}
+        met = {MEANS: found_means[path.stem]} if found_means[path.stem] else {}
+        facts[path.stem] = {"sets": sets, **means, **agreements(of_split, sizes), BY_RANK: by_rank, **met}
     progress.close()
     Summary(warnings={split: found for split, found in warnings.items() if found}, facts=facts).write(context.output)
     for path in paths:
@@ -82,15 +84,18 @@ def run(context: Context) -> None:
             remove_journal(context.output, _journal_name(path, name))
 
 
-def _scorers(config: score.Config, path: Path) -> dict[str, dict[str, Any]]:
+def _scorers(config: score.Config | score.Settings, path: Path) -> dict[str, dict[str, Any]]:
     return config.heldout if path.stem == "heldout" else config.scorers
 
 
-def _by_scorer(config: score.Config, paths: list[Path]) -> list[tuple[str, Scorer, list[Path]]]:
+def _by_scorer(context: Context, paths: list[Path]) -> list[tuple[str, Scorer, list[Path]]]:
     """Each scorer with its name and the splits that it scores."""
+    config = context.config
     found: dict[tuple[str, str], tuple[str, dict[str, Any], list[Path]]] = {}
     for path in paths:
-        for name, node in _scorers(config, path).items():
+        settings = _scorers(context.settings, path)
+        for name, kept in _scorers(config, path).items():
+            node = {**kept, **settings.get(name, {})}
             found.setdefault((name, json.dumps(node, sort_keys=True)), (name, node, []))[2].append(path)
     return [
         (name, build(node, Scorer, config.allow_targets, "score"), splits)  # type: ignore[type-abstract]
@@ -118,7 +123,8 @@ def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: Pr
                     for one in sets
                 ]
                 scores = scores_of_sets(scorer, items)
-                journal.add(number, {"scores": scores, "warnings": scorer.take_warnings()})
+                found = {"warnings": scorer.take_warnings(), "means": scorer.take_means()}
+                journal.add(number, {"scores": scores, **found})
                 done = mine.count_done(_journal_name(path, name), len(scores))
                 if mine.first:
                     mean = sum(scores) / max(len(scores), 1)
@@ -134,18 +140,23 @@ def _shown(one: Response, thinking: ThinkingConfig) -> Message:
     return replace(one.message, content=content, reasoning=None)
 
 
-def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int]]:
+def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int], dict[str, float]]:
     """What all replicas have found: the score of every response of the file, in order; how many of them have a warning,
-    by reason."""
+    by reason; means of what else the scorer has met."""
     scores: list[float] = []
     warnings: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
+    numbers: Counter[str] = Counter()
     with Journal(context.output, _journal_name(path, name)) as journal:
         for number in range(len(journal.kept)):
             scores.extend(journal.kept[number]["scores"])
             warnings.update(journal.kept[number]["warnings"])
+            for what, (total, count) in journal.kept[number]["means"].items():
+                sums[what] += total
+                numbers[what] += count
     for reason, count in warnings.items():
         context.warn(f"{name}, {path.stem}: {reason}: {count} of {len(scores)} responses")
-    return scores, dict(warnings)
+    return scores, dict(warnings), {what: sums[what] / count for what, count in numbers.items() if count}
 
 
 def _texts_differ(path: Path, thinking: ThinkingConfig) -> bool:

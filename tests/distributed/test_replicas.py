@@ -87,7 +87,7 @@ def scoring(sets: Path, out: Path, **options: str) -> StageContext[Any, Any, Any
     node = {"_target_": f"{__name__}.Length", **options}
     config = score_node.Config({"length": node}, {"length": node}, [__name__.partition(".")[0]])
     out.mkdir(exist_ok=True)
-    return StageContext("score", config, Nothing(), score_node.Inputs(sets), out)
+    return StageContext("score", config, score_node.Settings(), score_node.Inputs(sets), out)
 
 
 def launch(context: StageContext[Any, Any, Any], launcher: LauncherConfig = TWO) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from mpo.cache.stage import File, Hub, Nothing, Task
+from mpo.cache.stage import File, Hub, Task
 from mpo.config.schema import ThinkingConfig
 
 Given = TypeVar("Given")
@@ -23,6 +23,14 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """By the same names, the options of these nodes that change no score."""
+
+    scorers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    heldout: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Inputs(Generic[Given]):
     """``sets``: with sampled responses. ``models``: those that scorers name by their ``path``, so that their content
     counts."""
@@ -34,4 +42,7 @@ class Inputs(Generic[Given]):
 BY_RANK = "mean by rank"
 """Fact of a split: for each scorer the mean score of the best response, of the second best, and so on."""
 
-TASK = Task("score", Config, Nothing, Inputs, resumable=True)
+MEANS = "means"
+"""Fact of a split: what its scorers have found beside scores (:meth:`mpo.score.base.Scorer.take_means`)."""
+
+TASK = Task("score", Config, Settings, Inputs, resumable=True)

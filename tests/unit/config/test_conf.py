@@ -27,7 +27,9 @@ LOG_RATIO = sorted(
 
 
 # Runs that between them choose every option of every group: composing takes a third of a second each.
-OTHER_SCORERS = ("data", "function", "reward_model", "testbed", "testbed_proxy")  # those without a model of their own
+JUDGES = [name for name in options("score") if name.startswith("llm_judge")]
+OTHER_SCORERS = ("data", "function", "reward_model", "testbed", "testbed_proxy", *JUDGES)  # those that name no model
+SERVED = ["score.urls=[http://localhost:8000/v1]", "score.model=judge"]
 MODELS = [name for name in options("model") if name != "small" and "ultrachat" not in name]  # fewer than losses
 INSTRUCT, BASE, FILE = "model=llama3_8b_instruct", "model=llama3_8b", "data.source=FILE"
 
@@ -46,6 +48,7 @@ RUNS = [
     ["regime=sft", "score=testbed_proxy"],
     ["regime=on_policy", "score=reward_model", "score.path=owner/model"],
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
+    *(["regime=on_policy", f"score={name}", *SERVED] for name in JUDGES),
     ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "data=prompts", FILE],
     ["model=small", "data=mixture", "data.source.parts={a:{path:owner/name,weight:2},b:{path:owner/other}}"],

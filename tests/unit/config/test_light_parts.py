@@ -40,7 +40,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     made, heavy = done.stdout.splitlines()
     assert {*made.split()} == {
         *("World", "Mixture", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
-        *("Examples", "HeldOutRanking", "WinRate"),
+        *("LLMJudge", "LLMJudgePairwise", "Examples", "HeldOutRanking", "WinRate"),
     }
     assert heavy == ""
 

@@ -49,6 +49,29 @@ def test_the_first_one_trains_and_the_order_changes_no_score(load: Load, tmp_pat
     assert store.fingerprint(one["prepare"]) == store.fingerprint(other["prepare"])
 
 
+def test_a_judge_may_stand_beside_a_reward_model(load: Load, tmp_path: Path) -> None:
+    served = [f"score_also.llm_judge.{each}" for each in ("urls=[http://localhost:8000/v1]", "model=judge")]
+    score = stages(load, tmp_path, "score=[skywork_v2,llm_judge]", *served)["score"]
+    assert list(score.config.scorers) == ["llm_judge", "skywork_v2"] and score.placement is Placement.replicas
+    assert "\n" in score.config.scorers["llm_judge"]["prompt"]
+
+
+def test_where_a_judge_is_asked_changes_no_score_and_what_it_is_asked_does(load: Load, tmp_path: Path) -> None:
+    def scored(url: str, *others: str) -> Stage:
+        chosen = ("score=llm_judge", f"score.urls=[{url}]", *others)
+        return stages(load, tmp_path, *chosen)["score"]
+
+    store = Store(tmp_path)
+    one, elsewhere, another = (
+        scored("http://one/v1", "score.model=judge"),
+        scored("http://other/v1", "score.model=judge", "score.concurrency=2"),
+        scored("http://one/v1", "score.model=other"),
+    )
+    for asked in (elsewhere.settings.scorers, elsewhere.settings.heldout):
+        assert (asked["llm_judge"]["urls"], asked["llm_judge"]["concurrency"]) == (["http://other/v1"], 2)
+    assert store.fingerprint(one) == store.fingerprint(elsewhere) != store.fingerprint(another)
+
+
 def test_held_out_sets_of_the_testbed_have_the_truth_and_the_others(load: Load, tmp_path: Path) -> None:
     given = [each for each in _scorers_apart("score=[testbed_proxy,function]")]
     config = load("regime=on_policy", *given, "score_also.function.function=theirs.score", "allow_targets=[theirs]")

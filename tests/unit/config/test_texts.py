@@ -54,7 +54,8 @@ def test_many_levels_are_refused_and_few_are_not() -> None:
         options = {"a": [options]}
     with pytest.raises(ConfigError, match="levels"):
         check_texts(config(score=options))
-    check_texts(config(score={"options": {"a": [{"b": "two\nlines"}]}}, name="日本語 🙂", cache_dir="~/x"))
+    lines = {"options": {"a": [{"b": "two\nlines"}]}}
+    check_texts(config(score=lines, score_also={"other": lines}, name="日本語 🙂", cache_dir="~/x"))
 
 
 def _numbers(cls: type, prefix: str = "") -> Iterator[str]:

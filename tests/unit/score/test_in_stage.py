@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mpo.cache.stage import Nothing
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.score import Item
@@ -33,7 +32,7 @@ def run(tmp_path: Path, scorers: dict[str, dict[str, object]]) -> Summary:
     for split in ("train", "heldout"):
         write_sets(tmp_path / "sets" / f"{split}.parquet", SETS)
     config = node.Config(scorers, scorers, [])
-    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    score.run(StageContext("score", config, node.Settings(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     return Summary.read(tmp_path / "out")
 
 

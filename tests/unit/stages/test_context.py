@@ -37,7 +37,7 @@ STAGES = [
         "canary", canary.Config(Precision.bf16, "{{ messages }}", True, {"enable_thinking": False}), Nothing(),
         canary.Inputs(UPSTREAM, Hub("owner/model"), File("/tokenizer")),
     ),
-    score.TASK.stage("score", score.Config({"a": NODE}, {}, []), Nothing(), score.Inputs(UPSTREAM)),
+    score.TASK.stage("score", score.Config({"a": NODE}, {}, []), score.Settings({"a": NODE}), score.Inputs(UPSTREAM)),
     prepare.TASK.stage(
         "prepare", prepare.Config(1, 2, 0.0, SftResponses.best, "data", None, False), Nothing(),
         prepare.Inputs(UPSTREAM, UPSTREAM),
@@ -80,8 +80,8 @@ def test_a_context_comes_back_as_it_was(stage: Stage, tmp_path: Path) -> None:
 
 def test_all_that_a_stage_reads_counts_in_its_fingerprint_but_settings(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    base = score.TASK.stage("a", score.Config({"a": NODE}, {}, []), Nothing(), score.Inputs(UPSTREAM))
-    other = score.TASK.stage("b", score.Config({"b": NODE}, {}, []), Nothing(), score.Inputs(UPSTREAM))
+    base = score.TASK.stage("a", score.Config({"a": NODE}, {}, []), score.Settings(), score.Inputs(UPSTREAM))
+    other = score.TASK.stage("b", score.Config({"b": NODE}, {}, []), score.Settings(), score.Inputs(UPSTREAM))
     assert store.fingerprint(base) != store.fingerprint(other)
     for one, two in (
         (Hub("owner/model"), Hub("owner/model", "v2")),

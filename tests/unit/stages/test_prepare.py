@@ -105,7 +105,7 @@ def test_scores_leave_tokens_and_vocabulary_as_they_are(policy: Path) -> None:
     out.mkdir()
     scorer = {"_target_": "mpo.score.function.FunctionScorer", "function": f"{__name__}.letters"}
     config = score_node.Config({"letters": scorer}, {}, [])
-    score.run(StageContext("score", config, Nothing(), score_node.Inputs(folder), out))
+    score.run(StageContext("score", config, score_node.Settings(), score_node.Inputs(folder), out))
     scored = list(read_stored_sets(out / "train.parquet"))
     assert stored_vocabulary(out / "train.parquet") == "digest"
     for before, after in zip(sets, scored, strict=True):

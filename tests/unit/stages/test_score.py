@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import pytest
 
-from mpo.cache.stage import Nothing
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.errors import DataError
 from mpo.score import Item, Scorer
@@ -40,7 +39,7 @@ def test_the_proxy_scores_what_is_trained_on_and_the_truth_what_is_held_out(tmp_
     }  # fmt: skip
     truth = {"_target_": SCORER, "function": "mpo.testbed.reward.true_reward"}
     config = node.Config({"proxy": proxy}, {"truth": truth}, [])
-    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    score.run(StageContext("score", config, node.Settings(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     (trained,), (held,) = (
         list(read_stored_sets(tmp_path / "out" / f"{split}.parquet")) for split in ("train", "heldout")
     )
@@ -76,7 +75,7 @@ def test_a_stopped_stage_goes_on_after_the_sets_that_it_has_scored(
         SEEN.clear()
         scorer = {"_target_": SCORER, "function": f"{__name__}.until", "options": {"calls": calls}}
         config = node.Config({"until": scorer}, {}, [])
-        score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+        score.run(StageContext("score", config, node.Settings(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
 
     with pytest.raises(Killed):
         run(7)
@@ -98,7 +97,7 @@ def test_several_scorers_lie_side_by_side(tmp_path: Path) -> None:
         name: {"_target_": SCORER, "function": f"mpo.testbed.reward.{name}"} for name in ("true_reward", "proxy_reward")
     }
     config = node.Config(scorers, {}, [])
-    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    score.run(StageContext("score", config, node.Settings(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     (one,) = read_stored_sets(tmp_path / "out" / "train.parquet")
     for each in one.responses:
         assert dict(each.scores) == dict.fromkeys(scorers, true_reward(PROMPT, each.text))
@@ -145,7 +144,7 @@ def recorded(tmp_path: Path, train: list[list[str]], factor: float = 1.0, heldou
         write_sets(tmp_path / "sets" / f"{split}.parquet", rows)
     scorer = {"_target_": f"{__name__}.Recording", "factor": factor}
     config = node.Config({"words": scorer}, {"words": scorer}, [__name__])
-    score.run(StageContext("score", config, Nothing(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
+    score.run(StageContext("score", config, node.Settings(), node.Inputs(tmp_path / "sets"), tmp_path / "out"))
     return Summary.read(tmp_path / "out")
 
 

@@ -109,7 +109,7 @@ def scored(tmp_path: Path, thinking: ThinkingConfig, folder: str) -> list[float]
     (tmp_path / folder).mkdir()
     config = score_node.Config({"words": scorer}, {"words": scorer}, [], thinking)
     inputs = score_node.Inputs(tmp_path / "sets")
-    score.run(StageContext("score", config, Nothing(), inputs, tmp_path / folder))
+    score.run(StageContext("score", config, score_node.Settings(), inputs, tmp_path / folder))
     (one,) = read_stored_sets(tmp_path / folder / "train.parquet")
     (before,) = read_stored_sets(tmp_path / "sets" / "train.parquet")
     assert [each.reasoning for each in one.responses] == [each.reasoning for each in before.responses]
