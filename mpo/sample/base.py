@@ -86,10 +86,18 @@ class Sampler(ABC):
     loads_policy: ClassVar[bool] = True
     """False where it draws from one policy that others have loaded, so not from one that the run trains."""
 
+    continuous: ClassVar[bool] = False
+    """Whether a response that waits takes the place of one that has ended, while others go on; for the plan."""
+
     @property
     def cards(self) -> int:
         """Cards that one copy of the model takes, if it is :attr:`replicated`: so many processes draw as one."""
         return 1
+
+    @property
+    def memory_share(self) -> float:
+        """Share of a card's memory that the model, keys and values may take; for the plan."""
+        return 0.9
 
     @property
     def source(self) -> str:

@@ -59,7 +59,7 @@ class RewardModel(ModelScorer):
     is read, stays (counted, and a warning); ``refuse`` is an error. ``batch_tokens``: tokens that are computed at once,
     padding included. ``bos``: how many BOS tokens begin the input where the template or the tokenizer writes one; 2
     for models whose published recipe renders and tokenises with one each. ``precision``: of the weights; the head and
-    the hidden states that it reads are float32.
+    the hidden states that it reads are float32. ``parameters``: of the model, for the plan.
     """
 
     path: str
@@ -73,6 +73,7 @@ class RewardModel(ModelScorer):
     bos: int = 1
     chat_template: str | None = None
     trust_remote_code: bool = False
+    parameters: int | None = None
 
     items_at_once: ClassVar[int] = 256
     continuous: ClassVar[bool] = True
@@ -120,6 +121,10 @@ class RewardModel(ModelScorer):
         if label_count(config) != 1:
             what = f"{where} {kind} with {label_count(config)} outputs"
             raise ConfigError(what, "score.path", "name a reward model with one (num_labels 1)")
+
+    def tokens_read(self, prompt: int, response: int, responses: int) -> int:
+        """See :meth:`ModelScorer.tokens_read`: the whole conversation for each response."""
+        return responses * min(prompt + response, self.max_tokens)
 
     def score(self, items: Sequence[Item]) -> list[float]:
         """See :meth:`Scorer.score`.
