@@ -91,6 +91,7 @@ RUN = {
     "data.score.noise_sigma": Range(0, 1e6),
     "data.score.noise_seed": SIGNED,
     "data.expected_sets": Range(1, 10**12),
+    "data.expected_heldout": Range(1, 10**12),
     "data.expected_responses": RESPONSES,
     "data.expected_prompt_tokens": TOKENS,
     "data.expected_response_tokens": TOKENS,

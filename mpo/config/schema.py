@@ -167,8 +167,10 @@ class DataConfig:
     max_tokens: int = 2048  # prompt and response together
     max_skipped_share: float = 0.1  # unusable rows above this share stop the run
     score: ScoreTransformConfig = field(default_factory=ScoreTransformConfig)
-    # Estimates for the plan where nothing has been read yet (sets, responses per set, tokens).
+    # Estimates for the plan where nothing has been read yet (sets, held-out ones where they are sets of their own,
+    # responses per set, tokens).
     expected_sets: int | None = None
+    expected_heldout: int | None = None
     expected_responses: int | None = None
     expected_prompt_tokens: int | None = None
     expected_response_tokens: int | None = None
@@ -233,6 +235,7 @@ class LauncherConfig:
     node_rank: int = 0
     rendezvous: str = "localhost:0"  # host:port of the first machine; needed with several
     threads: int | None = None  # CPU threads a process; default: cores shared out
+    device: str | None = None  # card that a dry run is a plan for, see mpo.planning.cards; null: the machine's own
 
 
 @dataclass

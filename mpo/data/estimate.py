@@ -26,7 +26,8 @@ PACKED = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Sets in the file, responses per set, and mean tokens of a prompt and of a response, all but roughly."""
+    """Sets in the file, responses per set, and mean tokens of a prompt and of a response, all but roughly; the second
+    and the last 0 where it holds prompts alone."""
 
     sets: int
     responses: int
@@ -53,7 +54,7 @@ def sketch(spec: SourceSpec, max_prompt_tokens: int, max_tokens: int) -> Sketch 
     lengths = [(_tokens(one), one) for one in sets]
     kept = [(prompt, one) for prompt, one in lengths if prompt <= max_prompt_tokens]
     responses = sum(len(one.responses) for _, one in kept)
-    if not responses:
+    if not kept:
         return None
     response_tokens = sum(
         min(_characters(response.message) / CHARACTERS_A_TOKEN, max_tokens - prompt)
@@ -62,9 +63,9 @@ def sketch(spec: SourceSpec, max_prompt_tokens: int, max_tokens: int) -> Sketch 
     )
     return Sketch(
         sets=max(1, round(rows.total * len(kept) / rows.seen)),
-        responses=max(1, round(responses / len(kept))),
+        responses=max(1, round(responses / len(kept))) if responses else 0,
         prompt_tokens=max(1, round(sum(prompt for prompt, _ in kept) / len(kept))),
-        response_tokens=max(1, round(response_tokens / responses)),
+        response_tokens=max(1, round(response_tokens / responses)) if responses else 0,
     )
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mpo.cache.artifacts import Store, read_json
+from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
 from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
-from mpo.data.estimate import Sketch, sketch
 from mpo.data.sources import Mixture, Source
-from mpo.data.sources.recorded import Recorded
-from mpo.data.tokens import SUMMARY
 from mpo.pipeline.graph import Graph
-from mpo.pipeline.needs import responses_a_set, samples
-from mpo.pipeline.plan_parts import mixed, parts_line, sketch_parts
+from mpo.pipeline.needs import samples
+from mpo.pipeline.plan_drawing import Part, drawing_parts, hours_line
+from mpo.pipeline.plan_parts import parts_line, sketch_parts
+from mpo.pipeline.plan_sizes import expected_prompts, looked_at, training_sets
 from mpo.pipeline.regimes import measures_left_out
 from mpo.pipeline.rules import Objects
 from mpo.pipeline.scoring import scorer_nodes
 from mpo.planning import disk, memory
+from mpo.planning.cards import Card, named_card
+from mpo.planning.compute import forward_flops
 from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (
     GATED,
@@ -30,17 +30,21 @@ from mpo.planning.sizes import (
     DataSize,
     adapter_parameters,
     batch_warning,
-    data_size,
     imitated,
     optimizer_steps,
     parameters,
     read_architecture,
 )
 from mpo.track.console import Console
-from mpo.track.units import duration, number, step_duration
+from mpo.track.units import count, duration, number, step_duration
 from mpo.track.units import memory as size
 
 NOTHING_READ = DataSize(0, 0, 0, 0)
+UNKNOWN = (
+    "not known before model and data are read: give model.architecture, data.expected_sets, expected_prompt_tokens and "
+    "expected_response_tokens"
+)
+"""Of the hours of a run."""
 WORTH_SAYING = 1.5
 """How many times as fast bfloat16 has to be for the plan to speak of it."""
 
@@ -53,8 +57,10 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     """
     shape = _shape(config)
     source, imitate = source_of(config.data, config.allow_targets), config.regime.imitate
-    parts = sketch_parts(source, *_limits(config)) if isinstance(source, Mixture) else {}
-    sets = _sets(config, source, graph, store, parts)
+    limits = config.data.max_prompt_tokens, config.data.max_tokens
+    sketches = sketch_parts(source, *limits) if isinstance(source, Mixture) else {}
+    read = looked_at(config.data, source, sketches)
+    sets = training_sets(config, read, source, graph, store)
     if sets is not None and imitate is not None:
         sets = replace(sets, responses=1) if config.regime.samples else imitated(sets, source, imitate)
     stages = list(graph.stages(store))
@@ -66,7 +72,7 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         trained = replace(sets, responses=objects.partition.keeps(sets.responses))
     facts = {"model": _model(config), "data": _data(config, source, sets)}
     if isinstance(source, Mixture):
-        facts["parts"] = parts_line(source, parts)
+        facts["parts"] = parts_line(source, sketches)
     facts["training"] = _training(config, trained)
     if samples(config) and (scorers := list(scorer_nodes(config))):
         facts["scores"] = f"{scorers[0]} trains" + (f"; beside it {', '.join(scorers[1:])}" if scorers[1:] else "")
@@ -76,11 +82,23 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
         facts["left out"] = ", ".join(f"evaluate/{name} ({why})" for name, why in left_out.items())
     downloads = _downloads(config, source)
     facts["downloads"] = ", ".join(downloads) if downloads else "none"
-    expected = None
+    expected, parts = None, list[Part]()
+    card, prompts = named_card(config), expected_prompts(config, read, source)
     if shape is not None and sets is not None and trained is not None:
         expected = forecast(config, shape, trained, store.root)
         facts["memory"] = _memory(config, expected.memory, shape, trained)
         facts["time"] = time_line(config, expected, trained)
+        if card is not None:
+            parts.append(_trains(config, expected, trained))
+        if card is not None and objects.loss.needs_reference:
+            parts.append(_forwards(config, card, shape, sets, prompts.heldout if prompts is not None else None))
+    drawing = drawing_parts(config, graph, store, shape, prompts)
+    facts |= {part.name: part.line for part in drawing}
+    if card is not None:
+        facts["card"] = f"{config.launcher.processes * config.launcher.nodes} × {card.title}, {card.facts}"
+        facts["hours"] = hours_line([*parts, *drawing], config.rounds) if parts else UNKNOWN
+        if expected is not None and expected.memory.device > card.memory:
+            facts["hours"] += "; training does not fit the card, see memory"
     if shape is not None:
 
         def disk_of(rounds: int) -> disk.Disk:
@@ -97,7 +115,8 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
 
         needed = disk_of(config.rounds)
         beside = "" if sets else " beside the data"
-        downloaded = f", about {size(needed.download)} for downloads" if needed.download else ""
+        download = needed.download + sum(part.download for part in drawing)
+        downloaded = f", about {size(download)} for downloads" if download else ""
         facts["disk"] = f"about {size(needed.cache)} under the cache{beside}, {size(needed.export)} the trained model"
         facts["disk"] += downloaded
         if missing and not config.dry_run:
@@ -110,42 +129,6 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     console.summary("plan", facts)
     console.line("")
     return expected
-
-
-def _limits(config: RunConfig) -> tuple[int, int]:
-    return config.data.max_prompt_tokens, config.data.max_tokens
-
-
-def _sets(
-    config: RunConfig, source: Source, graph: Graph, store: Store, parts: Mapping[str, Sketch | None]
-) -> DataSize | None:
-    """One round's training data: counted where the first round's are tokenised, else as the configuration expects,
-    else as the beginning of a local file, or those of a mixture's ``parts``, lets expect."""
-    prepare = graph.rounds[0].prepare
-    if store.complete(prepare):
-        stats = read_json(store.path(prepare) / "train" / SUMMARY)["stats"]
-        if stats["responses"]:
-            return DataSize(
-                sets=stats["sets"],
-                responses=round(stats["responses"] / stats["sets"]),
-                prompt_tokens=round(stats["prompt_tokens"] / stats["sets"]),
-                response_tokens=round(stats["response_tokens"] / stats["responses"]),
-            )
-    data, found = config.data, None
-    if isinstance(source, Recorded) and not samples(config) and is_local(data.source, DATA_SUFFIXES):
-        spec = replace(source.spec, path_or_name=str(Path(data.source).expanduser()))
-        found = sketch(spec, *_limits(config))
-    elif isinstance(source, Mixture) and not samples(config):
-        found = mixed(source, parts)
-    if found is not None:
-        data = replace(
-            data,
-            expected_sets=data.expected_sets or found.sets,
-            expected_responses=data.expected_responses or found.responses,
-            expected_prompt_tokens=data.expected_prompt_tokens or found.prompt_tokens,
-            expected_response_tokens=data.expected_response_tokens or found.response_tokens,
-        )
-    return data_size(data, source, responses_a_set(config), config.rounds)
 
 
 def _shape(config: RunConfig) -> Architecture | None:
@@ -166,12 +149,12 @@ def _where(stage: Stage, config: RunConfig) -> str:
 def _model(config: RunConfig) -> str:
     model = config.model
     name = model.path or "trained from scratch"
-    count = parameters(model)
-    text = f"{name}, {_count(count)} parameters" if count else name
+    known = parameters(model)
+    text = f"{name}, {count(known)} parameters" if known else name
     shape = _shape(config)
     if config.train.lora is not None and shape is not None:
         trained = adapter_parameters(shape, config.train.lora)
-        text += f", {_count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
+        text += f", {count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
     return text
 
 
@@ -180,7 +163,7 @@ def _data(config: RunConfig, source: Source, sets: DataSize | None) -> str:
     if sets is None:
         return f"{name}, size known once it is read"
     each = f"{sets.sets:,} sets × {sets.responses} responses"
-    tokens = f"about {_count(sets.tokens)} tokens (prompt {sets.prompt_tokens}, response {sets.response_tokens})"
+    tokens = f"about {count(sets.tokens)} tokens (prompt {sets.prompt_tokens}, response {sets.response_tokens})"
     sampled = ", sampled from the policy" if samples(config) else ""
     return f"{name}: {each}{sampled}, {tokens}" + (" a round" if config.rounds > 1 else "")
 
@@ -229,11 +212,31 @@ def time_line(config: RunConfig, expected: Forecast, sets: DataSize) -> str:
     arithmetic = f"{number(expected.work.flops / 1e12)} TFLOP a step and process"
     if expected.seconds is None:
         return f"{arithmetic}; this machine's rates could not be measured, its device is busy"
-    total = config.rounds * optimizer_steps(config.train, sets.sets) * expected.seconds
-    text = f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}, {duration(total)} in all"
+    a_round = optimizer_steps(config.train, sets.sets) * expected.seconds
+    text = f"{arithmetic}, about {step_duration(expected.seconds)} on {expected.machine}"
+    text += f", {duration(a_round)} a round" if config.rounds > 1 else ""
+    text += f", {duration(config.rounds * a_round)} in all"
+    if config.launcher.device is not None:
+        group = config.launcher.processes * config.launcher.nodes
+        tokens = min(config.train.global_batch, sets.sets) * sets.tokens / sets.sets / group
+        text += f", {tokens / expected.seconds:,.0f} tokens a second and card"
     if expected.bf16_speedup < WORTH_SAYING:
         return text
-    return f"{text}; products in bf16 run {expected.bf16_speedup:.1f} times as fast here (train.precision=bf16)"
+    return f"{text}; products in bf16 run {expected.bf16_speedup:.1f} times as fast on it (train.precision=bf16)"
+
+
+def _trains(config: RunConfig, expected: Forecast, sets: DataSize) -> Part:
+    """The training's part in the hours."""
+    assert expected.seconds is not None
+    a_round = optimizer_steps(config.train, sets.sets) * expected.seconds
+    return Part("training", "", a_round, config.rounds * a_round)
+
+
+def _forwards(config: RunConfig, card: Card, shape: Architecture, sets: DataSize, heldout: int | None) -> Part:
+    """The reference's, which forwards every response once, those to held-out prompts too."""
+    rate = card.rate(config.train.precision) * config.launcher.processes * config.launcher.nodes
+    a_round = forward_flops(shape, replace(sets, sets=sets.sets + (heldout or 0))) / rate
+    return Part("reference", "", a_round, config.rounds * a_round)
 
 
 def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets: DataSize) -> str:
@@ -243,16 +246,12 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     found = memory.stages(shape, train, group, *memory.tokens_at_once(train, sets, device), device=device)
     others = [one for one in found if one.stage != chosen.stage]
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
+    if (card := named_card(config)) is not None:
+        fits = "fits" if chosen.device <= card.memory else "does not fit"
+        text += f", which {fits} the card's {size(card.memory)}"
     text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
     text += f", activations {size(chosen.activations)}, head {size(chosen.logits)}"
     text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
     text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
     return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
-
-
-def _count(number: int) -> str:
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{name}"
-    return str(number)

@@ -26,13 +26,14 @@ def mixed(source: Mixture, found: Mapping[str, Sketch | None]) -> Sketch | None:
         return None
     sets = sum(numbers.values())
     responses = {name: numbers[name] * one.responses for name, one in known.items()}
+    every = sum(responses.values())  # none, of prompts alone
     prompt_tokens = sum(numbers[name] * one.prompt_tokens for name, one in known.items())
     response_tokens = sum(responses[name] * one.response_tokens for name, one in known.items())
     return Sketch(
         sets=sets,
-        responses=max(1, round(sum(responses.values()) / sets)),
+        responses=max(1, round(every / sets)) if every else 0,
         prompt_tokens=round(prompt_tokens / sets),
-        response_tokens=round(response_tokens / sum(responses.values())),
+        response_tokens=round(response_tokens / max(1, every)),
     )
 
 

@@ -19,6 +19,7 @@ from mpo.errors import ConfigError, UserError
 from mpo.partition import Given, KBin, Partition, Shape, TopBottom
 from mpo.pipeline.needs import draws, responses_a_set, samples
 from mpo.pipeline.scoring import check_scorers
+from mpo.planning.cards import named_card
 from mpo.sample.base import Sampler
 
 if TYPE_CHECKING:
@@ -199,6 +200,9 @@ def _check_carried(config: RunConfig) -> None:
 
 def _check_launcher(config: RunConfig) -> None:
     launcher = config.launcher
+    if named_card(config) is not None and not config.dry_run:
+        what = f"'{launcher.device}' is what a plan is made for, not what a run would run on"
+        raise ConfigError(what, "launcher.device", "add dry_run=true, or leave it out")
     if launcher.node_rank >= launcher.nodes:
         raise ConfigError(f"{launcher.node_rank} with {launcher.nodes} nodes", "launcher.node_rank",
                           f"give 0 to {launcher.nodes - 1}")  # fmt: skip

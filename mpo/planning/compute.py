@@ -33,15 +33,18 @@ class Work:
         return self.flops / machine.flops_per_second + self.traffic / machine.bytes_per_second
 
 
+def forward_flops(shape: Architecture, data: DataSize) -> float:
+    """FLOPs of a reference's pass: all sets forwards, each prompt once, with the log-probs of their responses."""
+    layers, head = _set_flops(shape, data)
+    return data.sets * (layers + head)
+
+
 def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes: int) -> Work:
     """The work of one process, of ``processes`` of the whole group, for its share of a global batch."""
     sets = min(train.global_batch, data.sets) / processes
     prompt, response, count = data.prompt_tokens, data.response_tokens, data.responses
     tokens, responses = prompt + count * response, count * response
-    matrices = shape.layers * (shape.layer - 2 * shape.hidden)
-    pairs = prompt**2 / 2 + count * (response * prompt + response**2 / 2)
-    layers = 2 * tokens * matrices + 4 * shape.heads * shape.head_dim * pairs * shape.layers
-    head = 2 * responses * shape.embedding
+    layers, head = _set_flops(shape, data)
     once_more = _forwarded_again(train, tokens)
     forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + once_more
     backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
@@ -54,6 +57,15 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
         flops=sets * (layers * (forwards + backward) + head * (2.0 + backward)),
         traffic=sets * traffic + OPTIMIZER_PASSES * 4 * trained / share,
     )
+
+
+def _set_flops(shape: Architecture, data: DataSize) -> tuple[float, float]:
+    """FLOPs of one set forwards: of all layers, and of the head, which sees responses alone."""
+    prompt, response, count = data.prompt_tokens, data.response_tokens, data.responses
+    matrices = shape.layers * (shape.layer - 2 * shape.hidden)
+    pairs = prompt**2 / 2 + count * (response * prompt + response**2 / 2)
+    layers = 2 * (prompt + count * response) * matrices + 4 * shape.heads * shape.head_dim * pairs * shape.layers
+    return layers, 2 * count * response * shape.embedding
 
 
 def _forwarded_again(train: TrainConfig, tokens: int) -> float:

@@ -158,11 +158,27 @@ def data_size(data: DataConfig, source: Source, responses: int | None, rounds: i
         return None
     if data.limit is not None:
         sets = min(sets, data.limit)
-    own_heldout = data.heldout_source or data.heldout_split or source.read_heldout(lambda _: None) is not None
-    if not own_heldout:
-        sets -= math.ceil(data.heldout if data.heldout >= 1 else data.heldout * sets)
+    if not _own_heldout(data, source):
+        sets -= _held_out(data, sets)
     each = max(1, int(sets * data.fraction) // rounds)
     return DataSize(each, k, prompt, response)
+
+
+def heldout_size(data: DataConfig, source: Source, rounds: int = 1) -> int | None:
+    """Expected number of held-out sets, or None where the config gives no estimate."""
+    if _own_heldout(data, source):
+        return source.count_heldout() or data.expected_heldout
+    sets = source.count(rounds) or data.expected_sets
+    return None if sets is None else _held_out(data, sets if data.limit is None else min(sets, data.limit))
+
+
+def _own_heldout(data: DataConfig, source: Source) -> bool:
+    """Whether they are sets of their own, and no share of the others."""
+    return bool(data.heldout_source or data.heldout_split) or source.read_heldout(lambda _: None) is not None
+
+
+def _held_out(data: DataConfig, sets: int) -> int:
+    return math.ceil(data.heldout if data.heldout >= 1 else data.heldout * sets)
 
 
 def imitated(size: DataSize, source: Source, responses: SftResponses) -> DataSize:

@@ -93,10 +93,18 @@ class Sampler(ABC):
     """Its engine loads the weights by other means than transformers: before it draws, it compares the log-probs that
     the engine gives with :attr:`SamplingJob.canary`."""
 
+    continuous: ClassVar[bool] = False
+    """Whether a response that waits takes the place of one that has ended, while others go on; for the plan."""
+
     @property
     def cards(self) -> int:
         """Cards that one copy of the model takes, if it is :attr:`replicated`: so many processes draw as one."""
         return 1
+
+    @property
+    def memory_share(self) -> float:
+        """Share of a card's memory that the model, keys and values may take; for the plan."""
+        return 0.9
 
     @property
     def source(self) -> str:

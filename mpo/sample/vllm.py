@@ -37,6 +37,7 @@ class VLLMSampler(Sampler):
     requests_at_once: ClassVar[int] = 256
     replicated: ClassVar[bool] = True
     checks_weights: ClassVar[bool] = True
+    continuous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
@@ -48,6 +49,11 @@ class VLLMSampler(Sampler):
     def cards(self) -> int:
         """See :attr:`Sampler.cards`."""
         return self.tensor_parallel
+
+    @property
+    def memory_share(self) -> float:
+        """See :attr:`Sampler.memory_share`."""
+        return self.gpu_memory
 
     def check(self) -> None:
         """See :meth:`Sampler.check`."""

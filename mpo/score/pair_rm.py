@@ -40,8 +40,10 @@ class PairRM(ModelScorer):
     prompt_tokens: int = 1224
     response_tokens: int = 412
     batch_tokens: int = 16384
+    parameters: int | None = None
 
     compares: ClassVar[bool] = True
+    change_no_score: ClassVar[frozenset[str]] = frozenset({"parameters"})
     continuous: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -55,6 +57,11 @@ class PairRM(ModelScorer):
         if missing:
             what = f"'{self.path}' is no PairRM: its config.json has no {missing[0]}"
             raise ConfigError(what, "score.path", "name llm-blender/PairRM-hf or a folder in its format")
+
+    def tokens_read(self, prompt: int, response: int, responses: int) -> int:
+        """See :meth:`ModelScorer.tokens_read`: each pair in both orders, with its prompt."""
+        pair = min(prompt, self.prompt_tokens) + 2 * min(response, self.response_tokens)
+        return responses * (responses - 1) * pair
 
     def score(self, items: Sequence[Item]) -> list[float]:
         """See :meth:`Scorer.score`; ``items`` are the responses of one set.

@@ -68,7 +68,7 @@ class RewardModel(ModelScorer):
     padding included. ``bos``: how many BOS tokens begin the input where the template or the tokenizer writes one; 2
     for models whose published recipe renders and tokenises with one each. ``precision``: of the weights; the head and
     the hidden states that it reads are float32. ``engine``: ``vllm`` takes models with a linear head alone, and takes
-    ``gpu_memory``, a share, of a card.
+    ``gpu_memory``, a share, of a card. ``parameters``: of the model, for the plan.
     """
 
     path: str
@@ -84,8 +84,10 @@ class RewardModel(ModelScorer):
     trust_remote_code: bool = False
     engine: Engine = Engine.transformers
     gpu_memory: float = 0.9
+    parameters: int | None = None
 
     items_at_once: ClassVar[int] = 256
+    change_no_score: ClassVar[frozenset[str]] = frozenset({"gpu_memory", "parameters"})
     continuous: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -138,6 +140,10 @@ class RewardModel(ModelScorer):
         if label_count(config) != 1:
             what = f"{where} {kind} with {label_count(config)} outputs"
             raise ConfigError(what, "score.path", "name a reward model with one (num_labels 1)")
+
+    def tokens_read(self, prompt: int, response: int, responses: int) -> int:
+        """See :meth:`ModelScorer.tokens_read`: the whole conversation for each response."""
+        return responses * min(prompt + response, self.max_tokens)
 
     def score(self, items: Sequence[Item]) -> list[float]:
         """See :meth:`Scorer.score`.

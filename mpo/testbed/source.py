@@ -82,6 +82,10 @@ class World(Source):
         """Prompts of all rounds."""
         return self.prompts * rounds
 
+    def count_heldout(self) -> int:
+        """As configured."""
+        return self.heldout_prompts
+
     def count_demonstrations(self) -> int:
         """As configured."""
         return self.demonstrations

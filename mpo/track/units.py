@@ -51,3 +51,16 @@ def _four_digits(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
+
+
+def count(things: int) -> str:
+    """A number of things to three digits, ``7.5B``, ``110M`` or ``4.5k``; below a thousand as it is."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if things >= unit:
+            return f"{things / unit:.3g}{name}"
+    return str(things)
+
+
+def percent(share: float) -> str:
+    """A share as ``40 %``."""
+    return f"{100 * share:.3g} %"

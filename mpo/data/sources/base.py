@@ -74,6 +74,10 @@ class Source(ABC):
         """How many sets :meth:`read_sets` gives, where that is known before; for the plan."""
         return None
 
+    def count_heldout(self) -> int | None:
+        """How many :meth:`read_heldout` gives, where that is known before; for the plan."""
+        return None
+
     def count_demonstrations(self) -> int | None:
         """How many :meth:`read_demonstrations` gives; for the plan."""
         return None

@@ -17,7 +17,8 @@ from mpo.errors import UserError
 
 Compose = Callable[..., DictConfig]
 Load = Callable[..., RunConfig]
-COMPOSED = tuple(f"{group}=" for group in [*groups(), "train/lora", "data.source", "sampler.urls"])
+MISSING = ("data.source", "sampler.urls", "score.path", "score.function")
+COMPOSED = ("+score@", *(f"{group}=" for group in [*groups(), "train/lora", *MISSING]))
 
 
 _registered = functools.cache(register)

@@ -60,6 +60,12 @@ def test_nothing_is_told_of_a_file_that_cannot_be_used(tmp_path: Path, content: 
     assert sketch_of(path) is None
 
 
+def test_prompts_alone_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{i:040}"}) + "\n" for i in range(5)))
+    assert sketch_of(path) == Sketch(5, 0, 10, 0)
+
+
 def test_tools_calls_and_reasoning_count(tmp_path: Path) -> None:
     calls = [{"name": "f" * 400}]
     row = {"prompt": "q" * 40, "responses": [{"text": "a" * 40, "score": 1, "reasoning": "r" * 400}]}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpo.config.schema import LoraConfig, Precision, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, LoraConfig, Precision, RunConfig, TrainConfig
 from mpo.pipeline.plan import time_line
 from mpo.planning.compute import step_work
 from mpo.planning.forecast import forecast
@@ -70,6 +70,15 @@ def test_the_plan_tells_of_matrix_units(
     config = RunConfig(train=TRAIN)
     line = time_line(config, forecast(config, SHAPE, SETS, tmp_path), SETS)
     assert "on this CPU" in line and (explained in line if explained else "bf16" not in line)
+
+
+def test_on_a_named_card_the_line_says_tokens_a_second(tmp_path: Path) -> None:
+    config = RunConfig(dry_run=True, launcher=LauncherConfig(processes=2, device="h100"), train=TRAIN)
+    found = forecast(config, SHAPE, SETS, tmp_path)
+    assert found.seconds is not None
+    line = time_line(config, found, SETS)
+    assert "on NVIDIA H100 SXM at 40 % of its peak" in line and "bf16 run 14.8 times as fast on it" in line
+    assert f"{6 * (4 + 3 * 2) / 2 / found.seconds:,.0f} tokens a second and card" in line
 
 
 def test_plan_and_truth_read_as_one_line() -> None:

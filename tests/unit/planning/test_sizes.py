@@ -17,6 +17,7 @@ from mpo.planning.sizes import (
     adapter_parameters,
     batch_warning,
     data_size,
+    heldout_size,
     imitated,
     optimizer_steps,
     parameters,
@@ -159,6 +160,17 @@ def test_expected_sizes() -> None:
     best, every = (imitated(size, source_of(hub, ()), which) for which in (SftResponses.best, SftResponses.all))
     assert (best.sets, best.responses, every.sets, every.responses) == (1000, 1, 4000, 1)
     assert imitated(size, world, SftResponses.best).sets == world.demonstrations
+
+
+def test_expected_held_out_sets() -> None:
+    def held_out(rounds: int = 1, **values: object) -> int | None:
+        data = DataConfig(**{"source": "owner/name", "expected_sets": 1000, **values})  # type: ignore[arg-type]
+        return heldout_size(data, source_of(data, ()), rounds)
+
+    assert [held_out(heldout=0.1), held_out(heldout=30), held_out(heldout=0.1, limit=55)] == [100, 30, 6]
+    assert held_out(expected_sets=None) is None
+    assert held_out(heldout_split="test") is None and held_out(heldout_split="test", expected_heldout=7) == 7
+    assert heldout_size(DataConfig(), World(heldout_prompts=40), 3) == 40
 
 
 def test_optimizer_steps() -> None:
