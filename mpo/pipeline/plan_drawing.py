@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
@@ -124,7 +125,13 @@ def _seconds(shape: Architecture, drawings: Sequence[Drawing], engine: Engine) -
 
 def _scoring(config: RunConfig, stages: Sequence[Stage], of_round: set[str], prompts: Prompts) -> Iterator[Part]:
     """A part for each reward model; functions take no time that could be planned."""
-    nodes = {name: node for stage in stages for name, node in (stage.config.scorers | stage.config.heldout).items()}
+    nodes: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        for kept, apart in (
+            (stage.config.scorers, stage.settings.scorers),
+            (stage.config.heldout, stage.settings.heldout),
+        ):
+            nodes |= {name: {**node, **apart.get(name, {})} for name, node in kept.items()}
     found = {name: scorer for name, node in nodes.items() if (scorer := _model_scorer(config, node)) is not None}
     card = named_card(config)
     for name, scorer in found.items():
