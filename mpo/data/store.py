@@ -1,4 +1,5 @@
-"""Response sets on disk between stages: streamed parquet that the ``response_sets`` layout reads as well."""
+"""Response sets on disk between stages: streamed parquet that ``datasets`` and the
+``response_sets`` layout read as well."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ GROUP_SETS = 1024
 """Sets in a row group, and so in memory at once, as Arrow holds them."""
 READ_SETS = 64
 """Sets in memory at once as Python objects: of drawn tokens each takes some sixty bytes."""
-FORMAT = "2"
-"""Of the files; 1, without drawn tokens and scores by name, named none."""
+FORMAT = "3"
+"""Of the files; 1, without drawn tokens and scores by name, named none; in 2 these scores were a map, a type that
+``datasets`` does not read."""
 
 _FORMAT_KEY, _VOCABULARY_KEY = b"mpo_format", b"mpo_vocabulary"
 
 _TURN = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
+_NAMED_SCORE = pyarrow.struct([("name", pyarrow.string()), ("score", pyarrow.float64())])
 SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -35,7 +38,10 @@ SCHEMA = pyarrow.schema(
                     [
                         ("text", pyarrow.string()),
                         ("score", pyarrow.float64()),
-                        ("scores", pyarrow.map_(pyarrow.string(), pyarrow.float64())),
+                        (
+                            "scores",
+                            pyarrow.list_(_NAMED_SCORE),
+                        ),
                         ("model", pyarrow.string()),
                         ("accepted", pyarrow.bool_()),
                         ("finished", pyarrow.bool_()),
@@ -141,7 +147,7 @@ def _vocabulary(file: parquet.ParquetFile) -> str | None:
 
 
 def _response(row: dict[str, Any]) -> Response:
-    row["scores"] = dict(row["scores"] or ())
+    row["scores"] = {each["name"]: each["score"] for each in row["scores"] or ()}
     for name in ("token_ids", "token_logps"):
         if row[name] is not None:
             row[name] = tuple(row[name])
@@ -156,7 +162,7 @@ def _as_row(one: ResponseSet) -> dict[str, Any]:
             {
                 "text": each.text,
                 "score": each.score,
-                "scores": list(each.scores.items()),
+                "scores": [{"name": name, "score": score} for name, score in each.scores.items()],
                 "model": each.model,
                 "accepted": each.accepted,
                 "finished": each.finished,

@@ -54,8 +54,8 @@ def _from_object(entry: Row, name: str, score_field: str, warn: Warn) -> Respons
     warn_unused(entry, _known(score_field, key), name, warn)
     model = entry.get("model")
     given = entry.get(score_field)
-    if given is None and entry.get("scores"):  # by scorer, as stages store them
-        given = dict(entry["scores"]).get(score_field)
+    if given is None:
+        given = _by_scorer(entry.get("scores"), f"{name}.scores").get(score_field)
     return Response(
         text="" if key is None else _text(entry[key], f"{name}.{key}", warn),
         score=fields.score(given, f"{name}.{score_field}"),
@@ -65,6 +65,21 @@ def _from_object(entry: Row, name: str, score_field: str, warn: Warn) -> Respons
         reasoning=reasoning,
         tool_calls=calls,
     )
+
+
+def _by_scorer(value: object, name: str) -> Mapping[str, object]:
+    """Scores by scorer's name: an object, or a list of names with scores, as stages store them."""
+    if not value:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, object] = {}
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if not (isinstance(each, Mapping) and each.keys() >= {"name", "score"}):
+            what = f"{name} is {fields.kind(value)}, neither an object nor a list of names with scores"
+            raise RowError(Reason.SCORE_NOT_NUMBER, what)
+        found[str(each["name"])] = each["score"]
+    return found
 
 
 @cache

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from mpo.data.chat import render_prompt, render_response, stop_ids
 from mpo.data.problems import Problem
 from mpo.data.sources import SourceSpec, read_sets
-from mpo.data.store import SCHEMA, copy_sets, read_stored_sets, stored_vocabulary, write_sets
+from mpo.data.store import FORMAT, SCHEMA, copy_sets, read_stored_sets, stored_vocabulary, write_sets
 from mpo.data.tokenizer import vocabulary_digest
 from mpo.data.tokens import TokenizedSets, TokenStats, tokenize_sets
 from mpo.errors import DataError
@@ -158,7 +158,7 @@ def test_a_file_of_another_format_is_refused(metadata: dict[str, str] | None, tm
         with pytest.raises(DataError) as caught:
             read()
         remedy = "run the stage that writes it again"
-        assert str(caught.value) == f"{path}: response sets in format {found}, not 2; {remedy}"
+        assert str(caught.value) == f"{path}: response sets in format {found}, not {FORMAT}; {remedy}"
     assert not (tmp_path / "copy.parquet").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_file_from_before_formats_is_refused_in_the_same_way(tmp_path: Path) -
     response = pyarrow.struct([("text", pyarrow.string()), ("finished", pyarrow.bool_())])
     columns = {**{name: SCHEMA.field(name).type for name in SCHEMA.names}, "responses": pyarrow.list_(response)}
     parquet.write_table(pyarrow.schema(list(columns.items())).empty_table(), tmp_path / "sets.parquet")
-    with pytest.raises(DataError, match="response sets in format 1, not 2; run the stage that writes it again"):
+    with pytest.raises(DataError, match="response sets in format 1, not 3; run the stage that writes it again"):
         list(read_stored_sets(tmp_path / "sets.parquet"))
 
 
