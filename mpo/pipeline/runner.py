@@ -26,7 +26,7 @@ from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import draws, samples
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import build_objects, check
-from mpo.pipeline.scoring import build_scorers
+from mpo.pipeline.scoring import build_scorers, errors_of
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
@@ -159,8 +159,9 @@ def _check_parts(config: RunConfig) -> None:
     them."""
     check_source(source_of(config.data, config.allow_targets))
     if samples(config):
-        for scorer in build_scorers(config):
-            check_scorer(scorer)
+        for key, scorer in build_scorers(config):
+            with errors_of(key):
+                check_scorer(scorer)
     if draws(config):
         check_sampler(build(config.sampler, Sampler, config.allow_targets, "sampler"))  # type: ignore[type-abstract]
     for name, node in config.evaluate.measures.items():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig, ThinkingConfig
 from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, UserError
 from mpo.pipeline.needs import samples
 from mpo.pipeline.stage_configs import allowed, here, outside, side_by_side
 from mpo.score.base import Scorer, scorer_name
@@ -17,6 +19,7 @@ from mpo.stages.nodes import score
 from mpo.types import OWN_SCORE
 
 OWN_SCORER = "give your own: score=function score.function=package.module.name"
+SCORE_KEY = re.compile(r"\bscore(?=[.=]|$)")
 Nodes = dict[str, dict[str, Any]]
 
 
@@ -44,13 +47,25 @@ def scorer_nodes(config: RunConfig) -> Nodes:
     return found
 
 
-def build_scorers(config: RunConfig) -> list[Scorer]:
-    """The run's scorers; raises as :func:`mpo.config.targets.build` does."""
+def build_scorers(config: RunConfig) -> Iterator[tuple[str, Scorer]]:
+    """The run's scorers by their configuration key; raises as :func:`mpo.config.targets.build` does."""
     keys = ["score", *(f"score_also.{name}" for name in config.score_also)]
-    return [
-        build(node, Scorer, config.allow_targets, key)  # type: ignore[type-abstract]
-        for key, node in zip(keys, scorer_nodes(config).values(), strict=True)
-    ]
+    for key, node in zip(keys, scorer_nodes(config).values(), strict=True):
+        with errors_of(key):
+            scorer = build(node, Scorer, config.allow_targets, key)  # type: ignore[type-abstract]
+        yield key, scorer
+
+
+@contextlib.contextmanager
+def errors_of(key: str) -> Iterator[None]:
+    """A scorer names its options as those of ``score``: errors name ``key`` instead."""
+    try:
+        yield
+    except UserError as error:
+        if key == "score":
+            raise
+        where, remedy = (SCORE_KEY.sub(key, text) for text in (error.where, error.remedy))
+        raise type(error)(error.what, where, remedy) from error
 
 
 def check_scorers(config: RunConfig, source: Source) -> None:
@@ -67,7 +82,7 @@ def check_scorers(config: RunConfig, source: Source) -> None:
         raise ConfigError("sampled responses need a scorer", "score", OWN_SCORER)
     if config.dry_run and not all(str(value).startswith(OWN) for node in nodes.values() for value in _code(node)):
         return  # nor does it need the scorer's packages
-    for scorer in build_scorers(config):
+    for _, scorer in build_scorers(config):
         if scorer.only_for not in (None, source.name):
             raise ConfigError(f"it knows the prompts of '{scorer.only_for}' alone", "score", OWN_SCORER)
 

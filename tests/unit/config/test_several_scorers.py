@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mpo.config.flags import _scorers_apart
 from mpo.errors import ConfigError
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import validate
+from mpo.pipeline.scoring import build_scorers, errors_of
 from tests.unit.config.conftest import Load
 
 MODELS = ("model=llama3_8b_instruct", "regime=on_policy", "dry_run=true")
@@ -79,6 +81,26 @@ def test_held_out_sets_of_the_testbed_have_the_truth_and_the_others(load: Load, 
     score = {stage.name: stage for stage in graph.stages(Store(tmp_path))}["score"]
     assert set(score.config.scorers) == {"proxy_reward", "score"}
     assert set(score.config.heldout) == {"true_reward", "score"}
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("score_also.reward_model.bos=3", "score_also.reward_model.bos: 3 BOS tokens; give 1, or 2"),
+        ("score_also.reward_model.parameters=0", "score_also.reward_model.parameters: 0 is out of range"),
+        (
+            "score_also.reward_model={head: armorm, engine: vllm}",
+            "score_also.reward_model.engine: vLLM has no armorm head; score_also.reward_model.engine=transformers",
+        ),
+    ],
+)
+def test_an_error_names_the_scorer_that_it_is_of(load: Load, option: str, told: str) -> None:
+    given = _scorers_apart("score=[skywork_v2,reward_model]")
+    config = load(*MODELS, *given, "score_also.reward_model.path=owner/model", option)
+    with pytest.raises(ConfigError, match=f"^{re.escape(told)}"):
+        for key, scorer in build_scorers(config):
+            with errors_of(key):
+                scorer.check()
 
 
 SAME = [
