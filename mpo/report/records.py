@@ -57,6 +57,10 @@ class RankedScores:
     mean: tuple[float, ...]
 
 
+CHIEF = ("sampling", "scoring", "training")
+"""What a round is for; evaluation, the reference and preparing come on top."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoundRow:
     """Seconds of one round's stages when they were built, by what they do; what it drew to train on."""
@@ -66,6 +70,16 @@ class RoundRow:
     sets: int
     responses: int
     tokens: int
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all its stages."""
+        return sum(self.seconds.values())
+
+    @property
+    def outside(self) -> float:
+        """The share of them in which nothing is sampled, scored or trained."""
+        return 1 - sum(self.seconds.get(kind, 0.0) for kind in CHIEF) / self.whole if self.whole else 0.0
 
 
 @dataclass(frozen=True, slots=True)

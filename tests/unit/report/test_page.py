@@ -11,7 +11,7 @@ import pytest
 from mpo.errors import DataError
 from mpo.evaluate.records import Estimate, SampleRow
 from mpo.report.page import write_run_page
-from mpo.report.records import RunReport
+from mpo.report.records import RoundRow, RunReport
 from tests.unit.report.conftest import MakeRun
 
 ATTACK = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>{{ 7*7 }}"
@@ -103,3 +103,12 @@ def test_lost_metrics_are_an_error_that_names_the_file(make_run: MakeRun, tmp_pa
     run: RunReport = dataclasses.replace(make_run(), metrics_paths=("gone.jsonl",))
     with pytest.raises(DataError, match=r"gone\.jsonl"):
         write_run_page(tmp_path, run)
+
+
+def test_each_round_has_a_row(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = tuple(RoundRow(n, {"sampling": 60.0, "evaluating": 20.0 * n}, 500, 4000, 75_386) for n in (1, 2))
+    page = write_run_page(tmp_path, dataclasses.replace(make_run(rounds=2), rounds=rows))
+    text = " ".join(Tags(page.read_text(encoding="utf-8")).text.split())
+    assert "tokens drawn sampling evaluating in all" in text
+    assert "1 500 4,000 75,386 1 min 00 s 20 s 1 min 20 s 25 %" in text
+    assert "2 500 4,000 75,386 1 min 00 s 40 s 1 min 40 s 40 %" in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mpo.evaluate.records import Baseline, Estimate
 from mpo.report.records import RoundRow
 from mpo.report.rounds import round_figures, time_figure
@@ -30,6 +32,12 @@ def test_a_metric_that_changes_has_a_figure_with_a_line_a_temperature(tmp_path: 
 def test_a_single_round_has_none(tmp_path: Path) -> None:
     assert round_figures([estimate("win_rate", None, 0.6)], tmp_path) == time_figure([], tmp_path) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_says_how_much_of_its_time_was_spent_on_neither() -> None:
+    row = RoundRow(1, {"sampling": 50.0, "scoring": 10.0, "training": 30.0, "evaluating": 10.0}, 8, 32, 900)
+    assert (row.whole, row.outside) == (100.0, pytest.approx(0.1))
+    assert RoundRow(1, {}, 0, 0, 0).outside == 0.0
 
 
 def test_where_the_time_went_is_one_figure(tmp_path: Path) -> None:
