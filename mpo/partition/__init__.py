@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from mpo.partition.base import Partition, Shape
+from mpo.partition.chosen import BestVsChosen, BestVsLowest, BestVsSpread
 from mpo.partition.ordered import Everything, KBin, Ranks
 from mpo.partition.signal import no_signal_reason
 from mpo.partition.transforms import ScoreTransform
@@ -20,6 +21,8 @@ PARTITIONS: dict[str, type[Partition]] = {
     "best_vs_rest": BestVsRest,
     "best_vs_worst": BestVsWorst,
     "best_vs_random": BestVsRandom,
+    "best_vs_lowest": BestVsLowest,
+    "best_vs_spread": BestVsSpread,
     "k_bin": KBin,
     "ranks": Ranks,
     "given": Given,
@@ -29,8 +32,11 @@ PARTITIONS: dict[str, type[Partition]] = {
 
 __all__ = [
     "PARTITIONS",
+    "BestVsChosen",
+    "BestVsLowest",
     "BestVsRandom",
     "BestVsRest",
+    "BestVsSpread",
     "BestVsWorst",
     "Everything",
     "Given",

@@ -35,6 +35,8 @@ CONFLICTS = {
     "model.reference=none": ("model.reference", "loss=simpo"),
     "loss=simpo partition=everything": ("partition", "best_vs_worst"),
     "partition=top_bottom sample.n=3": ("partition.k", "lower it to 1"),
+    "partition=best_vs_spread sample.n=3": ("partition.k", "lower it to 2"),
+    "loss=point_ce partition=best_vs_lowest": ("partition", "choose one of shape everything"),
     f"{LLAMA} partition=top_bottom partition.k=3": ("partition.k", "lower it to 2"),
     "loss=k_bin partition.bins=9": ("partition.bins", "lower it to 8"),
     "regime=on_policy partition=given": ("partition", "reads scores"),
