@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mpo.errors import ConfigError
-from mpo.partition.base import Partition, Shape, best_first
+from mpo.partition.base import Partition, Shape, Similarities, best_first
 
 
 @dataclass(frozen=True)
 class BestVsChosen(Partition):
     """The best accepted (of ties the first), up to k of the others rejected, the rest dropped.
 
-    Of tied scores the earlier counts as better. A set of k + 1 responses or fewer has all of the others rejected.
+    Of tied scores the earlier counts as better.
 
     Raises:
         ConfigError: ``k`` below 1.
@@ -29,24 +29,34 @@ class BestVsChosen(Partition):
             raise ConfigError(f"k is {self.k}", "partition.k", "give the number of rejected responses, at least 1")
 
     def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
+        return self._bins(scores, ())
+
+    def assign_embedded(self, scores: Sequence[float], similarities: Similarities) -> list[int]:
+        return self._bins(scores, similarities)
+
+    def _bins(self, scores: Sequence[float], similarities: Similarities) -> list[int]:
         best, *others = best_first(scores)
         result = [-1] * len(scores)
         result[best] = 0
-        for index in others if len(others) <= self.k else self.choose(scores, others):
+        for index in self.choose(scores, others, similarities) if others else ():
             result[index] = 1
         return result
 
     @abstractmethod
-    def choose(self, scores: Sequence[float], others: Sequence[int]) -> list[int]:
-        """Indices of those rejected, of ``others``: more than k indices, the best score first."""
+    def choose(self, scores: Sequence[float], others: Sequence[int], similarities: Similarities) -> Sequence[int]:
+        """Indices of up to k rejected ones of ``others``, which are one at least, the best score first.
+        ``similarities`` are empty unless it ``needs_embeddings``."""
 
 
 @dataclass(frozen=True)
 class BestVsLowest(BestVsChosen):
-    """The best accepted, the k lowest-scored rejected, the rest dropped (AMPO's bottom-k)."""
+    """The best accepted, the k lowest-scored rejected, the rest dropped (AMPO's bottom-k).
 
-    def choose(self, scores: Sequence[float], others: Sequence[int]) -> list[int]:
-        return list(others[-self.k :])
+    A set of k + 1 responses or fewer has all but the best rejected.
+    """
+
+    def choose(self, scores: Sequence[float], others: Sequence[int], similarities: Similarities) -> Sequence[int]:
+        return others[-self.k :]
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,13 @@ class BestVsSpread(BestVsChosen):
 
     First the worst is chosen; then, one at a time, the response whose score is farthest from the nearest one that is
     chosen, of equally far ones the worse: so the second is the best of the others, and responses with a score that is
-    chosen already come last.
+    chosen already come last. A set of k + 1 responses or fewer has all but the best rejected.
     """
 
-    def choose(self, scores: Sequence[float], others: Sequence[int]) -> list[int]:
+    def choose(self, scores: Sequence[float], others: Sequence[int], similarities: Similarities) -> Sequence[int]:
         *left, worst = others
         chosen = [worst]
-        while len(chosen) < self.k:
+        while left and len(chosen) < self.k:
             distance = [min(abs(scores[index] - scores[other]) for other in chosen) for index in left]
             farthest = max(range(len(left)), key=lambda place: (distance[place], place))
             chosen.append(left.pop(farthest))

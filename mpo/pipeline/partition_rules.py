@@ -7,13 +7,16 @@ from mpo.config.targets import OWN
 from mpo.errors import ConfigError, UserError
 from mpo.partition import BestVsChosen, Given, KBin, Partition, Shape, TopBottom
 from mpo.pipeline.needs import responses_a_set, samples
+from mpo.score.model_folder import read_model_config
 
 
 def check_partition(config: RunConfig, partition: Partition) -> None:
-    """Raise ConfigError for a partition of the user's own that does not work, and for one that asks for more responses
-    than a set has."""
+    """Raise ConfigError for a partition of the user's own that does not work, for one that asks for more responses than
+    a set has, and for one whose encoder is not there."""
     _check_own(partition)
     _check_responses(config, partition)
+    if partition.needs_embeddings:
+        _check_encoder(config)
 
 
 def _check_own(partition: Partition) -> None:
@@ -29,6 +32,19 @@ def _check_own(partition: Partition) -> None:
         raise
     except Exception as error:
         raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "fix it") from error
+
+
+def _check_encoder(config: RunConfig) -> None:
+    if config.regime.imitate is not None:
+        what = f"regime {config.regime.name} trains on single responses, of which there are no clusters"
+        raise ConfigError(what, "partition", "leave it out, or choose another regime")
+    path = config.partition.get("path")
+    if not isinstance(path, str):
+        raise ConfigError("names no encoder", "partition.path", "give a folder or hub name")
+    found = read_model_config(path, "partition.path")
+    if found is not None and found.get("is_encoder_decoder") is True:
+        what = f"model type {found.get('model_type')} has a decoder too"
+        raise ConfigError(what, "partition.path", "name an encoder")
 
 
 def _check_responses(config: RunConfig, partition: Partition) -> None:

@@ -46,6 +46,7 @@ RUNS = [
     [BASE, "partition=top_bottom", "sample=small"],
     ["partition=best_vs_spread", "sample.n=16"],
     ["partition=best_vs_lowest", "sample.n=16"],
+    ["partition=best_vs_clusters", "partition.path=owner/encoder", "sample.n=16"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
     ["regime=sft", "score=testbed_proxy"],
     ["regime=on_policy", "score=reward_model", "score.path=owner/model"],
