@@ -16,7 +16,7 @@ def check_partition(config: RunConfig, partition: Partition) -> None:
     _check_own(partition)
     _check_responses(config, partition)
     if partition.needs_embeddings:
-        _check_encoder(config)
+        _check_encoder(config, partition)
 
 
 def _check_own(partition: Partition) -> None:
@@ -34,11 +34,11 @@ def _check_own(partition: Partition) -> None:
         raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "fix it") from error
 
 
-def _check_encoder(config: RunConfig) -> None:
+def _check_encoder(config: RunConfig, partition: Partition) -> None:
     if config.regime.imitate is not None:
         what = f"regime {config.regime.name} trains on single responses, of which there are no clusters"
         raise ConfigError(what, "partition", "leave it out, or choose another regime")
-    path = config.partition.get("path")
+    path = vars(partition).get("path")
     if not isinstance(path, str):
         raise ConfigError("names no encoder", "partition.path", "give a folder or hub name")
     found = read_model_config(path, "partition.path")

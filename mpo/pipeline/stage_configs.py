@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
 from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
-from mpo.config.targets import OWN, TARGET, resolve
+from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template
@@ -172,10 +172,11 @@ def partition_config(
 
 def embed_stage(config: RunConfig, prefix: str, sets: Stage) -> Stage | None:
     """How alike the responses are, for a partition that reads it."""
-    cls = resolve(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
-    if not cls.needs_embeddings:
+    made = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
+    if not made.needs_embeddings:
         return None
-    encoder = outside(config.partition["path"], config.partition.get("revision"))
+    options = vars(made)
+    encoder = outside(options["path"], options.get("revision"))
     return embed.TASK.stage(f"{prefix}embed", Nothing(), Nothing(), embed.Inputs(sets, encoder))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,6 +14,7 @@ from mpo.config.files import check_disk
 from mpo.config.limits import RUN, check_limits
 from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError, DataError, UserError
+from mpo.partition import Partition, Shape, Similarities
 from mpo.pipeline.rules import validate
 
 Load = Callable[..., RunConfig]
@@ -99,6 +102,28 @@ def test_a_conflict_names_key_and_remedy(changed: Load, overrides: str) -> None:
     error = refusal(changed(*overrides.split()))
     assert error.where == where
     assert remedy in error.remedy
+
+
+@dataclasses.dataclass(frozen=True)
+class Alike(Partition):
+    """Reads embeddings, but says neither whose nor how."""
+
+    shape: ClassVar[Shape] = Shape.two
+    needs_embeddings: ClassVar[bool] = True
+
+    def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
+        return [0] * len(scores)
+
+
+class Written(Alike):
+    def assign_embedded(self, scores: Sequence[float], similarities: Similarities) -> list[int]:
+        return [0] * len(scores)
+
+
+@pytest.mark.parametrize(("name", "what"), [("Alike", "has no assign_embedded"), ("Written", "names no encoder")])
+def test_an_own_partition_by_embeddings_is_tried_before_anything_is_built(load: Load, name: str, what: str) -> None:
+    config = dataclasses.replace(load(), partition={"_target_": f"{__name__}.{name}"}, allow_targets=[__name__])
+    assert what in refusal(config).what
 
 
 def test_compiling_needs_a_compiler(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:
