@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from mpo.partition.base import Partition, Shape
+from mpo.partition.base import Partition, Shape, Similarities
+from mpo.partition.chosen import BestVsChosen, BestVsLowest, BestVsSpread
+from mpo.partition.clusters import BestVsClusters
 from mpo.partition.ordered import Everything, KBin, Ranks
 from mpo.partition.signal import no_signal_reason
 from mpo.partition.transforms import ScoreTransform
@@ -20,6 +22,9 @@ PARTITIONS: dict[str, type[Partition]] = {
     "best_vs_rest": BestVsRest,
     "best_vs_worst": BestVsWorst,
     "best_vs_random": BestVsRandom,
+    "best_vs_lowest": BestVsLowest,
+    "best_vs_spread": BestVsSpread,
+    "best_vs_clusters": BestVsClusters,
     "k_bin": KBin,
     "ranks": Ranks,
     "given": Given,
@@ -29,8 +34,12 @@ PARTITIONS: dict[str, type[Partition]] = {
 
 __all__ = [
     "PARTITIONS",
+    "BestVsChosen",
+    "BestVsClusters",
+    "BestVsLowest",
     "BestVsRandom",
     "BestVsRest",
+    "BestVsSpread",
     "BestVsWorst",
     "Everything",
     "Given",
@@ -41,6 +50,7 @@ __all__ = [
     "Ranks",
     "ScoreTransform",
     "Shape",
+    "Similarities",
     "TopBottom",
     "TrimmedMean",
     "no_signal_reason",

@@ -25,6 +25,7 @@ def check_inputs(config: RunConfig) -> None:
         "model.reference": config.model.reference,
         "model.tokenizer": config.model.tokenizer,
         "model.chat_template": config.model.chat_template,
+        "partition.path": config.partition.get("path"),
     }
     for key, name in named.items():
         if isinstance(name, str) and name:

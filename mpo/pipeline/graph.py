@@ -41,7 +41,8 @@ class Round:
     @property
     def stages(self) -> list[Stage]:
         """Those whose summaries say what was left out of it, in order."""
-        return [*self.drawn, self.prepare, self.partition]
+        embed = self.partition.inputs.embed
+        return [*self.drawn, self.prepare, *([] if embed is None else [embed]), self.partition]
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,7 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
 
 def _downloads(config: RunConfig, source: Source) -> list[str]:
     wanted = [config.model.path, config.model.tokenizer, config.model.reference, *source.reads.values()]
+    wanted += [node["path"] for node in (config.partition,) if isinstance(node.get("path"), str)]
     if samples(config):
         wanted += [node["path"] for node in scorer_nodes(config).values() if isinstance(node.get("path"), str)]
     return [name for name in dict.fromkeys(wanted) if name is not None and not is_local(name, DATA_SUFFIXES)]

@@ -27,6 +27,7 @@ from mpo.pipeline.stage_configs import (
     data_stage,
     demonstrations_node,
     demonstrations_stage,
+    embed_stage,
     measure_stage,
     outside,
     partition_config,
@@ -110,7 +111,8 @@ def _round(
     names = score_names(config, source)
     prepare = prepare_stage(config, prefix, sets, start, names[0], flatten=config.regime.imitate)
     slices = partition_config(config, config.partition, seed, loss, names)
-    bins = partition.TASK.stage(f"{prefix}partition", slices, Nothing(), partition.Inputs(prepare))
+    sorted_by = partition.Inputs(prepare, embed_stage(config, prefix, sets))
+    bins = partition.TASK.stage(f"{prefix}partition", slices, Nothing(), sorted_by)
     frozen = start if config.regime.reference is RoundReference.starting else policy
     if config.model.reference not in (None, NO_REFERENCE):
         frozen = Policy(outside(str(config.model.reference)))

@@ -11,7 +11,7 @@ from mpo.pipeline.graph import Graph
 from mpo.report.records import RoundRow
 from mpo.stages.summary import Summary
 
-KINDS = {"sample": "sampling", "score": "scoring", "reference": "reference", "train": "training"}
+KINDS = {"sample": "sampling", "score": "scoring", "embed": "embedding", "reference": "reference", "train": "training"}
 """What stages of a task are called; the others prepare these."""
 EVALUATING, PREPARING = "evaluating", "preparing"
 

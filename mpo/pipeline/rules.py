@@ -15,9 +15,10 @@ from mpo.config.targets import OWN, TARGET, build
 from mpo.config.thinking import check_thinking
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import template_head
-from mpo.errors import ConfigError, UserError
-from mpo.partition import Given, KBin, Partition, Shape, TopBottom
+from mpo.errors import ConfigError
+from mpo.partition import Partition
 from mpo.pipeline.needs import draws, responses_a_set, samples
+from mpo.pipeline.partition_rules import check_partition
 from mpo.pipeline.scoring import check_scorers
 from mpo.planning.cards import named_card
 from mpo.sample.base import Sampler
@@ -64,8 +65,7 @@ def check(config: RunConfig) -> Partition:
         _check_sharding(key, train)
         _check_compiler(key, train)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
-    _check_partition(partition)
-    _check_responses(config, partition)
+    check_partition(config, partition)
     check_files(config)
     check_scorers(config, source)
     if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
@@ -246,38 +246,6 @@ def _check_compiler(key: str, train: TrainConfig) -> None:
     if train.compile and not any(which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
         raise ConfigError("torch.compile finds no C++ compiler here", f"{key}.compile",
                           "install g++, name one in CXX, or leave it false")  # fmt: skip
-
-
-def _check_partition(partition: Partition) -> None:
-    """Try a partition of the user's own on one set, before anything is built for it."""
-    if type(partition).__module__.startswith(OWN):
-        return
-    name = type(partition).__name__
-    if not isinstance(getattr(partition, "shape", None), Shape):
-        raise ConfigError(f"{name} says no shape", "partition", "give it one: shape: ClassVar[Shape] = Shape.two")
-    try:
-        partition.keeps(4)
-    except UserError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{name}.assign raised {type(error).__name__}: {error}", "partition", "fix it") from error
-
-
-def _check_responses(config: RunConfig, partition: Partition) -> None:
-    k = responses_a_set(config)
-    source = "sample.n" if samples(config) else "data.expected_responses"
-    if isinstance(partition, Given) and samples(config):
-        raise ConfigError("sampled responses carry no marks", "partition", "choose one that reads scores, e.g. mean")
-    if k is None:
-        return
-    if isinstance(partition, TopBottom) and k < 2:
-        raise ConfigError(f"{k} response a set ({source}) has no best and worst", source, "raise it to 2 or more")
-    if isinstance(partition, TopBottom) and 2 * partition.k > k:
-        raise ConfigError(f"{partition.k} best and {partition.k} worst of {k} responses ({source}) overlap",
-                          "partition.k", f"lower it to {k // 2} or less")  # fmt: skip
-    if isinstance(partition, KBin) and partition.bins > k:
-        raise ConfigError(f"{partition.bins} bins for {k} responses ({source})", "partition.bins",
-                          f"lower it to {k} or less")  # fmt: skip
 
 
 def _check_loss(config: RunConfig, loss: Loss) -> None:

@@ -107,6 +107,7 @@ def _logged(config: RunConfig) -> dict[str, Any]:
             if isinstance(plain[group][key], str):
                 plain[group][key] = redacted_name(plain[group][key])
     plain["data"]["source"] = redacted_source(plain["data"]["source"])
+    plain["partition"] = redacted_source(plain["partition"])
     return plain
 
 

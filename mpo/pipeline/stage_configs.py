@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
 from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
-from mpo.config.targets import OWN, TARGET, resolve
+from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template
 from mpo.errors import ConfigError
+from mpo.partition import Partition
 from mpo.pipeline.graph import Policy
 from mpo.pipeline.needs import samples
 from mpo.plain import to_plain
 from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
-from mpo.stages.nodes import data, evaluate, partition, prepare, train
+from mpo.stages.nodes import data, embed, evaluate, partition, prepare, train
 from mpo.types import OWN_SCORE
 
 if TYPE_CHECKING:
@@ -169,6 +170,16 @@ def partition_config(
     )
 
 
+def embed_stage(config: RunConfig, prefix: str, sets: Stage) -> Stage | None:
+    """How alike the responses are, for a partition that reads it."""
+    made = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
+    if not made.needs_embeddings:
+        return None
+    options = vars(made)
+    encoder = outside(options["path"], options.get("revision"))
+    return embed.TASK.stage(f"{prefix}embed", Nothing(), Nothing(), embed.Inputs(sets, encoder))
+
+
 def allowed(node: Mapping[str, Any], config: RunConfig) -> list[str]:
     """``allow_targets`` where the node needs it, so that allowing one thing does not build the others again."""
     return [] if str(node.get(TARGET, "")).startswith(OWN) else list(config.allow_targets)
@@ -216,7 +227,7 @@ def card(config: RunConfig) -> dict[str, Any]:
         "reference": redacted_name(model.reference) or "the starting policy",
         "source": redacted_name(source) if isinstance(source, str) else redacted_source(source),
         "regime": config.regime.name,
-        "partition": dict(config.partition),
+        "partition": redacted_source(config.partition),
     }
 
 

@@ -33,14 +33,13 @@ def model_location(path: str) -> str:
     return str(Path(path).expanduser()) if is_local(path) else path
 
 
-def read_model_config(path: str) -> dict[str, Any] | None:
+def read_model_config(path: str, key: str = "score.path") -> dict[str, Any] | None:
     """The folder's config.json; None for a hub name, which is looked at when it is loaded.
 
     Raises:
-        ConfigError: at ``score.path``: there is no such folder, its config.json is not readable, it has no weights, or
-            has them only as pickles, which can run code when read.
+        ConfigError: at ``key``: there is no such folder, its config.json is not readable, it has no weights, or has
+            them only as pickles, which can run code when read.
     """
-    key = "score.path"
     if not is_local(path):
         if not HUB_NAME.fullmatch(path):
             raise ConfigError(f"'{path}' is neither a folder nor a hub name", key, "give a folder or owner/model")

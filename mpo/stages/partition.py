@@ -10,10 +10,11 @@ from pathlib import Path
 from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
+from mpo.data.similarities import StoredSimilarities
 from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
 from mpo.failures.user_code import user_code
-from mpo.partition import Partition, ScoreTransform, no_signal_reason
+from mpo.partition import Partition, ScoreTransform, Similarities, no_signal_reason
 from mpo.plain import to_plain
 from mpo.stages.context import StageContext
 from mpo.stages.nodes import partition
@@ -35,6 +36,7 @@ def run(context: StageContext[partition.Config, Nothing, partition.Inputs[Path]]
         if not folder.exists():
             continue
         sets = TokenizedSets.load(folder)
+        alike = None if context.inputs.embed is None else StoredSimilarities.load(context.inputs.embed / split)
         name = config.score if split == "train" else config.heldout_score
         rows: list[tuple[list[float], list[int], str | None]] = []
         refused: list[DataError] = []
@@ -43,7 +45,8 @@ def run(context: StageContext[partition.Config, Nothing, partition.Inputs[Path]]
             given = one.scores.get(name, [None] * len(one.response_ids))
             scores = binning.scores(one.id, given, split == "train")
             try:
-                bins = binning.bins(one.id, scores, one.accepted, split == "train")
+                similarities = None if alike is None else alike.of(one.id)
+                bins = binning.bins(one.id, scores, one.accepted, split == "train", similarities)
             except DataError as error:
                 refused.append(error)
                 rows.append((scores, [-1] * len(scores), "refused_by_loss_or_partition"))
@@ -75,8 +78,10 @@ class Binning:
 
     @property
     def may_refuse(self) -> bool:
-        """Whether scores or marks of usable sets may be refused, so that looking at them early is worth it."""
-        return self._config.score_range is not None or self._partition.reads_marks
+        """Whether scores or marks of usable sets may be refused, so that looking at them early is worth it; where bins
+        depend on embeddings, there are none early."""
+        early = not self._partition.needs_embeddings
+        return early and (self._config.score_range is not None or self._partition.reads_marks)
 
     def scores(self, set_id: str, given: Sequence[float | None], training: bool) -> list[float]:
         """A set's scores after the transform."""
@@ -85,14 +90,21 @@ class Binning:
         transform = self._noisy if training else self._clean
         return transform([_known(score, set_id) for score in given], set_id)
 
-    def bins(self, set_id: str, scores: list[float], accepted: Sequence[bool | None], training: bool) -> list[int]:
+    def bins(
+        self,
+        set_id: str,
+        scores: list[float],
+        accepted: Sequence[bool | None],
+        training: bool,
+        similarities: Similarities | None = None,
+    ) -> list[int]:
         """A set's bins; raises ``DataError``, with the set's id, for scores or marks that it is not defined for."""
         try:
             if training and self._config.score_range is not None:
                 _check_range(scores, self._config.score_range)
             own = type(self._partition)
             with user_code(own.__module__, own.__name__, "partition"):
-                return self._partition(scores, accepted, _draw(self._config.seed, set_id))
+                return self._partition(scores, accepted, _draw(self._config.seed, set_id), similarities)
         except DataError as error:  # neither sees whose scores and marks these are
             raise DataError(error.what, error.where or f"set {set_id}", error.remedy) from error
 

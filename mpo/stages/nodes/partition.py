@@ -31,9 +31,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
-    """``prepare``: tokenised sets with their scores."""
+    """``prepare``: tokenised sets with their scores. ``embed``: how alike their responses are, for a partition that
+    reads it."""
 
     prepare: Given
+    embed: Given | None = None
 
 
 TASK = Task("partition", Config, Nothing, Inputs, placement=Placement.here)

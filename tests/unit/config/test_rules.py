@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,6 +14,7 @@ from mpo.config.files import check_disk
 from mpo.config.limits import RUN, check_limits
 from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError, DataError, UserError
+from mpo.partition import Partition, Shape, Similarities
 from mpo.pipeline.rules import validate
 
 Load = Callable[..., RunConfig]
@@ -35,6 +38,11 @@ CONFLICTS = {
     "model.reference=none": ("model.reference", "loss=simpo"),
     "loss=simpo partition=everything": ("partition", "best_vs_worst"),
     "partition=top_bottom sample.n=3": ("partition.k", "lower it to 1"),
+    "partition=best_vs_spread sample.n=3": ("partition.k", "lower it to 2"),
+    "partition=best_vs_clusters partition.path=./none": ("partition.path", "correct the path"),
+    "partition=best_vs_clusters partition.path=a/b partition.k=99": ("partition.k", "lower it to"),
+    "partition=best_vs_clusters partition.path=a/b regime=sft": ("partition", "choose another regime"),
+    "loss=point_ce partition=best_vs_lowest": ("partition", "choose one of shape everything"),
     f"{LLAMA} partition=top_bottom partition.k=3": ("partition.k", "lower it to 2"),
     "loss=k_bin partition.bins=9": ("partition.bins", "lower it to 8"),
     "regime=on_policy partition=given": ("partition", "reads scores"),
@@ -94,6 +102,28 @@ def test_a_conflict_names_key_and_remedy(changed: Load, overrides: str) -> None:
     error = refusal(changed(*overrides.split()))
     assert error.where == where
     assert remedy in error.remedy
+
+
+@dataclasses.dataclass(frozen=True)
+class Alike(Partition):
+    """Reads embeddings, but says neither whose nor how."""
+
+    shape: ClassVar[Shape] = Shape.two
+    needs_embeddings: ClassVar[bool] = True
+
+    def assign(self, scores: Sequence[float], accepted: Sequence[bool | None] | None, draw: int) -> list[int]:
+        return [0] * len(scores)
+
+
+class Written(Alike):
+    def assign_embedded(self, scores: Sequence[float], similarities: Similarities) -> list[int]:
+        return [0] * len(scores)
+
+
+@pytest.mark.parametrize(("name", "what"), [("Alike", "has no assign_embedded"), ("Written", "names no encoder")])
+def test_an_own_partition_by_embeddings_is_tried_before_anything_is_built(load: Load, name: str, what: str) -> None:
+    config = dataclasses.replace(load(), partition={"_target_": f"{__name__}.{name}"}, allow_targets=[__name__])
+    assert what in refusal(config).what
 
 
 def test_compiling_needs_a_compiler(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:

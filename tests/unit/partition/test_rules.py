@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from mpo.errors import ConfigError, DataError
 from mpo.partition import (
     PARTITIONS,
+    BestVsLowest,
     BestVsRandom,
     BestVsRest,
+    BestVsSpread,
     BestVsWorst,
     Everything,
     Given,
@@ -34,6 +36,7 @@ SCORES = st.lists(st.floats(-10, 10, allow_nan=False), min_size=1, max_size=12)
 def test_kept_responses_are_those_in_bins() -> None:
     expected = {Mean(): 8, TopBottom(k=2): 4, TopBottom(k=9): 8, BestVsWorst(): 2, BestVsRandom(): 2, Given(): 8}
     expected |= {BestVsRest(): 8, KBin(bins=4): 8, Ranks(): 8, Everything(): 8}
+    expected |= {BestVsLowest(k=2): 3, BestVsSpread(k=3): 4, BestVsSpread(k=9): 8}
     assert {partition: partition.keeps(8) for partition in expected} == expected
 
 
@@ -57,6 +60,18 @@ def test_kept_responses_are_those_in_bins() -> None:
         (BestVsWorst(), [2.0, 9.0, 9.0, 2.0], [-1, 0, -1, 1]),
         (BestVsWorst(), [3.0, 3.0], [0, 1]),
         (BestVsWorst(), [3.0], [0]),
+        (BestVsLowest(k=2), [5.0, 9.0, 1.0, 3.0], [-1, 0, 1, 1]),
+        (BestVsLowest(k=2), [1.0, 9.0, 1.0, 1.0], [-1, 0, 1, 1]),
+        (BestVsLowest(k=3), [1.0, 9.0], [1, 0]),
+        (BestVsLowest(), [1.0], [0]),
+        # From the worst, 0, the farthest is 8, then of 7 (1 away), 5 (3 away) and 1 (1 away) it is 5.
+        (BestVsSpread(k=3), [10.0, 8.0, 7.0, 5.0, 1.0, 0.0], [0, 1, -1, 1, -1, 1]),
+        (BestVsSpread(k=4), [10.0, 8.0, 7.0, 5.0, 1.0, 0.0], [0, 1, -1, 1, 1, 1]),  # 7 is 1 away too, but better
+        (BestVsSpread(k=1), [0.0, 10.0, 8.0], [1, 0, -1]),
+        (BestVsSpread(k=2), [4.0, 4.0, 9.0, 1.0, 4.0], [-1, -1, 0, 1, 1]),
+        (BestVsSpread(k=2), [3.0, 9.0, 3.0, 3.0, 9.0], [-1, 0, -1, 1, 1]),
+        (BestVsSpread(k=2), [3.0, 3.0, 3.0, 3.0], [0, -1, 1, 1]),
+        (BestVsSpread(k=3), [3.0], [0]),
         (KBin(bins=2), [1.0, 2.0, 3.0, 4.0, 5.0], [1, 1, 0, 0, 0]),
         (KBin(bins=4), [3.39, 3.39, 4.76, 1.56, 9.0, 8.0], [1, 2, 1, 3, 0, 0]),
         (KBin(bins=4), [1.0, 2.0, 3.0], [2, 1, 0]),
@@ -104,7 +119,7 @@ def test_random_draw_is_uniform_over_the_others_and_never_the_best() -> None:
     assert all(BestVsRandom()(scores, draw=draw)[1] == 0 for draw in range(3))
 
 
-@pytest.mark.parametrize("name", [name for name in PARTITIONS if name != "given"])
+@pytest.mark.parametrize("name", [name for name in PARTITIONS if name not in ("given", "best_vs_clusters")])
 @settings(max_examples=30, deadline=None)
 @given(scores=SCORES, draw=st.integers(0, 2**63))
 def test_bins_are_dense_best_first_and_repeatable(name: str, scores: list[float], draw: int) -> None:
@@ -134,6 +149,7 @@ def test_k_bin_sizes_are_equal_or_one_larger_and_larger_first(scores: list[float
     ("build", "key"),
     [
         (lambda: TopBottom(k=0), "partition.k"),
+        (lambda: BestVsSpread(k=0), "partition.k"),
         (lambda: TrimmedMean(trim=0.5), "partition.trim"),
         (lambda: TrimmedMean(trim=-0.1), "partition.trim"),
         (lambda: TrimmedMean(trim=float("nan")), "partition.trim"),

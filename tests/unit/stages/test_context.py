@@ -14,7 +14,7 @@ from mpo.cache.stage import File, Hub, Nothing, Stage
 from mpo.config.schema import Precision, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.plain import from_plain, to_plain
 from mpo.stages.context import StageContext
-from mpo.stages.nodes import canary, data, evaluate, init, partition, prepare, reference, sample, score, train
+from mpo.stages.nodes import canary, data, embed, evaluate, init, partition, prepare, reference, sample, score, train
 
 NODE = {"_target_": "mpo.losses.WMPO", "beta": 0.1, "list": [1, None, {"a": 2}]}
 UPSTREAM = Stage("data", "data")
@@ -42,7 +42,8 @@ STAGES = [
         "prepare", prepare.Config(1, 2, 0.0, SftResponses.best, "data", None, False), Nothing(),
         prepare.Inputs(UPSTREAM, UPSTREAM),
     ),
-    partition.TASK.stage("partition", BINS, Nothing(), partition.Inputs(UPSTREAM)),
+    embed.TASK.stage("embed", Nothing(), Nothing(), embed.Inputs(UPSTREAM, Hub("owner/encoder"))),
+    partition.TASK.stage("partition", BINS, Nothing(), partition.Inputs(UPSTREAM, UPSTREAM)),
     reference.TASK.stage(
         "reference", reference.Config(Precision.fp32, False, True, False), reference.Settings(2, 64),
         reference.Inputs(UPSTREAM, File("/model")),
