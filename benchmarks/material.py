@@ -24,6 +24,7 @@ class RandomSet:
     prompt_ids: np.ndarray
     response_ids: list[np.ndarray]
     truncated: list[bool]
+    uncounted: list[int]
 
 
 class RandomSets:
@@ -47,7 +48,13 @@ class RandomSets:
         self.fingerprint = f"random-{count}-{responses}-{prompt}-{response}-{seed}-{spread}"
         self.max_tokens = round(2.5 * (prompt + response)) + 8
         self._sets = [
-            RandomSet(str(i), ids(prompt, False), [ids(response, True) for _ in range(responses)], [False] * responses)
+            RandomSet(
+                str(i),
+                ids(prompt, False),
+                [ids(response, True) for _ in range(responses)],
+                [False] * responses,
+                [0] * responses,
+            )
             for i in range(count)
         ]
 

@@ -116,6 +116,7 @@ class ThinkingConfig:
     start: str | None = None  # e.g. <think>, where the response does not have it the chat template has
     end: str | None = None  # e.g. </think>
     scored: bool = False  # scorers read the thought, between its marks, before the answer
+    trained: bool = True  # losses are of all drawn tokens; false: of those after the thought
 
 
 @dataclass

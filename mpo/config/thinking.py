@@ -8,10 +8,13 @@ from mpo.errors import ConfigError
 
 def check_thinking(thinking: ThinkingConfig, scores: bool) -> None:
     """Raise ConfigError for marks of which one is missing, empty, surrounded by white space or the same as the other,
-    and for thoughts that are to be scored without marks, or in a run that does not score (``scores``)."""
+    and for a choice of what is scored or trained on without marks, or of what is scored in a run that does not score
+    (``scores``)."""
     for name, mark in (("start", thinking.start), ("end", thinking.end)):
         key = f"model.thinking.{name}"
-        if mark is None and (thinking.start is not None or thinking.end is not None or thinking.scored):
+        if mark is None and (
+            thinking.start is not None or thinking.end is not None or thinking.scored or not thinking.trained
+        ):
             raise ConfigError("has no value, but another key of model.thinking has", key, "give both marks, or none")
         if mark is not None and (not mark or mark != mark.strip()):
             raise ConfigError(f"'{mark}' is empty or has white space around it", key, "give the mark alone")

@@ -14,6 +14,7 @@ from mpo.data.chat import chat_format, encode, prompt_text, special_tokens
 from mpo.data.fast_render import body_ids, is_proved, render_bodies
 from mpo.data.left_out import left_out_of_prompt, left_out_of_response
 from mpo.data.problems import Problem, Reason
+from mpo.data.thoughts import Thoughts
 from mpo.errors import ConfigError
 from mpo.types import ResponseSet
 
@@ -26,11 +27,16 @@ SCHEMA = pyarrow.schema(
         ("prompt_ids", pyarrow.list_(pyarrow.int32())),
         ("response_ids", pyarrow.list_(pyarrow.list_(pyarrow.int32()))),
         ("truncated", pyarrow.list_(pyarrow.bool_())),
+        ("uncounted", pyarrow.list_(pyarrow.int32())),
         ("score_names", pyarrow.list_(pyarrow.string())),
         ("scores", pyarrow.list_(pyarrow.list_(pyarrow.float64()))),  # by name, then response
         ("accepted", pyarrow.list_(pyarrow.bool_())),
     ]
 )
+
+
+Marks = tuple[str, str] | None
+"""What begins and ends a thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,11 @@ class Digest(Protocol):
 
 
 def tokenize_rows(
-    sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, limits: Limits
+    sets: Sequence[ResponseSet], tokenizer: PreTrainedTokenizerBase, limits: Limits, marks: Marks = None
 ) -> tuple[pyarrow.RecordBatch, list[Problem]]:
     """The batch of the usable sets, in order, and what was found on the way.
+
+    ``marks``: of thoughts that are not to count, see :attr:`mpo.data.tokens.TokenizedSet.uncounted`.
 
     ``token_ids`` of a response must be those of ``tokenizer``; they are taken as they are, whatever the template would
     make of its text.
@@ -73,12 +81,19 @@ def tokenize_rows(
     special = frozenset(special_tokens(tokenizer).values())
     end_id = chat_format(tokenizer).end_id
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    thoughts = None if marks is None else Thoughts(tokenizer, *marks)
     for each_set, encoded in zip(rendered, responses_of, strict=True):
         one, prompt = each_set.one, each_set.ids
         room = limits.max_tokens - len(prompt)
         whole = _whole(one, encoded)
+        uncounted = [0 if thoughts is None else thoughts.tokens(ids, prompt) for ids in whole]
         if not all(whole):
             message = f"response {whole.index([])} is empty and unfinished: no token to train on"
+            problems.append(Problem(f"set {one.id}", one.id, Reason.NO_TOKENS, message))
+            continue
+        silent = next((k for k, ids in enumerate(whole) if uncounted[k] >= len(ids[:room])), None)
+        if silent is not None:
+            message = f"response {silent} has no token after its thought, to train on (sample.empty=redraw draws again)"
             problems.append(Problem(f"set {one.id}", one.id, Reason.NO_TOKENS, message))
             continue
         for index, ids in enumerate(whole):
@@ -94,6 +109,7 @@ def tokenize_rows(
         columns["truncated"].append(
             [len(ids) > room or not each.finished for ids, each in zip(whole, one.responses, strict=True)]
         )
+        columns["uncounted"].append(uncounted)
         names = sorted({name for response in one.responses for name in response.score_names})
         columns["score_names"].append(names)
         columns["scores"].append([[response.score_by(name) for response in one.responses] for name in names])

@@ -15,7 +15,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from mpo.data.problems import Problem, ProblemCounts
-from mpo.data.token_rows import SCHEMA, Limits, update_digest
+from mpo.data.token_rows import SCHEMA, Limits, Marks, update_digest
 from mpo.data.workers import tokenized_batches
 from mpo.errors import DataError
 from mpo.types import ResponseSet
@@ -28,13 +28,15 @@ SUMMARY = "tokens.json"
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """What ``tokenize_sets`` wrote. ``skipped_sets``: by reason; ``truncated_responses`` have no end-of-turn."""
+    """What ``tokenize_sets`` wrote. ``skipped_sets``: by reason; ``truncated_responses`` have no end-of-turn.
+    ``uncounted_tokens`` of responses are no part of a loss."""
 
     sets: int
     responses: int
     prompt_tokens: int
     response_tokens: int
     truncated_responses: int
+    uncounted_tokens: int
     skipped_sets: dict[str, int]
 
 
@@ -47,7 +49,8 @@ class TokenizedSet:
     """One set: ``prompt_ids`` int32 [T], ``response_ids`` K arrays int32 [T_k], each at least one token.
 
     ``scores``: by name, each with one for every response. They and ``accepted`` hold None where the data has none. A
-    truncated response, cut here or unfinished in the data, has no end-of-turn token.
+    truncated response, cut here or unfinished in the data, has no end-of-turn token. ``uncounted``: tokens at each
+    response's beginning that are read and are no part of a loss: of a thought, where the answer alone trains.
     """
 
     id: str
@@ -56,6 +59,7 @@ class TokenizedSet:
     scores: dict[str, list[float | None]]
     accepted: list[bool | None]
     truncated: list[bool]
+    uncounted: list[int]
 
 
 def tokenize_sets(
@@ -67,34 +71,36 @@ def tokenize_sets(
     out: Path,
     processes: int,
     on_problem: Callable[[Problem], None],
+    marks: Marks = None,
 ) -> TokenStats:
     """Tokenise sets, in order, into the folder ``out`` (a ``datasets`` Arrow folder and a summary).
 
     Where a response has ``token_ids``, which must be ``tokenizer``'s, they are taken as they are; other texts are
     rendered. A set whose prompt exceeds ``max_prompt_tokens`` is skipped and reported; a response is cut where prompt
-    and response exceed ``max_tokens``, and counted. The result doesn't depend on ``processes``. Raises ``ConfigError``
-    for limits that leave no room for a response and for a tokenizer without a chat template, ``DataError`` where no
-    set is left.
+    and response exceed ``max_tokens``, and counted. With ``marks``, of thoughts, a response's tokens up to the end of
+    its thought are no part of a loss, and a set with a response that has none after it is skipped. The result doesn't
+    depend on ``processes``. Raises ``ConfigError`` for limits that leave no room for a response and for a tokenizer
+    without a chat template, ``DataError`` where no set is left.
     """
     import datasets
 
     limits = Limits(max_prompt_tokens, max_tokens)
     digest = sha256()
     found = ProblemCounts()
-    counts = np.zeros(5, dtype=np.int64)
+    counts = np.zeros(6, dtype=np.int64)
     part = out.with_name(f"{out.name}.part.arrow")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with pyarrow.OSFile(str(part), "wb") as sink, pyarrow.ipc.new_stream(sink, SCHEMA) as stream:
-            for batch, problems in tokenized_batches(sets, tokenizer, limits, processes):
+            for batch, problems in tokenized_batches(sets, tokenizer, limits, processes, marks):
                 for problem in problems:
                     on_problem(problem)
                     found(problem)
                 stream.write_batch(batch)
                 update_digest(digest, batch)
                 counts += _count(batch)
-        sets_seen, responses, prompt_tokens, response_tokens, truncated = counts.tolist()
-        stats = TokenStats(sets_seen, responses, prompt_tokens, response_tokens, truncated, dict(found.errors))
+        names = ("sets", "responses", "prompt_tokens", "response_tokens", "truncated_responses", "uncounted_tokens")
+        stats = TokenStats(**dict(zip(names, counts.tolist(), strict=True)), skipped_sets=dict(found.errors))
         _require_sets(stats, found)
         datasets.Dataset.from_file(str(part)).save_to_disk(str(out))
     finally:
@@ -108,7 +114,9 @@ def _count(batch: pyarrow.RecordBatch) -> NDArray[np.int64]:
     responses = batch.column("response_ids").flatten()
     truncated = batch.column("truncated").flatten().to_numpy(zero_copy_only=False)
     prompt_tokens = len(batch.column("prompt_ids").flatten())
-    return np.array([len(batch), len(responses), prompt_tokens, len(responses.flatten()), truncated.sum()], np.int64)
+    uncounted = batch.column("uncounted").flatten().to_numpy(zero_copy_only=False).sum()
+    sizes = [len(batch), len(responses), prompt_tokens, len(responses.flatten()), truncated.sum(), uncounted]
+    return np.array(sizes, np.int64)
 
 
 def _require_sets(stats: TokenStats, found: ProblemCounts) -> None:
@@ -179,6 +187,7 @@ class TokenizedSets:
             scores=dict(zip(names, scores, strict=True)),
             accepted=batch.column("accepted")[row].as_py(),
             truncated=batch.column("truncated")[row].as_py(),
+            uncounted=batch.column("uncounted")[row].as_py(),
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mpo.data.batches import batched
 from mpo.data.chat import chat_format
-from mpo.data.token_rows import Limits, tokenize_rows
+from mpo.data.token_rows import Limits, Marks, tokenize_rows
 from mpo.errors import ConfigError
 from mpo.types import ResponseSet
 
@@ -28,7 +28,11 @@ BATCH_SETS = 256
 
 
 def tokenized_batches(
-    sets: Iterable[ResponseSet], tokenizer: PreTrainedTokenizerBase, limits: Limits, processes: int
+    sets: Iterable[ResponseSet],
+    tokenizer: PreTrainedTokenizerBase,
+    limits: Limits,
+    processes: int,
+    marks: Marks = None,
 ) -> Iterator[Tokenized]:
     """``tokenize_rows`` of each ``BATCH_SETS`` sets, at most two batches a process in memory.
 
@@ -39,11 +43,11 @@ def tokenized_batches(
     chat_format(tokenizer)  # a template that cannot be used is found here, before processes start
     groups = batched(sets, BATCH_SETS)
     if processes == 1:
-        yield from (tokenize_rows(group, tokenizer, limits) for group in groups)
+        yield from (tokenize_rows(group, tokenizer, limits, marks) for group in groups)
         return
     # Forking a process whose tokenizer has started threads can hang, hence spawn.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (tokenizer, limits)) as pool:
+    with ProcessPoolExecutor(processes, context, _start, (tokenizer, limits, marks)) as pool:
         waiting: deque[Future[Tokenized]] = deque()
         for group in groups:
             waiting.append(pool.submit(_work, group))
@@ -53,13 +57,13 @@ def tokenized_batches(
             yield waiting.popleft().result()
 
 
-_state: tuple[PreTrainedTokenizerBase, Limits] | None = None
+_state: tuple[PreTrainedTokenizerBase, Limits, Marks] | None = None
 
 
-def _start(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+def _start(tokenizer: PreTrainedTokenizerBase, limits: Limits, marks: Marks) -> None:
     global _state  # noqa: PLW0603  a pool hands a worker its state in no other way
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _state = tokenizer, limits
+    _state = tokenizer, limits, marks
 
 
 def _work(group: Sequence[ResponseSet]) -> Tokenized:

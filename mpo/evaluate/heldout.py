@@ -9,7 +9,7 @@ import torch
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
 from mpo.failures.user_code import user_code
-from mpo.logprobs.inputs import Assignments, TrainingSets, reference_tokens
+from mpo.logprobs.inputs import Assignments, TrainingSets, counted, reference_tokens
 from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import score_sets
 from mpo.losses import Loss, LossInputs
@@ -79,7 +79,8 @@ def rank_heldout(
     """
     right, pairs, margins, divergences = [], [], [], []
     done = 0
-    for part, logps in score_sets(policy, sets, indices, batch, micro_tokens):
+    for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
+        logps = counted(every, sets, part)
         inputs = _inputs(logps, assignments, part, reference)
         with torch.no_grad(), user_code(type(loss).__module__, type(loss).__name__, "loss"):
             reward_BK = loss.implicit_reward(inputs).double().cpu()
@@ -121,7 +122,8 @@ def token_loss(
         on_progress: called with the number of sets done.
     """
     losses: list[float] = []
-    for _, logps in score_sets(policy, sets, range(len(sets)), batch, micro_tokens):
+    for part, every in score_sets(policy, sets, range(len(sets)), batch, micro_tokens):
+        logps = counted(every, sets, part)
         losses += (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist()
         on_progress(len(losses))
     return mean_over_prompts(losses)

@@ -18,10 +18,13 @@ from mpo.policy.module import ResponseLogps
 
 
 class TrainingSet(PromptResponses, Protocol):
-    """A tokenised set that also knows which responses were cut to fit."""
+    """A tokenised set that also knows which responses were cut to fit, and how many tokens at the beginning of each are
+    no part of a loss."""
 
     @property
     def truncated(self) -> Sequence[bool]: ...
+    @property
+    def uncounted(self) -> Sequence[int]: ...
 
 
 class TrainingSets(Protocol):
@@ -91,12 +94,27 @@ def token_batch(sets: TrainingSets, assignments: Assignments, indices: Sequence[
 def reference_tokens(reference: Reference, indices: Sequence[int], token_mask_BKT: Tensor) -> Tensor:
     """Reference log-probs in the shape of the policy's, ``[B,K,T]`` float32 on the CPU, 0 outside the mask."""
     values_BKT = np.zeros(tuple(token_mask_BKT.shape), dtype=np.float32)
-    lengths_BK = token_mask_BKT.sum(-1).tolist()
+    mask_BKT = token_mask_BKT.cpu()
+    there_BK = mask_BKT.any(-1).tolist()
     for b, i in enumerate(indices):
         for k, logps in enumerate(reference.logps(i)):
-            if lengths_BK[b][k]:
+            if there_BK[b][k]:
                 values_BKT[b, k, : len(logps)] = logps
-    return torch.from_numpy(values_BKT)
+    return torch.from_numpy(values_BKT) * mask_BKT
+
+
+def counted(logps: ResponseLogps, sets: TrainingSets, indices: Sequence[int]) -> ResponseLogps:
+    """``logps`` of the sets ``indices`` without the tokens that are no part of a loss."""
+    uncounted = [sets[i].uncounted for i in indices]
+    if not any(any(of_set) for of_set in uncounted):
+        return logps
+    first_BK = torch.zeros(logps.token_mask_BKT.shape[:2], dtype=torch.long)
+    for b, of_set in enumerate(uncounted):
+        first_BK[b, : len(of_set)] = torch.tensor(of_set)
+    device = logps.token_mask_BKT.device
+    steps_T = torch.arange(logps.token_mask_BKT.shape[-1], device=device)
+    mask_BKT = logps.token_mask_BKT & (steps_T >= first_BK.to(device)[..., None])
+    return ResponseLogps(torch.where(mask_BKT, logps.token_logps_BKT, 0.0), mask_BKT)
 
 
 def loss_inputs(

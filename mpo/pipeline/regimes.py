@@ -32,6 +32,7 @@ from mpo.pipeline.stage_configs import (
     outside,
     partition_config,
     prepare_stage,
+    thought_marks,
     tokenizer,
     train_stage,
 )
@@ -109,7 +110,7 @@ def _round(
         sets = score_stage(f"{prefix}score", config, source, sampled)
         drawn = [sampled, sets]
     names = score_names(config, source)
-    prepare = prepare_stage(config, prefix, sets, start, names[0], flatten=config.regime.imitate)
+    prepare = prepare_stage(config, prefix, sets, start, names[0], config.regime.imitate, thought_marks(config))
     slices = partition_config(config, config.partition, seed, loss, names)
     sorted_by = partition.Inputs(prepare, embed_stage(config, prefix, sets))
     bins = partition.TASK.stage(f"{prefix}partition", slices, Nothing(), sorted_by)

@@ -258,6 +258,9 @@ def _check_loss(config: RunConfig, loss: Loss) -> None:
     if config.regime.imitate is not None and not isinstance(loss, SFT):
         what = f"regime {config.regime.name} trains on single responses, {type(loss).__name__} on sets"
         raise ConfigError(what, "loss", "leave loss out, or choose another regime")
+    if loss.needs_mismatched_kl and not config.model.thinking.trained:
+        what = f"{type(loss).__name__} compares whole responses with those of other prompts, thoughts included"
+        raise ConfigError(what, "model.thinking.trained", "leave it out, or choose another loss")
     if loss.needs_reference and config.model.reference == NO_REFERENCE:
         raise ConfigError(f"{type(loss).__name__} needs a reference", "model.reference",
                           "leave it out, or choose a loss without, e.g. loss=simpo")  # fmt: skip

@@ -49,7 +49,7 @@ def sample_stage(
         max_skipped_share=config.data.max_skipped_share,
         chat_template=chat_template(config),
         template_arguments=dict(config.model.template_arguments),
-        thinking=replace(config.model.thinking, scored=False),
+        thinking=replace(config.model.thinking, scored=False, trained=True),
         trust_remote_code=config.model.trust_remote_code,
     )
     inputs = sample.Inputs(prompts, sampler.model, tokenizer(config), _canary_stage(config, sampler, prompts, how))

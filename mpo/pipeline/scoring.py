@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mpo.cache.stage import Stage
@@ -123,7 +124,7 @@ def _score_stage(
     every = [*scorers.values(), *heldout.values()]
     # Whichever of several scores trains, the same stage computes them.
     allow = list(dict.fromkeys(prefix for node in scorers.values() for prefix in allowed(node, config)))
-    shown = thinking if thinking.scored else ThinkingConfig()
+    shown = replace(thinking, trained=True) if thinking.scored else ThinkingConfig()
     parts = [_apart(dict(sorted(nodes.items())), config) for nodes in (scorers, heldout)]
     slices = score.Config(parts[0][0], parts[1][0], allow, shown)
     settings = score.Settings(parts[0][1], parts[1][1])

@@ -128,9 +128,20 @@ def chat_template(config: RunConfig) -> str | None:
 
 
 def prepare_stage(
-    config: RunConfig, prefix: str, sets: Stage, policy: Policy, score: str, flatten: SftResponses | None = None
+    config: RunConfig,
+    prefix: str,
+    sets: Stage,
+    policy: Policy,
+    score: str,
+    flatten: SftResponses | None = None,
+    marks: list[str] | None = None,
 ) -> Stage:
-    """Sets tokenised with the policy's tokenizer; ``score`` is the name of the one by which the best is imitated."""
+    """Sets tokenised with the policy's tokenizer.
+
+    Args:
+        score: name of the one by which the best is imitated.
+        marks: of thoughts that are not trained on.
+    """
     slices = prepare.Config(
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_tokens=config.data.max_tokens,
@@ -140,10 +151,19 @@ def prepare_stage(
         chat_template=chat_template(config),
         template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
+        marks=marks,
     )
     # Tokenised and sorted into bins before the starting policy is trained, sets that cannot be used fail fast.
     inputs = prepare.Inputs(sets, policy.tokenizer, tokenizer(config))
     return prepare.TASK.stage(f"{prefix}prepare", slices, Nothing(), inputs)
+
+
+def thought_marks(config: RunConfig) -> list[str] | None:
+    """Of thoughts, where the tokens after them alone are trained on."""
+    thinking = config.model.thinking
+    if thinking.trained or thinking.start is None or thinking.end is None:
+        return None
+    return [thinking.start, thinking.end]
 
 
 def partition_config(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.config.schema import ThinkingConfig
 from mpo.data.chat import special_tokens
+from mpo.data.thoughts import USUAL_END, Parted, Thoughts
 from mpo.sample.base import Drawn
-from mpo.sample.thoughts import USUAL_END, Parted, Thoughts
 from mpo.types import Response
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Texts:
     tokens: int = 0
 
     def __post_init__(self) -> None:
-        self._thoughts = None if self.thinking.end is None else Thoughts(self.tokenizer, self.thinking)
+        start, end = self.thinking.start, self.thinking.end
+        self._thoughts = None if start is None or end is None else Thoughts(self.tokenizer, start, end)
         self._usual_end = None if self._thoughts else self.tokenizer.added_tokens_encoder.get(USUAL_END)
         marks = self._thoughts.mark_ids if self._thoughts else ()
         self._special = {name: i for name, i in special_tokens(self.tokenizer).items() if i not in marks}

@@ -60,6 +60,7 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
             out=context.output / split,
             processes=len(os.sched_getaffinity(0)) if path.stat().st_size > WORTH_WORKERS else 1,
             on_problem=found,
+            marks=None if config.marks is None else (config.marks[0], config.marks[1]),
         )
         if drawn_elsewhere.total():
             what = f"{drawn_elsewhere.total()} responses of {split} were drawn with another tokenizer"
@@ -70,7 +71,8 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
         largest = TokenizedSets.load(context.output / split).largest_id
         check_ids(inputs.policy, config.trust_remote_code, largest, tokenizer)
         skipped[split], warnings[split] = counts(found.errors), counts(found.warnings)
-        facts[split] = {name: value for name, value in asdict(stats).items() if name != "skipped_sets"}
+        unsaid = {"skipped_sets"} | (set() if stats.uncounted_tokens else {"uncounted_tokens"})
+        facts[split] = {name: value for name, value in asdict(stats).items() if name not in unsaid}
         problems += [str(problem) for problem in found.first.values()]
         progress.update(stats.sets, stats.sets, "sets")
     progress.close()

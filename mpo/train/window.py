@@ -15,7 +15,7 @@ from mpo.config.schema import Precision
 from mpo.errors import DataError, UserError
 from mpo.layout.batch import collate
 from mpo.layout.packing import Piece, SetSize, shares
-from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, loss_inputs, token_batch
+from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, counted, loss_inputs, token_batch
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.policy.module import FirstPass, ResponseLogps
@@ -81,6 +81,7 @@ def run_window(
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
         """The share of the loss that the sets ``part`` have, with its metrics added up."""
         nonlocal first
+        logps = counted(logps, sets, part)
         inputs = loss_inputs(logps, assignments, part, problem.reference, kl_reference_point, loss.needs_win_rates)
         if first and part:
             try_loss(loss, inputs)

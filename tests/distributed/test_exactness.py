@@ -59,9 +59,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick += [job(folder / "1-rows-pieces", 0, 4, rows=True, config=IN_PIECES)]
     quick += [job(folder / f"bf16-alone{name}", 1, 2, config={"max_steps": 2} | BF16 | more) for name, more in BOTH]
     alone = {"global_batch": 1, "max_steps": 3, "micro_tokens": 8}  # all sets are larger: nothing but pieces
+    answers = {"answers_alone": True}
+    quick += [job(folder / "answers-1", 0, 4, **answers), job(folder / "answers-1-rows", 0, 1, rows=True, **answers)]
     assert spawn([*quick, job(folder / "again", 0, 4), job(folder / "alone-1", 0, 4, config=alone)]) == [0]
     both = [job(folder / f"2-{stage}-{micro}", stage, micro) for stage, micro in [*QUICK, (1, 1)]]
     both += [job(folder / "2-0-pieces", 0, 4, config=IN_PIECES)]
+    both += [job(folder / "answers-2-pieces", 3, 4, config=IN_PIECES, **answers)]
     both += [job(folder / "2-2-offload", 2, 1, config={"offload": "optimizer"})]  # several micro-batches a window
     both += [job(folder / "alone-2", 2, 4, config=alone)]
     assert spawn([*both, *paths_through_losses(folder)], 2) == [0, 0]
@@ -93,6 +96,11 @@ def assert_one_curve(folders: list[Path]) -> None:
 
 def test_quick_grid_gives_one_curve(trained: Path) -> None:
     assert_one_curve(sorted(path for path in trained.iterdir() if path.name[0] in "12" and path.name != "2-3-pieces"))
+
+
+def test_of_answers_alone_there_is_one_curve_too(trained: Path) -> None:
+    assert_one_curve(sorted(trained.glob("answers-*")))
+    assert curve(trained / "answers-1") != curve(trained / "1-0-4")
 
 
 def test_process_without_a_piece_of_the_only_set_waits_for_the_other(trained: Path) -> None:

@@ -41,14 +41,20 @@ class TokenSet:
     response_ids: list[np.ndarray]
     scores: list[float]
     truncated: list[bool]
+    uncounted: list[int]
 
 
 class TokenSets:
     """Sets with 2 to 5 responses of 1 to 9 tokens after prompts of 1 to 8."""
 
-    def __init__(self, count: int, seed: int = 0) -> None:
+    def __init__(self, count: int, seed: int = 0, answers_alone: bool = False) -> None:
+        """``answers_alone``: the first half of every response is no part of a loss."""
         rng = np.random.default_rng(seed)
         self.fingerprint = f"sets-{count}-{seed}"
+
+        def beginnings(responses: list[np.ndarray]) -> list[int]:
+            return [len(ids) // 2 if answers_alone else 0 for ids in responses]
+
         self.max_tokens = 17
 
         def ids(longest: int) -> np.ndarray:
@@ -59,7 +65,9 @@ class TokenSets:
             k = int(rng.integers(2, 6))
             responses = [ids(9) for _ in range(k)]
             scores = [float(score) for score in rng.permutation(k)]
-            self._sets.append(TokenSet(f"set-{i}", ids(8), responses, scores, [len(r) == 9 for r in responses]))
+            self._sets.append(
+                TokenSet(f"set-{i}", ids(8), responses, scores, [len(r) == 9 for r in responses], beginnings(responses))
+            )
 
     def __len__(self) -> int:
         return len(self._sets)
@@ -123,9 +131,10 @@ def add_noise(policy: PolicyModule, share: float) -> None:
 def run_job(job: dict[str, Any]) -> None:
     """Train as ``job`` says and export.
 
-    Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, lora, rows; stop_at and kill_at (step whose end
-    sends the signal), noise (see add_noise), shift_reference (nats added to each token), break_set (whose reference
-    becomes nan), state (checkpoint of another training, whose optimizer this one goes on with).
+    Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, answers_alone (see TokenSets), lora, rows;
+    stop_at and kill_at (step whose end sends the signal), noise (see add_noise), shift_reference (nats added to each
+    token), break_set (whose reference becomes nan), state (checkpoint of another training, whose optimizer this one
+    goes on with).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -134,7 +143,7 @@ def run_job(job: dict[str, Any]) -> None:
     lora = bool(job.get("lora"))
     config = TrainConfig(**fields, lora=LoraConfig(rank=4, alpha=8.0) if lora else None)
     loss = LOSSES[job.get("loss", "mpo")](**job.get("loss_fields", {}))
-    sets = TokenSets(job.get("sets", 24))
+    sets = TokenSets(job.get("sets", 24), answers_alone=bool(job.get("answers_alone")))
     dtype = torch.bfloat16 if config.precision is Precision.bf16 else torch.float32
     policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")), config.compile)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

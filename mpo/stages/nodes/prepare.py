@@ -14,7 +14,7 @@ Given = TypeVar("Given")
 @dataclass(frozen=True)
 class Config:
     """``flatten``: sets of one response each, for supervised fine-tuning; the best is so by the ``score`` of that
-    name."""
+    name. ``marks``: of thoughts, where the answer alone trains."""
 
     max_prompt_tokens: int
     max_tokens: int
@@ -24,6 +24,7 @@ class Config:
     chat_template: str | None
     trust_remote_code: bool
     template_arguments: dict[str, Any] = field(default_factory=dict)
+    marks: list[str] | None = None
 
 
 @dataclass(frozen=True)

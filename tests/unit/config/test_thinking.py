@@ -41,9 +41,20 @@ def test_scored_thoughts_change_the_scores_that_train_and_no_sample_and_no_evalu
     assert all(shown[name].config.thinking == NONE for name in judged)
 
 
+def test_answers_alone_change_what_is_trained_on_and_no_sample_and_no_score(load: Load, tmp_path: Path) -> None:
+    parted = stages(load, tmp_path, MARKS, "model.thinking.scored=true")
+    alone = stages(load, tmp_path, MARKS, "model.thinking.scored=true", "model.thinking.trained=false")
+    assert (parted["prepare"].config.marks, alone["prepare"].config.marks) == (None, ["<think>", "</think>"])
+    store = Store(tmp_path)
+    same = {name for name in parted if store.fingerprint(parted[name]) == store.fingerprint(alone[name])}
+    assert {"sample", "score"} <= same and not {"prepare", "train"} & same
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["regime=on_policy", "model.thinking.trained=false"], "model.thinking.start: has no value"),
+        (["loss=kto", MARKS, "model.thinking.trained=false"], "model.thinking.trained: KTO compares whole responses"),
         (["regime=on_policy", "model.thinking.scored=true"], "model.thinking.start: has no value"),
         (["regime=sft", MARKS, "model.thinking.scored=true"], "model.thinking.scored: the run reads scores"),
     ],

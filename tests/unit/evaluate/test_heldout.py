@@ -23,6 +23,10 @@ class Tokens:
     def truncated(self) -> list[bool]:
         return [False] * len(self.response_ids)
 
+    @property
+    def uncounted(self) -> list[int]:
+        return [0] * len(self.response_ids)
+
 
 class Sets(list[Tokens]):
     fingerprint = "sets"

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from mpo.config.schema import ThinkingConfig
 from mpo.config.thinking import check_thinking
 from mpo.data.chat import encode, prompt_text, raw_ids, stop_ids
+from mpo.data.thoughts import Parted, Thoughts
 from mpo.errors import ConfigError
 from mpo.sample.base import Drawn
 from mpo.sample.texts import Texts
-from mpo.sample.thoughts import Parted, Thoughts
 from mpo.types import Message
 from tests.unit.data.conftest import build
 
@@ -60,17 +60,32 @@ def drawn(tokenizer: PreTrainedTokenizerBase, text: str, finished: bool = True) 
 def test_a_response_is_parted(pieces: str, kind: str, generation: str, text: str, expected: Parted) -> None:
     tokenizer = tokenizer_of(kind, pieces)
     (ids,) = raw_ids(tokenizer, [text])
-    assert Thoughts(tokenizer, MARKS).parted(ids, prompt(tokenizer, generation)) == expected
+    thoughts, before = Thoughts(tokenizer, "<think>", "</think>"), prompt(tokenizer, generation)
+    assert thoughts.parted(ids, before) == expected
+    thought, answer = (tokenizer.decode(part, skip_special_tokens=False) for part in halves(thoughts, ids, before))
+    if expected == Parted(expected.answer) and "</think>" not in text:
+        assert not thought
+    elif expected.ended:
+        assert thought.rstrip().endswith("</think>") and "</think>" not in answer
+        assert answer.split() == expected.answer.split() or pieces == "words"  # whose decoder drops the first blank
+        assert "".join(answer.split()) == "".join(expected.answer.split())
+    else:
+        assert not answer
+
+
+def halves(thoughts: Thoughts, ids: list[int], before: list[int]) -> tuple[list[int], list[int]]:
+    """Tokens up to the end of the thought, and those after it."""
+    number = thoughts.tokens(ids, before)
+    return ids[:number], ids[number:]
 
 
 def test_a_mark_of_several_tokens_may_share_them_with_the_text_beside_it() -> None:
     tokenizer = tokenizer_of("several tokens")
-    marks = ThinkingConfig("one.", "two")
     (ids,) = raw_ids(tokenizer, ["one. how? two  three"])
     assert tokenizer.convert_tokens_to_ids("Ġtwo") in ids
-    assert Thoughts(tokenizer, marks).parted(ids, prompt(tokenizer)) == Parted("three", "how?")
+    assert Thoughts(tokenizer, "one.", "two").parted(ids, prompt(tokenizer)) == Parted("three", "how?")
     letters = tokenizer.convert_tokens_to_ids(list("one.xtwoy"))  # as no encoding would have it
-    assert Thoughts(tokenizer, marks).parted(letters, prompt(tokenizer)) == Parted("y", "x")
+    assert Thoughts(tokenizer, "one.", "two").parted(letters, prompt(tokenizer)) == Parted("y", "x")
 
 
 def test_the_letters_of_a_mark_that_is_a_token_end_nothing() -> None:
@@ -78,7 +93,9 @@ def test_the_letters_of_a_mark_that_is_a_token_end_nothing() -> None:
     letters = tokenizer.convert_tokens_to_ids(list("</think>"))
     (end,) = raw_ids(tokenizer, [MARKS.end or ""])[0]
     ids = [*raw_ids(tokenizer, ["<think>one"])[0], *letters, end, *letters]
-    assert Thoughts(tokenizer, MARKS).parted(ids, prompt(tokenizer)) == Parted("</think>", "one</think>")
+    assert Thoughts(tokenizer, "<think>", "</think>").parted(ids, prompt(tokenizer)) == Parted(
+        "</think>", "one</think>"
+    )
 
 
 def counted(tokenizer: PreTrainedTokenizerBase, thinking: ThinkingConfig, each: Sequence[Drawn]) -> Texts:
@@ -120,7 +137,7 @@ def test_a_mark_that_the_tokenizer_cannot_write_is_refused() -> None:
     words = Tokenizer(models.WordLevel({"?": 0, "</think>": 1}, unk_token="?"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
     with pytest.raises(ConfigError, match="^model.thinking.start: the tokenizer has no tokens for '<think>'"):
-        Thoughts(tokenizer, MARKS)
+        Thoughts(tokenizer, "<think>", "</think>")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mpo.config.schema import SampleConfig, ThinkingConfig, Unwanted
 from mpo.data.chat import raw_ids
 from mpo.data.store import read_stored_sets, write_sets
 from mpo.data.tokens import TokenizedSets
+from mpo.errors import DataError
 from mpo.evaluate.base import Evidence, Samples
 from mpo.evaluate.examples import Examples
 from mpo.sample import Draw, Drawn, Request, Sampler, SamplingJob
@@ -129,16 +130,47 @@ def test_answers_are_scored_and_every_drawn_token_is_trained_on(tmp_path: Path, 
     assert sorted(READ) == sorted(answer for answer, _ in PARTED[: len(sampler)])
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
-    (tmp_path / "rows").mkdir()
-    config = prepare_node.Config(
-        100, 200, max_skipped_share=0.0, flatten=None, score="words", chat_template=None, trust_remote_code=False
-    )
-    inputs = prepare_node.Inputs(tmp_path / "scores", File(str(tmp_path / "policy")))
-    prepare.run(StageContext("prepare", config, Nothing(), inputs, tmp_path / "rows"))
-    rows = TokenizedSets.load(tmp_path / "rows" / "train")[0].response_ids
+    (one,) = TokenizedSets.load(rows(tmp_path) / "train")
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     drawn = [raw_ids(tokenizer, [text])[0] + ([] if text == SAID[1] else [end]) for text in sampler]
-    assert [row.tolist() for row in rows] == drawn
+    assert [row.tolist() for row in one.response_ids] == drawn and one.uncounted == [0] * len(drawn)
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_of_answers_alone_thoughts_are_read_and_no_part_of_a_loss(tmp_path: Path, added: bool) -> None:
+    prepared(tmp_path, added)
+    sampled(tmp_path, MARKS, [SAID[0], *SAID[2:]])
+    scored(tmp_path, MARKS, "scores")
+    out = rows(tmp_path, ["<think>", "</think>"])
+    (one,) = TokenizedSets.load(out / "train")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    said = [tokenizer.decode(ids[first:]) for ids, first in zip(one.response_ids, one.uncounted, strict=True)]
+    assert [text.removesuffix("<|im_end|>").strip() for text in said] == ["I am fine.", "Hello", "I am fine."]
+    assert [first > 0 for first in one.uncounted] == ["</think>" in text for text in [SAID[0], *SAID[2:]]]
+    assert Summary.read(out).fact("uncounted_tokens", "train") == sum(one.uncounted)
+
+
+def test_a_set_with_a_thought_without_an_end_has_no_answer_to_train_on(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    sampled(tmp_path, MARKS)
+    scored(tmp_path, MARKS, "scores")
+    with pytest.raises(
+        DataError, match=r"response 1 has no token after its thought, to train on \(sample.empty=redraw"
+    ):
+        rows(tmp_path, ["<think>", "</think>"])
+
+
+def rows(tmp_path: Path, marks: list[str] | None = None) -> Path:
+    """The folder of tokenised sets; ``marks``: of thoughts that do not count."""
+    out = tmp_path / ("rows" if marks is None else "answers")
+    out.mkdir()
+    config = prepare_node.Config(
+        100, 200, max_skipped_share=0.0, flatten=None, score="words", chat_template=None, trust_remote_code=False,
+        marks=marks,
+    )  # fmt: skip
+    inputs = prepare_node.Inputs(tmp_path / "scores", File(str(tmp_path / "policy")))
+    prepare.run(StageContext("prepare", config, Nothing(), inputs, out))
+    return out
 
 
 def test_thoughts_are_scored_where_that_is_chosen(tmp_path: Path) -> None:

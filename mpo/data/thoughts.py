@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpo.config.schema import ThinkingConfig
 from mpo.data.chat import raw_ids
 from mpo.errors import ConfigError
 
@@ -32,7 +31,7 @@ class Parted:
 
 
 class Thoughts:
-    """Parts responses at the marks of ``thinking``.
+    """Parts responses at the marks ``start`` and ``end``.
 
     A response has a thought where it begins with the opening mark, or its prompt ends with that, as chat templates may
     have it; or where it has a closing mark, unless its prompt ends with one. The first closing mark ends the thought. A
@@ -43,10 +42,9 @@ class Thoughts:
         ConfigError: the tokenizer has no tokens for a mark.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: ThinkingConfig) -> None:
-        assert thinking.start is not None and thinking.end is not None
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: str, end: str) -> None:
         self._tokenizer = tokenizer
-        self._start, self._end = thinking.start, thinking.end
+        self._start, self._end = start, end
         self._start_ids = _ids_of_mark(tokenizer, self._start, "model.thinking.start")
         self._end_ids = _ids_of_mark(tokenizer, self._end, "model.thinking.end")
         self.mark_ids = frozenset((*self._start_ids, *self._end_ids))
@@ -54,14 +52,37 @@ class Thoughts:
 
     def parted(self, ids: Sequence[int], prompt_ids: Sequence[int]) -> Parted:
         """The response ``ids``, without its stop token, to the rendered prompt."""
+        begin, ended = self._thinks(ids, prompt_ids)
+        if begin is None:
+            return Parted(self._text(ids))
+        before, _, after = self._at_end(ids, begin)
+        return Parted(after.lstrip() if ended else "", self._thought(before), ended)
+
+    def tokens(self, ids: Sequence[int], prompt_ids: Sequence[int]) -> int:
+        """How many tokens of the response ``ids`` are its thought, the closing mark included; all of them where the
+        thought does not end, none where there is no thought."""
+        begin, ended = self._thinks(ids, prompt_ids)
+        if begin is None:
+            return 0
+        if not ended:
+            return len(ids)
+        if self._end_ids:
+            at = _find(ids, self._end_ids, begin)
+            assert at is not None
+            return at + len(self._end_ids)
+        few, many = begin, len(ids)  # the fewest tokens whose text has the mark: more of them have it too
+        while few < many:
+            middle = (few + many) // 2
+            few, many = (few, middle) if self._end in self._text(ids[:middle], begin) else (middle + 1, many)
+        return few
+
+    def _thinks(self, ids: Sequence[int], prompt_ids: Sequence[int]) -> tuple[int | None, bool]:
+        """After how many tokens a thought begins, None where there is none; and whether it ends."""
         prompt = self._tokenizer.decode(list(prompt_ids[-TAIL:]), skip_special_tokens=False).rstrip()
         begin = self._begin(ids)
-        before, found, after = self._at_end(ids, begin or 0)
-        if not found and (begin is not None or prompt.endswith(self._start)):
-            return Parted("", self._thought(before), ended=False)
-        if found and (begin is not None or not prompt.endswith(self._end)):
-            return Parted(after.lstrip(), self._thought(before))
-        return Parted(self._text(ids))
+        ended = self._at_end(ids, begin or 0)[1]
+        opened = begin is not None or (not prompt.endswith(self._end) if ended else prompt.endswith(self._start))
+        return (begin or 0) if opened else None, ended
 
     def _begin(self, ids: Sequence[int]) -> int | None:
         """After how many tokens a thought begins, none for a mark that is found in the text; None for a response that
