@@ -145,8 +145,13 @@ def _comparisons(judged: Sequence[dict[str, list[Judgement]]]) -> Comparisons:
         for each in repeats
     ]
     models, instructions, wins, differences, weights = zip(*rows, strict=True)
-    numbers_of = [np.array(models), np.array(instructions)]
-    return Comparisons(*numbers_of, np.array(wins), np.array(differences, np.float64), np.array(weights))
+    return Comparisons(
+        models_N=np.array(models),
+        instructions_N=np.array(instructions),
+        wins_N=np.array(wins),
+        differences_N=np.array(differences, np.float64),
+        weights_N=np.array(weights),
+    )
 
 
 def _difference(judgement: Judgement) -> int:
