@@ -17,7 +17,7 @@ from mpo.config.schema import RunConfig
 from mpo.config.source import source_of
 from mpo.pipeline.execute import METRICS_FILE
 from mpo.pipeline.graph import Graph
-from mpo.pipeline.rounds import round_rows
+from mpo.pipeline.rounds import round_rows, scored_responses
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
 from mpo.report.records import Planned, RankedScores, RunReport, StageRow, read_findings
@@ -99,6 +99,7 @@ def collect(
         samples=tuple(rows_shown),
         scores=tuple(_scores(graph, store)),
         rounds=tuple(round_rows(graph, store)),
+        scored=tuple(scored_responses(graph, store)),
     )
     report.save()
     return report

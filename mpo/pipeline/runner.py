@@ -201,6 +201,13 @@ def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
     rows = [[s.prompt, s.before, s.after, s.score_before, s.score_after] for s in report.samples]
     if rows:
         tracked.table("samples", ["prompt", "before", "after", "score before", "score after"], rows)
+    if report.scored:
+        scorers = list(dict.fromkeys(name for each in report.scored for name in each.scores))
+        responses = [
+            [each.round, each.prompt, each.response, *(each.scores.get(name) for name in scorers)]
+            for each in report.scored
+        ]
+        tracked.table("scored responses", ["round", "prompt", "response", *scorers], responses)
     for picture in sorted((folder / "figures").glob("*.png")):
         tracked.image(picture.stem, picture)
 

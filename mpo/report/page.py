@@ -35,6 +35,7 @@ def write_run_page(out: Path, run: RunReport) -> Path:
         bars={name: estimate_bars(estimate) for name, estimate in run.measures.items() if estimate.baselines},
         histograms=_histograms(run, out / "figures"),
         score_figures=score_figures(run.scores, out / "figures"),
+        scorers=list(dict.fromkeys(name for each in run.scored for name in each.scores)),
         round_figures=[
             *round_figures(run.evaluation, out / "figures"),
             *time_figure(run.rounds, out / "figures"),

@@ -83,6 +83,16 @@ class RoundRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredResponse:
+    """One of the responses that a round has drawn to train on, with the scores of every scorer."""
+
+    round: int
+    prompt: str
+    response: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that a page shows of one run.
 
@@ -112,6 +122,7 @@ class RunReport:
     samples: tuple[SampleRow, ...] = ()
     scores: tuple[RankedScores, ...] = ()
     rounds: tuple[RoundRow, ...] = ()
+    scored: tuple[ScoredResponse, ...] = ()
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -165,6 +176,7 @@ class RunReport:
                         RankedScores(**{**row, "mean": tuple(row["mean"])}) for row in record.get("scores", ())
                     ),
                     "rounds": tuple(RoundRow(**row) for row in record.get("rounds", ())),
+                    "scored": tuple(ScoredResponse(**row) for row in record.get("scored", ())),
                 }
             )
         except FileNotFoundError as error:

@@ -61,6 +61,11 @@ def test_the_offline_run_holds_config_history_summary_and_texts(users_run: Outco
     assert summary["heldout/true_reward@1/standard_error"] == reward.standard_error
     (table,) = users_run.folder.glob("wandb/offline-run-*/files/media/table/samples*.json")
     assert json.loads(table.read_text())["columns"] == ["prompt", "before", "after", "score before", "score after"]
+    (table,) = users_run.folder.glob("wandb/offline-run-*/files/media/table/scored responses*.json")
+    drawn = json.loads(table.read_text())
+    assert drawn["columns"] == ["round", "prompt", "response", "true_reward"] and len(drawn["data"]) == 2 * 4
+    for of_set in (drawn["data"][:4], drawn["data"][4:]):
+        assert [row[3] for row in of_set] == sorted((row[3] for row in of_set), reverse=True)
 
 
 def test_a_run_from_the_cache_logs_every_step_too(

@@ -11,7 +11,7 @@ import pytest
 from mpo.errors import DataError
 from mpo.evaluate.records import Estimate, SampleRow
 from mpo.report.page import write_run_page
-from mpo.report.records import RoundRow, RunReport
+from mpo.report.records import RoundRow, RunReport, ScoredResponse
 from tests.unit.report.conftest import MakeRun
 
 ATTACK = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>{{ 7*7 }}"
@@ -112,3 +112,14 @@ def test_each_round_has_a_row(make_run: MakeRun, tmp_path: Path) -> None:
     assert "tokens drawn sampling evaluating in all" in text
     assert "1 500 4,000 75,386 1 min 00 s 20 s 1 min 20 s 25 %" in text
     assert "2 500 4,000 75,386 1 min 00 s 40 s 1 min 40 s 40 %" in text
+
+
+def test_responses_that_a_round_drew_are_shown_with_every_score(make_run: MakeRun, tmp_path: Path) -> None:
+    drawn = (
+        ScoredResponse(1, "Name a use.", "Hold a door.", {"skywork_v2": 3.5, "armorm": 0.125}),
+        ScoredResponse(2, "Name a use.", "Throw it.", {"skywork_v2": -1.25}),
+    )
+    page = write_run_page(tmp_path, dataclasses.replace(make_run(), scored=drawn))
+    text = " ".join(Tags(page.read_text(encoding="utf-8")).text.split())
+    assert "round prompt response skywork_v2 armorm" in text
+    assert "1 Name a use. Hold a door. 3.5 0.125" in text and "2 Name a use. Throw it. -1.25 –" in text
