@@ -80,7 +80,8 @@ class Executor:
         usage = self.store.manifest(stage)["usage"]
         seconds = usage["seconds"] if cached else time.monotonic() - started
         at = next((n for n, row in enumerate(self.rows) if row.name == stage.name), len(self.rows))
-        self.rows[at : at + 1] = [StageRow(stage.name, cached, seconds, usage["peak_memory_bytes"], str(path))]
+        busy = usage.get("card_busy")
+        self.rows[at : at + 1] = [StageRow(stage.name, cached, seconds, usage["peak_memory_bytes"], str(path), busy)]
         return path
 
     def _rebuild_damaged(self, stage: Stage) -> None:

@@ -21,6 +21,7 @@ from mpo.failures.explain import explain_failure
 from mpo.pipeline.failure_reports import Report, send
 from mpo.stages.context import CONTEXT_FILE, StageContext
 from mpo.stages.summary import SUMMARY_FILE
+from mpo.track.card_busy import CardBusy
 
 ERROR_FILE = "error.json"
 USAGE_FILE = "usage.json"
@@ -72,17 +73,18 @@ def _run_stage(folder: Path, threads: int) -> None:
     started = time.monotonic()
     context = StageContext.read(folder / CONTEXT_FILE)
     built = (folder / SUMMARY_FILE).exists()
-    importlib.import_module(f"mpo.stages.{context.task}").run(context)
+    with CardBusy() as card:
+        importlib.import_module(f"mpo.stages.{context.task}").run(context)
     if context.rank == 0:
-        _keep_usage(folder, started, built)
+        _keep_usage(folder, started, built, card.share)
     else:
         _wait_for_usage(folder)
 
 
-def _keep_usage(output: Path, started: float, built: bool) -> None:
+def _keep_usage(output: Path, started: float, built: bool, card_busy: float | None) -> None:
     """:func:`write_usage`, unless the stage was ``built`` by a process before this one, whose usage it is."""
     if not built:
-        write_usage(output, started, _peak_memory())
+        write_usage(output, started, _peak_memory(), card_busy)
     elif not (output / USAGE_FILE).exists():
         write_usage(output, started, None)
 
@@ -94,9 +96,15 @@ def _wait_for_usage(output: Path) -> None:
         time.sleep(0.05)
 
 
-def write_usage(output: Path, started: float, peak_memory: int | None) -> None:
-    """Seconds and peak memory in bytes of a stage's process, for the manifest and the report."""
-    usage = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory, "device": _device()}
+def write_usage(output: Path, started: float, peak_memory: int | None, card_busy: float | None = None) -> None:
+    """Seconds, peak memory in bytes, and the share of the time in which the card was at work, of a stage's (first)
+    process, for the manifest and the report."""
+    usage = {
+        "seconds": time.monotonic() - started,
+        "peak_memory_bytes": peak_memory,
+        "device": _device(),
+        "card_busy": card_busy,
+    }
     write_json(output / USAGE_FILE, usage)
 
 

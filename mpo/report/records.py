@@ -20,13 +20,15 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage: built or taken from the cache, its seconds, peak memory in bytes and folder."""
+    """One stage: built or taken from the cache, its seconds, peak memory in bytes and folder, and the share of its time
+    in which its card was at work, where there was one."""
 
     name: str
     cached: bool
     seconds: float
     peak_memory_bytes: int | None = None
     path: str = ""
+    card_busy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
