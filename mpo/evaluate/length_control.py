@@ -3,7 +3,7 @@
 P(the judge prefers model m's answer to instruction x) = σ(θ_m + φ·tanh(Δ/std Δ) + δ_x), Δ the length of the model's
 answer minus the baseline's, its standard deviation taken over the model's own comparisons. Three choices differ from
 AlpacaEval's fit, which takes φ and a weight of δ from each model alone, beside rows of two further models (the baseline
-told to be verbose or concise), and δ from a file about its own instructions:
+asked to be verbose or concise), and δ from a file about its own instructions:
 
 - φ is the judge's and so one for all models. Of a weak model nearly all answers are shorter than the baseline's: its
   own comparisons hardly tell the effect of length from its quality.

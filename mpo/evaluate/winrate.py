@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from mpo.errors import EXIT_CODE, DataError, UserError, printable
 from mpo.evaluate.judged import Judgement, read_judgements
 from mpo.evaluate.judged_models import Group, ModelResult, win_rates
 from mpo.evaluate.length_control import DIFFICULTY_PRIOR, LENGTH_PRIOR, QUALITY_PRIOR
-from mpo.plain import to_plain
+from mpo.plain import finite, to_plain
 from mpo.track.units import number
 
 SCHEMA = 1
@@ -148,17 +147,8 @@ def _as_object(options: argparse.Namespace, judgements: list[Judgement], groups:
         "versions": {**versions, "python": platform.python_version()},
         "options": {"files": options.files, "baseline": options.baseline, "priors": priors},
         "notes": _file_notes(judgements),
-        "groups": _finite(to_plain(groups)),
+        "groups": finite(to_plain(groups)),
     }
-
-
-def _finite(value: Any) -> Any:
-    """NaN as null, which strict JSON has."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mpo.errors import DataError
 
 
 def sketch_parts(source: Mixture, max_prompt_tokens: int, max_tokens: int) -> dict[str, Sketch | None]:
-    """An estimate of each part by name; None where nothing can be told before it is read."""
+    """An estimate of each part by name; None where its size is not known before it is read."""
     return {name: _sketch(part, max_prompt_tokens, max_tokens) for name, part in source.parts.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mpo.cache.artifacts import read_json, write_json
 from mpo.errors import DataError
 from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, SampleRow
+from mpo.plain import finite
 from mpo.report.words import titles
 from mpo.track.metrics import read_metrics
 from mpo.track.units import memory, step_duration
@@ -148,7 +149,7 @@ class RunReport:
     def save(self) -> Path:
         """Writes ``folder/result.json`` atomically and returns its path."""
         path = self.folder / RESULT_FILE
-        write_json(path, _without_nan({key: value for key, value in asdict(self).items() if key != "folder"}))
+        write_json(path, finite({key: value for key, value in asdict(self).items() if key != "folder"}))
         return path
 
     @classmethod
@@ -208,14 +209,3 @@ def _distribution(row: dict[str, Any]) -> Distribution:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value

@@ -23,7 +23,7 @@ class LLMJudge(Judge):
     Where the server gives log-probs the score is the expectation over the scale's numbers at the place of the judge's
     own number, renormalised (the weighting of G-Eval, arXiv 2303.16634): it orders responses of the same number. That
     needs numbers of one token each, as single digits are in the usual tokenizers. Of a two-digit number some make two
-    tokens, and the first of ``10`` could not be told from ``1``. So log-probs are asked for only on scales to 9, as the
+    tokens, and the first of ``10`` could be mistaken for ``1``. So log-probs are asked for only on scales to 9, as the
     default 1 to 9; on larger ones the number itself is the score.
     """
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 from mpo.cache.artifacts import write_json
 from mpo.config.targets import build
 from mpo.data.store import read_stored_sets
 from mpo.evaluate.base import Evidence, Measure, Samples
 from mpo.failures.user_code import user_code
-from mpo.plain import to_plain
+from mpo.plain import finite, to_plain
 from mpo.stages.context import EVALUATION_FILE, StageContext
 from mpo.stages.nodes import evaluate
 from mpo.stages.summary import Summary
@@ -42,18 +40,9 @@ def run(context: Context) -> None:
     with user_code(type(measure).__module__, type(measure).__name__, "evaluate.measures"):
         found = measure.measure(evidence)
     progress.close()
-    write_json(context.output / EVALUATION_FILE, _finite(to_plain(found)))
+    write_json(context.output / EVALUATION_FILE, finite(to_plain(found)))
     Summary(facts={"": {"estimates": len(found.estimates)}}).write(context.output)
 
 
 def _heldout_sets(folder: Path) -> list[ResponseSet]:
     return list(read_stored_sets(folder / "heldout.parquet"))
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for what JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
