@@ -21,6 +21,7 @@ help:  ## what can be made
 install: $(READY)  ## an environment with pinned packages, torch first
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Installing pinned packages into $(VENV), once: some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(RUN) pip install -q --disable-pip-version-check $(TORCH)
 	$(RUN) pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
