@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -25,6 +26,9 @@ def take_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+    # At its very end Python gives a signal its default action back: a request then would make a failure of a finished
+    # run. Registered first, this comes after what libraries do at the end, which a request still interrupts.
+    atexit.register(_ignore_signals)
     sys.unraisablehook = _hook
 
 
@@ -57,6 +61,11 @@ def exit_stopped() -> NoReturn:
     with contextlib.suppress(OSError):
         os.write(2, MESSAGE.encode())
     os._exit(STOPPED_CODE)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _hook(lost: Any) -> None:

@@ -60,8 +60,9 @@ class RankedScores:
     mean: tuple[float, ...]
 
 
-CHIEF = ("sampling", "scoring", "training")
-"""What a round is for; evaluation, the reference and preparing come on top."""
+CHIEF = ("sampling", "scoring", "reference", "training")
+"""What a round is for; evaluation and preparing come on top. The reference's log-probs are a part of the loss that other
+trainers compute in each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class RoundRow:
 
     @property
     def outside(self) -> float:
-        """The share of them in which nothing is sampled, scored or trained."""
+        """The share of them in which nothing is sampled, scored or trained; the reference counts as training."""
         return 1 - sum(self.seconds.get(kind, 0.0) for kind in CHIEF) / self.whole if self.whole else 0.0
 
 

@@ -126,9 +126,11 @@ class Run:
     def wait_until_gone(self, seconds: float) -> None:
         """Fail unless every process of the run ends in time."""
         deadline = time.monotonic() + seconds
-        while self.members() and time.monotonic() < deadline:
+        left = self.members()
+        while left and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert [(process.pid, process.cmdline()) for process in self.members()] == []
+            left = self.members()
+        assert [str(process) for process in left] == []
 
     def outcome(self) -> Outcome:
         """Wait for its end and take what it left behind."""
