@@ -61,8 +61,8 @@ class RankedScores:
 
 
 CHIEF = ("sampling", "scoring", "reference", "training")
-"""What a round is for; evaluation and preparing come on top. The reference's log-probs are a part of the loss that other
-trainers compute in each step."""
+"""What a round is for; evaluation and preparing come on top. The reference's log-probs are a part of the loss: other
+trainers compute them in each step."""
 
 
 @dataclass(frozen=True, slots=True)
