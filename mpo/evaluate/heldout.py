@@ -51,12 +51,17 @@ class Ranking:
         margin: mean over sets of the best response's implicit reward minus the mean of the others'.
         kl: mean over sets of the k3 estimate of KL(reference || policy) a response token, in nats; NaN without one.
         pairs: how many pairs there were.
+        accuracy_by_set, margin_by_set, kl_by_set: what these are means of, by the set's index; of the accuracy each
+            set's own share, whose mean over sets is another one where some sets have more pairs.
     """
 
     accuracy: Mean
     margin: Mean
     kl: Mean
     pairs: int
+    accuracy_by_set: dict[int, float]
+    margin_by_set: dict[int, float]
+    kl_by_set: dict[int, float]
 
 
 def rank_heldout(
@@ -77,7 +82,10 @@ def rank_heldout(
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         on_progress: called with the number of sets done.
     """
-    right, pairs, margins, divergences = [], [], [], []
+    right: dict[int, float] = {}
+    pairs: dict[int, int] = {}
+    margins: dict[int, float] = {}
+    divergences: dict[int, float] = {}
     done = 0
     for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
         logps = counted(every, sets, part)
@@ -94,39 +102,41 @@ def rank_heldout(
                 if scores[x] > scores[y]
             ]
             if ordered:
-                right.append(sum(ordered))
-                pairs.append(len(ordered))
+                right[i], pairs[i] = sum(ordered), len(ordered)
                 best = max(range(len(scores)), key=lambda k: scores[k])
                 others = [value for k, value in enumerate(rewards) if k != best]
-                margins.append(rewards[best] - sum(others) / len(others))
+                margins[i] = rewards[best] - sum(others) / len(others)
         if inputs.reference_token_logps_BKT is not None:
-            divergences += _k3_per_token(inputs)
+            divergences |= zip(part, _k3_per_token(inputs), strict=True)
         done += len(part)
         on_progress(done)
     return Ranking(
-        share_of_pairs(right, pairs),
-        mean_over_prompts(margins),
-        mean_over_prompts(divergences),
-        sum(pairs),
+        share_of_pairs([*right.values()], [*pairs.values()]),
+        mean_over_prompts([*margins.values()]),
+        mean_over_prompts([*divergences.values()]),
+        sum(pairs.values()),
+        {i: right[i] / pairs[i] for i in right},
+        margins,
+        divergences,
     )
 
 
-def token_loss(
+def token_losses(
     policy: PolicyModule, sets: TrainingSets, batch: int, micro_tokens: int, on_progress: Callable[[int], None]
-) -> Mean:
-    """Mean over sets of −log π a response token, in nats: what supervised fine-tuning lowers.
+) -> dict[int, float]:
+    """For each set, by its index, −log π a response token, in nats: what supervised fine-tuning lowers.
 
     Args:
         batch: most sets a forward pass.
         micro_tokens: most tokens a forward pass.
         on_progress: called with the number of sets done.
     """
-    losses: list[float] = []
+    losses: dict[int, float] = {}
     for part, every in score_sets(policy, sets, range(len(sets)), batch, micro_tokens):
         logps = counted(every, sets, part)
-        losses += (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist()
+        losses |= zip(part, (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist(), strict=True)
         on_progress(len(losses))
-    return mean_over_prompts(losses)
+    return losses
 
 
 def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, indices: Sequence[int]) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+About = tuple[str, str, float | None, int | None, str | None, str | None]
+"""Metric, split, temperature, round, judge and baseline of an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,53 @@ class Estimate:
     baselines: tuple[Baseline, ...] = ()
 
     @property
+    def about(self) -> About:
+        """What it is about, apart from its value."""
+        return self.metric, self.split, self.temperature, self.round, self.judge, self.baseline
+
+    @property
     def key(self) -> str:
         """Unique within a run, for dashboards: ``heldout/win_rate@0.7``, with judge and round where there are any."""
         parts = [self.split, self.metric] if self.judge is None else [self.split, self.metric, self.judge]
         at = "" if self.temperature is None else f"@{self.temperature:g}"
         return "/".join(parts) + at + ("" if self.round is None else f"/round{self.round}")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptValues:
+    """The values behind an estimate, one a prompt, so that two runs can be compared prompt by prompt.
+
+    Attributes:
+        metric: and ``split``, ``temperature``, ``round``, ``judge``, ``baseline``: those of the estimate.
+        prompts: what each prompt is known by in every run, see :func:`mpo.evaluate.prompts.prompt_keys`.
+        values: in the estimate's unit; NaN where nothing could be measured.
+    """
+
+    metric: str
+    prompts: tuple[str, ...]
+    values: tuple[float, ...]
+    split: str = "heldout"
+    temperature: float | None = None
+    round: int | None = None
+    judge: str | None = None
+    baseline: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.prompts) != len(self.values) or len(set(self.prompts)) != len(self.prompts):
+            raise ValueError(f"{self.metric} has {len(self.values)} values of {len(set(self.prompts))} prompts")
+
+    @classmethod
+    def of(cls, estimate: Estimate, prompts: Sequence[str], values: Sequence[float]) -> PromptValues:
+        """The values behind ``estimate``."""
+        return cls(
+            estimate.metric, tuple(prompts), tuple(values), estimate.split, estimate.temperature, estimate.round,
+            estimate.judge, estimate.baseline,
+        )  # fmt: skip
+
+    @property
+    def about(self) -> About:
+        """What they are about, apart from the values: that of their estimate."""
+        return self.metric, self.split, self.temperature, self.round, self.judge, self.baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +121,15 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that a measure gives."""
+    """All that a measure gives; ``by_prompt`` are the values behind estimates of these."""
 
     estimates: list[Estimate] = field(default_factory=list)
     distributions: list[Distribution] = field(default_factory=list)
     samples: list[SampleRow] = field(default_factory=list)
+    by_prompt: list[PromptValues] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known = [each.about for each in self.estimates]
+        for each in self.by_prompt:
+            if each.about not in known:
+                raise ValueError(f"values by prompt of {each.metric} belong to no estimate")

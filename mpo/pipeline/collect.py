@@ -66,11 +66,13 @@ def collect(
         target = f"round{number}-{METRICS_FILE}" if several else METRICS_FILE
         shutil.copyfile(store.path(one.train) / METRICS_FILE, folder / target)
         metrics_paths.append(target)
-    estimates, distributions, rows_shown = [], [], []
+    estimates, by_prompt, distributions, rows_shown = [], [], [], []
     for number, one in enumerate(graph.rounds, 1):
         for measure in one.measures:
             found = read_findings(read_json(store.path(measure) / EVALUATION_FILE))
-            estimates += [replace(each, round=number if several else None) for each in found.estimates]
+            of_round = number if several else None
+            estimates += [replace(each, round=of_round) for each in found.estimates]
+            by_prompt += [replace(each, round=of_round) for each in found.by_prompt]
             if number == len(graph.rounds):
                 distributions += found.distributions
                 rows_shown += found.samples
@@ -100,6 +102,7 @@ def collect(
         scores=tuple(_scores(graph, store)),
         rounds=tuple(round_rows(graph, store)),
         scored=tuple(scored_responses(graph, store)),
+        by_prompt=tuple(by_prompt),
     )
     report.save()
     return report

@@ -10,7 +10,7 @@ from typing import Any
 
 from mpo.cache.artifacts import read_json, write_json
 from mpo.errors import DataError
-from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, SampleRow
+from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, PromptValues, SampleRow
 from mpo.plain import finite
 from mpo.report.words import titles
 from mpo.track.metrics import read_metrics
@@ -127,6 +127,7 @@ class RunReport:
     scores: tuple[RankedScores, ...] = ()
     rounds: tuple[RoundRow, ...] = ()
     scored: tuple[ScoredResponse, ...] = ()
+    by_prompt: tuple[PromptValues, ...] = ()
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -181,6 +182,7 @@ class RunReport:
                     ),
                     "rounds": tuple(RoundRow(**row) for row in record.get("rounds", ())),
                     "scored": tuple(ScoredResponse(**row) for row in record.get("scored", ())),
+                    "by_prompt": tuple(_prompt_values(row) for row in record.get("by_prompt", ())),
                 }
             )
         except FileNotFoundError as error:
@@ -195,6 +197,7 @@ def read_findings(record: dict[str, Any]) -> Findings:
         [_estimate(row) for row in record["estimates"]],
         [_distribution(row) for row in record["distributions"]],
         [SampleRow(**row) for row in record["samples"]],
+        [_prompt_values(row) for row in record.get("by_prompt", ())],  # which older ones have not
     )
 
 
@@ -206,6 +209,10 @@ def _estimate(row: dict[str, Any]) -> Estimate:
 def _distribution(row: dict[str, Any]) -> Distribution:
     series = {name: tuple(map(_number, values)) for name, values in row["series"].items()}
     return Distribution(row["name"], row["unit"], series)
+
+
+def _prompt_values(row: dict[str, Any]) -> PromptValues:
+    return PromptValues(**{**row, "prompts": tuple(row["prompts"]), "values": tuple(map(_number, row["values"]))})
 
 
 def _number(value: float | None) -> float:

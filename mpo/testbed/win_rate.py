@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mpo.errors import DataError
 from mpo.evaluate.base import START, Evidence, Measure, Samples
-from mpo.evaluate.records import Baseline, Estimate, Findings
+from mpo.evaluate.prompts import prompt_keys
+from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
 from mpo.testbed.judge import judge
 from mpo.types import OWN_SCORE, Response, ResponseSet
 
@@ -27,11 +28,15 @@ class WinRate(Measure):
 
     def measure(self, evidence: Evidence) -> Findings:
         """See :meth:`Measure.measure`."""
-        return Findings([each for one in evidence.samples for each in _estimates(one, evidence.score, evidence.seed)])
+        found = [_compared(one, evidence.score, evidence.seed) for one in evidence.samples]
+        return Findings(
+            [each for one in found for each in one.estimates],
+            by_prompt=[each for one in found for each in one.by_prompt],
+        )
 
 
-def _estimates(samples: Samples, score: str | None, seed: int) -> list[Estimate]:
-    found = compare(samples.start, samples.policy, score or OWN_SCORE, seed)
+def _compared(samples: Samples, score: str | None, seed: int) -> Findings:
+    found, by_prompt = compare(samples.start, samples.policy, score or OWN_SCORE, seed)
 
     def estimate(
         metric: str, unit: str = "", judge: str | None = None, start: str = "", half: bool = False
@@ -45,7 +50,7 @@ def _estimates(samples: Samples, score: str | None, seed: int) -> list[Estimate]
             baseline=START, baselines=baselines,
         )  # fmt: skip
 
-    return [
+    estimates = [
         estimate("true_reward", "of 10", start="start_true_reward"),
         estimate("true_reward_gain", "of 10"),
         estimate("win_rate", judge=JUDGE, half=True),
@@ -54,15 +59,20 @@ def _estimates(samples: Samples, score: str | None, seed: int) -> list[Estimate]
         estimate("length", "words", start="start_length"),
         estimate("start_within_prompt_std", "of 10"),
     ]
+    prompts = prompt_keys(samples.policy)
+    behind = [PromptValues.of(each, prompts, by_prompt[each.metric]) for each in estimates if each.metric in by_prompt]
+    return Findings(estimates, by_prompt=behind)
 
 
-def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], score: str, seed: int) -> dict[str, Mean]:
+def compare(
+    start: Sequence[ResponseSet], policy: Sequence[ResponseSet], score: str, seed: int
+) -> tuple[dict[str, Mean], dict[str, list[float]]]:
     """Estimates over prompts; response i of the policy meets response i of the starting policy.
 
     Returns:
         ``true_reward`` and ``start_true_reward`` (0-10), ``true_reward_gain``, ``start_within_prompt_std``,
         ``win_rate`` (the judge's mean preference), ``lc_win_rate``, ``true_win_rate`` (by true reward, ties half),
-        ``length`` and ``start_length`` (words).
+        ``length`` and ``start_length`` (words). Then, of all but ``lc_win_rate``, the values of the prompts.
 
     Raises:
         DataError: the two are not answers to the same prompts.
@@ -100,7 +110,7 @@ def compare(start: Sequence[ResponseSet], policy: Sequence[ResponseSet], score: 
         differences += [b - a for a, b in zip(old_lengths, new_lengths, strict=True)]
         prompts += [number] * len(wins)
     estimates = {name: mean_over_prompts(values) for name, values in rows.items()}
-    return {**estimates, "lc_win_rate": length_controlled(preferences, differences, prompts)}
+    return {**estimates, "lc_win_rate": length_controlled(preferences, differences, prompts)}, rows
 
 
 def _score(response: Response, name: str) -> float:
