@@ -239,12 +239,17 @@ def canonical_json(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name, not by mkstemp, whose 0600 in place of the umask would lock colleagues out of a shared cache.
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8") as handle:
-            handle.write(text)
+        with open(temporary, "xb") as handle:
+            handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)

@@ -250,6 +250,7 @@ class RunConfig:
     round_beta: list[float] = field(default_factory=lambda: [1.0])  # shares of loss.beta, likewise
     dry_run: bool = False
     cache_dir: str = MISSING
+    results: str = MISSING  # folder of the store in which finished runs are recorded
     allow_targets: list[str] = field(default_factory=list)  # prefixes beside "mpo." that _target_ may name
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -15,7 +15,7 @@ from mpo.config.schema import RunConfig
 from mpo.errors import ConfigError
 
 PATHS = (
-    *("cache_dir", "model.path", "model.tokenizer", "model.reference", "model.chat_template"),
+    *("cache_dir", "results", "model.path", "model.tokenizer", "model.reference", "model.chat_template"),
     *("data.source", "data.heldout_source"),
 )
 PART_BYTES, PATH_BYTES = 255, 3800

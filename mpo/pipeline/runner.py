@@ -30,6 +30,8 @@ from mpo.pipeline.scoring import build_scorers, errors_of
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
+from mpo.results import Results
+from mpo.results import Run as Recorded
 from mpo.sample.base import Sampler
 from mpo.sample.checked import check_sampler
 from mpo.score.checked import check_scorer
@@ -65,7 +67,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     console.line(f"mpo  {title}")
     from mpo.pipeline.plan import show_plan
 
-    store = Store(_cache_folder(config))
+    store = Store(_folder(config.cache_dir, "cache_dir", "MPO_CACHE"))
     graph = compose(config, objects.loss)
     check_cache(store, graph.stages(store))
     forecast = show_plan(console, config, graph, store, objects)
@@ -75,6 +77,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
         console.line(f"mpo: the stages of an older version in {store.root} are built again; they can be deleted")
     folder = folder.resolve()
     check_output(folder)
+    results = Results(_folder(config.results, "results", "MPO_RESULTS"))
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
     first = config.launcher.node_rank == 0  # the only machine that logs and reports
     identity = Identity(folder, name, title, provenance.command(overrides))
@@ -88,17 +91,18 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
         from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
 
         page = write_run_page(folder, report)
+        results.add(report)
     except BaseException:
         tracked.finish(failed=True)
         raise
     _log(tracked, report, folder)
     tracked.finish()
-    _close(console, report, page, graph, store)
+    _close(console, report, page, results, graph, store)
 
 
 def _logged(config: RunConfig) -> dict[str, Any]:
     """The configuration without folders of this machine: of what lies here only the name."""
-    plain = {key: value for key, value in to_plain(config).items() if key != "cache_dir"}
+    plain = {key: value for key, value in to_plain(config).items() if key not in ("cache_dir", "results")}
     for group, keys in (
         ("model", ("path", "tokenizer", "reference", "chat_template")),
         ("data", ("source", "heldout_source")),
@@ -111,19 +115,18 @@ def _logged(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def _cache_folder(config: RunConfig) -> Path:
-    """The cache, made if it is not there; raises ConfigError if it cannot be made or written to."""
-    if not config.cache_dir.strip():
-        raise ConfigError("is empty", "cache_dir", "name a folder, or leave cache_dir and MPO_CACHE out")
-    folder = Path(config.cache_dir).expanduser().absolute()
+def _folder(name: str, key: str, variable: str) -> Path:
+    """The folder, made if it is not there; raises ConfigError if it cannot be made or written to."""
+    if not name.strip():
+        raise ConfigError("is empty", key, f"name a folder, or leave {key} and {variable} out")
+    folder = Path(name).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:  # also in the kernel's own file systems, where permissions promise more
         what = f"'{folder}' cannot be written to ({error.strerror})"
-        remedy = "name another folder: cache_dir=FOLDER, or set MPO_CACHE"
-        raise ConfigError(what, "cache_dir", remedy) from error
+        raise ConfigError(what, key, f"name another folder: {key}=FOLDER, or set {variable}") from error
     return folder
 
 
@@ -212,7 +215,7 @@ def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
         tracked.image(picture.stem, picture)
 
 
-def _close(console: Console, report: RunReport, page: Path, graph: Graph, store: Store) -> None:
+def _close(console: Console, report: RunReport, page: Path, results: Results, graph: Graph, store: Store) -> None:
     """The last screen: what came out and where it lies."""
     facts = {}
     for key, estimate in report.measures.items():
@@ -226,5 +229,6 @@ def _close(console: Console, report: RunReport, page: Path, graph: Graph, store:
         facts[planned.name] = str(planned)
     facts["time"] = f"{report.seconds:.0f} s in stages that were built"
     facts["report"] = str(page)
+    facts["results"] = f"{results.folder}, run {Recorded.of(report).id}"
     facts["policy"] = str(store.path(graph.rounds[-1].train) / "policy")
     console.summary(f"{report.title}{scale}", facts)

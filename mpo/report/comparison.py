@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from mpo.errors import DataError
@@ -16,15 +15,11 @@ from mpo.report.bars import Bar, column_bars, shared_baselines
 from mpo.report.curves import overlaid_figures
 from mpo.report.headline import label_and_rest
 from mpo.report.html import write_page
+from mpo.report.labels import differing_keys, labels_of, short, values_of
 from mpo.report.page import PAGE
 from mpo.report.records import RunReport
 
 COMPARISON_PAGE = "comparison.html"
-
-_OWN_KEYS = ("seed", "name", "cache_dir")
-"""Config keys that differ between runs without making them different experiments."""
-
-ABSENT = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,7 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
         out / COMPARISON_PAGE,
         "comparison.html",
         scale=label_and_rest(runs[0].note if len({run.note for run in runs}) == 1 else ""),
-        keys=[_short(key, keys) for key in keys],
+        keys=[short(key, keys) for key in keys],
         measures=_measures(runs),
         members=members,
         groups=groups,
@@ -95,13 +90,6 @@ def cell_bars(
     }
 
 
-def differing_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Dotted keys whose values are not the same in every config, in order of appearance; never the seed or name."""
-    flat = [_flatten(config) for config in configs]
-    keys = dict.fromkeys(key for one in flat for key in one if key not in _OWN_KEYS)
-    return tuple(key for key in keys if len({repr(one.get(key, ABSENT)) for one in flat}) > 1)
-
-
 def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Group]:
     """Groups runs by their values of ``keys``, in order of appearance.
 
@@ -112,7 +100,7 @@ def group_over_seeds(runs: Sequence[RunReport], keys: Sequence[str]) -> list[Gro
     grouped: dict[tuple[str, ...], list[RunReport]] = {}
     for run in runs:
         grouped.setdefault(_values(run, keys), []).append(run)
-    labels = _labels(list(grouped), keys)
+    labels = labels_of(list(grouped), keys)
     groups = []
     for values, members in grouped.items():
         evaluation = members[0].measures if len(members) == 1 else _over_runs(members)
@@ -140,55 +128,7 @@ def _measures(runs: Sequence[RunReport]) -> list[str]:
 
 
 def _values(run: RunReport, keys: Sequence[str]) -> tuple[str, ...]:
-    flat = _flatten(run.config)
-    return tuple(_text(key, flat.get(key, ABSENT)) for key in keys)
-
-
-def _text(key: str, value: Any) -> str:
-    # A class is known by its name; where it lives says nothing to a reader.
-    return str(value).rsplit(".", 1)[-1] if key.endswith("_target_") else str(value)
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _short(key: str, keys: Sequence[str]) -> str:
-    """A key without ``_target_``, and its last part alone where no other key ends the same."""
-    bare = key.removesuffix("._target_")
-    last = bare.rsplit(".", 1)[-1]
-    same = [other for other in keys if other.removesuffix("._target_").rsplit(".", 1)[-1] == last]
-    return last if len(same) == 1 else bare
-
-
-def _labels(groups: Sequence[tuple[str, ...]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
-    """A short name for each group: its values of as few keys as tell the groups apart, the loss before all others.
-
-    A value stands with its key's name unless it is a class.
-    """
-    order = sorted(range(len(keys)), key=lambda place: not keys[place].startswith("loss."))
-    chosen: list[int] = []
-    shown = 1
-    for place in order:
-        distinct = len({tuple(values[other] for other in (*chosen, place)) for values in groups})
-        if distinct > shown:
-            chosen.append(place)
-            shown = distinct
-    labels = {}
-    for values in groups:
-        parts = [
-            values[place] if keys[place].endswith("_target_") else f"{_short(keys[place], keys)} {values[place]}"
-            for place in chosen
-            if values[place] != ABSENT
-        ]
-        labels[values] = ", ".join(parts) or "all runs"
-    return labels
+    return values_of(run.config, keys)
 
 
 def _link(out: Path, run: RunReport) -> str:

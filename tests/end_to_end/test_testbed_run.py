@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mpo.report.records import RunReport
+from mpo.results import Results, run_key
 from tests.end_to_end.conftest import CommandLine, Outcome
 
 
@@ -28,6 +31,27 @@ def test_a_run_leaves_its_report_record_metrics_and_policy(first_run: Outcome) -
     assert set(first_run.planned.values()) == {"build"}
     assert list(first_run.planned) == first_run.started
     assert (first_run.folder / "policy").is_symlink()
+
+
+def test_a_finished_run_is_in_the_store_of_results_once(
+    first_run: Outcome, mpo: CommandLine, shared_cache: Path
+) -> None:
+    made = RunReport.load(first_run.folder)
+    store = Results.open(shared_cache / "results")
+    (run,) = store.find(run_key(made.config))
+    assert f"results                            {store.folder}, run {run.id}" in first_run.err
+    assert [row.estimate for row in store.rows() if row.run.id == run.id] == list(made.evaluation)
+    for each in made.by_prompt:
+        values = store.prompt_values(run, each.metric, each.temperature, judge=each.judge)
+        assert tuple(values.values()) == each.values and tuple(values) == each.prompts, each.metric
+    of_prompts = {each.about: statistics.fmean(each.values) for each in made.by_prompt}
+    compared = {row.estimate.about: row.value for row in store.rows() if row.run.id == run.id}
+    assert {"true_reward", "win_rate", "ranking_margin", "reference_kl"} <= {about[0] for about in of_prompts}
+    for about, mean in of_prompts.items():
+        if about[0] != "ranking_accuracy":  # whose sets have different numbers of pairs
+            assert mean == pytest.approx(compared[about]), about
+    mpo.testbed()
+    assert [each.id for each in Results.open(store.folder).find(run.run_key)] == [run.id]
 
 
 def test_the_exported_model_loads_and_speaks(first_run: Outcome) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpo.cache.artifacts import MANIFEST, Store, canonical_json, read_json, write_json, write_text
+from mpo.cache.artifacts import MANIFEST, Store, canonical_json, read_json, write_bytes, write_json
 from mpo.cache.checksums import file_checksum
 from mpo.cache.stage import File, Stage
 from mpo.errors import DataError
@@ -184,7 +184,7 @@ def test_write_json_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 2})
     assert read_json(tmp_path / "a.json") == {"x": 2}
     with pytest.raises(TypeError):
-        write_text(tmp_path / "a.json", 3)  # type: ignore[arg-type]
+        write_bytes(tmp_path / "a.json", 3)  # type: ignore[arg-type]
     assert read_json(tmp_path / "a.json") == {"x": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

@@ -11,16 +11,27 @@ from mpo.config.schema import DataConfig, LauncherConfig, ModelConfig, RunConfig
 from mpo.errors import ConfigError
 from mpo.losses import WMPO
 from mpo.pipeline.regimes import compose
-from mpo.pipeline.runner import _check_cards, _check_layout, _logged
+from mpo.pipeline.runner import _check_cards, _check_layout, _folder, _logged
 from tests.unit.config.conftest import Load
 
 
 def test_of_local_files_the_name_alone_is_logged(tmp_path: Path) -> None:
     model = ModelConfig(path=str(tmp_path / "mine/policy"), reference="owner/name")
-    config = RunConfig(model=model, data=DataConfig(source=str(tmp_path / "sets.jsonl")), cache_dir=str(tmp_path))
+    data = DataConfig(source=str(tmp_path / "sets.jsonl"))
+    config = RunConfig(model=model, data=data, cache_dir=str(tmp_path), results=str(tmp_path / "results"))
     explained = _logged(config)
     assert explained["model"]["path"] == "policy" and explained["model"]["reference"] == "owner/name"
     assert explained["data"]["source"] == "sets.jsonl" and str(tmp_path) not in str(explained)
+
+
+def test_folders_that_runs_write_to_are_made_or_refused(tmp_path: Path) -> None:
+    made = _folder(str(tmp_path / "a/b"), "results", "MPO_RESULTS")
+    assert made.is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"results: .*cannot be written to .*results=FOLDER, or set MPO_RESULTS"):
+        _folder(str(tmp_path / "file/b"), "results", "MPO_RESULTS")
+    with pytest.raises(ConfigError, match="results: is empty; name a folder, or leave results and MPO_RESULTS out"):
+        _folder(" ", "results", "MPO_RESULTS")
 
 
 @pytest.mark.parametrize(("cards", "refused"), [(0, False), (1, True), (2, False)])

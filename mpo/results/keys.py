@@ -1,0 +1,83 @@
+"""What makes two runs the same: hashes of what their results depend on. No torch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpo.cache.artifacts import canonical_json
+from mpo.config.schema import RunConfig
+from mpo.evaluate.records import Estimate
+from mpo.plain import finite, to_plain
+
+_SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens")
+UNCOUNTED = (
+    *("name", "dry_run", "cache_dir", "results", "allow_targets", "logger", "launcher", "evaluate.batch"),
+    *(f"train.{key}" for key in _SETTINGS),
+    *(f"model.scratch.sft.{key}" for key in _SETTINGS),
+    *(f"data.expected_{key}" for key in ("sets", "heldout", "responses", "prompt_tokens", "response_tokens")),
+)
+"""Config keys that cannot change a run's results: where and how it ran, what only its plan reads."""
+_OF_START = ("path", "revision", "tokenizer", "chat_template", "template_arguments", "architecture", "scratch")
+"""Keys of ``model`` that decide the starting policy."""
+
+
+def result_config(config: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """A complete configuration, typed or as :func:`mpo.plain.to_plain` made it, without what cannot change results."""
+    plain: dict[str, Any] = copy.deepcopy(to_plain(config))
+    for key in UNCOUNTED:
+        _drop(plain, key)
+    model = plain.get("model")
+    if isinstance(model, dict) and model.get("path") is not None:  # a run takes them from the model's own files
+        model.pop("architecture", None)
+        model.pop("parameters", None)
+    return plain
+
+
+def run_key(config: RunConfig | Mapping[str, Any]) -> str:
+    """20 hexadecimal digits: the configuration with its seed, whatever code and libraries it runs with."""
+    return _digest(result_config(config))
+
+
+def config_key(config: RunConfig | Mapping[str, Any]) -> str:
+    """20 hexadecimal digits: the same without the seed, so that runs over seeds have one."""
+    return _digest({key: value for key, value in result_config(config).items() if key != "seed"})
+
+
+def start_key(config: Mapping[str, Any]) -> str:
+    """20 hexadecimal digits: the starting policy."""
+    model = result_config(config).get("model", {})
+    return _digest({key: model.get(key) for key in _OF_START})
+
+
+def run_id(config: Mapping[str, Any], versions: Mapping[str, str], commit: str, estimates: Sequence[Estimate]) -> str:
+    """20 hexadecimal digits: the configuration, the code, and what came out.
+
+    What came out counts because a commit does not tell changes that were never committed apart, nor a seed two cards.
+    """
+    return _digest([result_config(config), dict(versions), commit, finite(to_plain(estimates))])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(_one_number(value)).encode()).hexdigest()[:20]
+
+
+def _one_number(value: Any) -> Any:
+    """With 1.0 written as 1: a free-form option may be either."""
+    if isinstance(value, Mapping):
+        return {key: _one_number(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_one_number(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _drop(node: Any, key: str) -> None:
+    first, _, rest = key.partition(".")
+    if not isinstance(node, dict):
+        return
+    if rest:
+        _drop(node.get(first), rest)
+    else:
+        node.pop(first, None)
