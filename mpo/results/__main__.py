@@ -91,7 +91,7 @@ def _list(store: Results, options: argparse.Namespace) -> None:
     rows, older = newest(rows)
     _print(list_lines(means(rows)))
     if older:
-        print(f"note: {older} older runs of the same configuration and seed are left out")
+        print(f"note: older runs of the same configuration and seed that are left out: {older}")
     for note in dict.fromkeys(row.run.note for row in rows if row.run.note):
         print(f"note: {printable(note)}")
 

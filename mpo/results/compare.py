@@ -85,12 +85,12 @@ def compare(store: Results, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> tup
         if a[unit].id == b[unit].id:
             raise DataError(f"run {a[unit].id} is in both A and B", "", "give conditions that tell them apart")
     notes = [
-        f"{side}: {len(own) - len(common)} of {len(own)} runs have no partner and are left out"
+        f"{side}: runs without a partner that are left out: {len(own) - len(common)} of {len(own)}"
         for side, own in (("A", a), ("B", b))
         if len(own) > len(common)
     ]
     notes += [
-        f"{side}: {older} older runs of the same configuration and seed are left out"
+        f"{side}: older runs of the same configuration and seed that are left out: {older}"
         for side, older in (("A", older_a), ("B", older_b))
         if older
     ]

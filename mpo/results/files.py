@@ -106,15 +106,16 @@ _AGAIN = "delete it, and repeat the run or copy the file again"
 def _read(path: Path, columns: Sequence[str], digest: bytes) -> list[dict[str, Any]]:
     """The columns, None where an older file lacks one."""
     with _opened(path) as file:
-        there = [name for name in columns if name in file.schema_arrow.names]
+        schema = file.schema_arrow  # read anew each time that it is asked for
+        there = [name for name in columns if name in schema.names]
         found = file.read(columns=there, use_threads=False)
-        if (file.schema_arrow.metadata or {}).get(digest) != _digest(found):
+        if (schema.metadata or {}).get(digest) != _digest(found):
             raise DataError("damaged: it does not hold what was written", str(path), _AGAIN)
         records = found.to_pylist()
+    texts = {record[name] for record in records for name in AS_JSON if record.get(name) is not None}
+    values = {text: json.loads(text) for text in texts}  # a run's configuration stands in every row
     for record in records:
-        for name in AS_JSON:
-            if record.get(name) is not None:
-                record[name] = json.loads(record[name])
+        record |= {name: values[record[name]] for name in AS_JSON if record.get(name) is not None}
     return [dict.fromkeys(columns) | record for record in records]
 
 

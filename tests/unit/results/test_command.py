@@ -55,7 +55,7 @@ def test_list_is_a_line_a_group_and_estimate(command: Command) -> None:
 def test_list_leaves_older_runs_and_earlier_rounds_out(command: Command) -> None:
     command.store.add(report("DPO", 0, 9.0, created="2026-02-01T00:00:00+00:00"))
     text = command("list")
-    assert "note: 1 older runs of the same configuration and seed are left out" in text
+    assert "note: older runs of the same configuration and seed that are left out: 1" in text
 
 
 def test_conditions_that_nothing_fulfils_are_one_line(command: Command) -> None:
@@ -87,12 +87,8 @@ def test_exports_hold_every_estimate(command: Command, tmp_path: Path) -> None:
     table = parquet.read_table(pyarrow.BufferReader(exported("parquet")))
     assert table["value"].to_pylist() == [float(row["value"]) for row in rows]
     latex = exported("latex").decode()
-    assert (
-        latex.startswith("\\begin{tabular}{lrr}")
-        and "true\\_reward at T=1" in latex
-        and "\nWMPO & $" in latex
-        and "\\pm" in latex
-    )
+    assert latex.startswith("\\begin{tabular}{lrr}") and "\nWMPO & $" in latex
+    assert "true\\_reward at T=1" in latex and "\\pm" in latex
 
 
 def test_show_and_merge(command: Command, tmp_path: Path) -> None:

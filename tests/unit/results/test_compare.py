@@ -48,7 +48,7 @@ def test_prompts_are_paired_within_seeds_and_then_seeds(store: Results) -> None:
     assert found.over_pairs.mean == pytest.approx(0.55) and found.over_pairs.standard_error == pytest.approx(0.05)
     assert found.over_pairs.t_p == pytest.approx(stats.ttest_1samp([0.5, 0.6], 0).pvalue)
     assert found.over_prompts is not None and found.over_prompts.n == len(PROMPTS)
-    assert both.notes == ("A: 1 of 3 runs have no partner and are left out",)
+    assert both.notes == ("A: runs without a partner that are left out: 1 of 3",)
 
 
 def test_prompts_that_one_lacks_or_has_no_number_of_are_counted(store: Results) -> None:
@@ -71,7 +71,7 @@ def test_the_newest_of_several_runs_of_a_seed_counts(store: Results) -> None:
     store.add(report("DPO", 0, 4.0, created="2026-02-01T00:00:00+00:00"))
     (found,), both = sides(store, "loss._target_=WMPO", "loss._target_=DPO")
     assert found.pairs[0].test is not None and found.pairs[0].test.mean == pytest.approx(2.0)
-    assert "B: 1 older runs of the same configuration and seed are left out" in both.notes
+    assert "B: older runs of the same configuration and seed that are left out: 1" in both.notes
 
 
 def test_what_cannot_be_paired_is_said(store: Results) -> None:
