@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 # Okabe and Ito's palette, distinct to readers with any colour vision; black is left to text.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A800")
@@ -65,6 +66,17 @@ def placed_axes(sheet: Figure, right: float = 0.97, bottom: float = 0.15) -> Axe
     axes.yaxis.set_label_coords(0.03, (bottom + top) / 2, transform=sheet.transFigure)
     axes.xaxis.set_label_coords((left + right) / 2, bottom - 0.08, transform=sheet.transFigure)
     return axes
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = None) -> None:
+    """A logarithmic axis with plain numbers, for powers of ten are written as math; ticks only ``at``, where given."""
+    axes.set(xscale="log") if which == "x" else axes.set(yscale="log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(_tick)
+    axis.set_minor_formatter(NullFormatter())
+    if at is not None:
+        axis.set_ticks(list(at))
+        axis.set_minor_locator(NullLocator())
 
 
 def _tick(value: float, _: float) -> str:
