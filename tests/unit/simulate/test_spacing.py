@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpo.errors import DataError
+from mpo.simulate import spacing
+
+
+def test_uniform_scores_are_one_over_k_plus_one_apart() -> None:
+    rows = [row for row in spacing.simulate(0, ks=(2, 5, 32)) if row.distribution.startswith("uniform")]
+    for row in rows:
+        assert row.expected == pytest.approx(1 / (row.k + 1))
+        assert abs(row.spacing - row.expected) < 4 * row.standard_error
+    assert rows[-1].local_slope == pytest.approx(-1, abs=0.03)
+
+
+def test_normal_scores_have_the_known_ranges() -> None:
+    """Means of the range of 2, 3, 5 and 10 standard normal draws, as quality control tabulates them."""
+    rows = [row for row in spacing.simulate(0, ks=(2, 3, 5, 10)) if row.distribution.startswith("normal")]
+    known = [2 / math.sqrt(math.pi), 3 / math.sqrt(math.pi), 2.32593, 3.07751]
+    assert [row.expected * (row.k - 1) for row in rows] == pytest.approx(known, abs=1e-5)
+    assert all(abs(row.spacing - row.expected) < 4 * row.standard_error for row in rows)
+
+
+def test_given_scores_by_enumeration() -> None:
+    scores = [0.0, 1.0, 1.0, 4.0]
+    row = spacing.simulate(0, ks=(3,), empirical={"given": scores})[-1]
+    ranges = [max(draw) - min(draw) for draw in itertools.product(scores, repeat=3)]
+    assert row.distribution == "given"
+    assert row.expected == pytest.approx(np.mean(ranges) / 2, rel=1e-12)
+    assert abs(row.spacing - row.expected) < 4 * row.standard_error
+
+
+def test_scores_that_are_all_equal_have_no_slope(tmp_path: Path) -> None:
+    rows = spacing.simulate(0, ks=(2, 4), draws=100, empirical={"equal": [3.0]})
+    assert rows[-1].spacing == rows[-1].expected == 0 and math.isnan(rows[-1].local_slope)
+    assert "equal" in spacing.markdown(rows)
+    spacing.figure(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, math.nan], [math.inf]])
+def test_scores_that_are_no_numbers_are_refused(scores: list[float]) -> None:
+    with pytest.raises(DataError, match="mine: the scores are not all finite"):
+        spacing.simulate(0, empirical={"mine": scores})
+
+
+def test_repeats_are_equal() -> None:
+    assert spacing.simulate(5, (2, 3), 500) == spacing.simulate(5, (2, 3), 500) != spacing.simulate(6, (2, 3), 500)
