@@ -17,7 +17,7 @@ PANEL = Panel("Gain | win rate", "true reward, testbed", "LC win rate, %", "MPO,
 
 def test_pairs_that_are_too_close_stand_in_no_order() -> None:
     assert agreement(ROWS) == Agreement(same=2, reversed=0, too_close=1)
-    assert str(agreement(ROWS)).startswith("Of 3 pairs, 2 stand in the published order, 0 in the reverse, 1 are too")
+    assert str(agreement(ROWS)).startswith("Of 3 pairs: 2 in the published order, 0 reversed, 1 too close")
     turned = (
         Beside("a", Value(1.0), Value(2.0)),
         Beside("b", Value(2.0), Value(1.0)),
