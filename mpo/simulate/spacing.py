@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def simulate(
     empirical: Mapping[str, Sequence[float]] | None = None,
     progress: Progress = quiet,
 ) -> list[Row]:
-    """A row for each distribution and k (at least 2): uniform in 0..1, standard normal, and those given.
+    """A row for each distribution of independent scores and k (at least 2): uniform, standard normal, those given.
 
     Args:
         empirical: finite scores by name, drawn from with replacement, all with the same probability.
@@ -99,17 +100,61 @@ def _empirical(name: str, scores: Sequence[float]) -> tuple[Draw, Callable[[int]
     return lambda generator, shape: ordered[generator.integers(ordered.size, size=shape)], expected
 
 
+def of_sets(name: str, sets: Sequence[Sequence[float]], ks: Sequence[int] = RESPONSES) -> list[Row]:
+    """Rows of scored response sets: the mean spacing of k of a set's responses, exact over all choices of k.
+
+    Unlike scores pooled over prompts, these leave out how prompts differ. A row has as many ``draws`` as sets of k
+    responses or more, its standard error is over these, and nothing is known of what to expect (NaN).
+
+    Raises:
+        DataError: a score that is not finite, or fewer than two sets that have as many responses as the smallest k.
+    """
+    ordered = [np.sort(np.asarray(scores, np.float64)) for scores in sets]
+    if not all(np.isfinite(scores).all() for scores in ordered):
+        raise DataError("not all scores are finite numbers", name, "leave those out")
+    spacing_of = {
+        k: [_chosen(scores, k) for scores in ordered if scores.size >= k] for k in {*ks, *(2 * k for k in ks)}
+    }
+    if len(spacing_of[min(ks)]) < 2:
+        raise DataError(f"fewer than two sets have {min(ks)} responses or more", name, "give more sets")
+    rows = []
+    for k in ks:
+        values, wider = np.asarray(spacing_of[k]), [_chosen(each, k) for each in ordered if each.size >= 2 * k]
+        if values.size >= 2:
+            mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
+            doubled = sum(spacing_of[2 * k]) / sum(wider) if sum(wider) > 0 else math.nan  # of the same sets
+            slope = math.log2(doubled) if doubled > 0 else math.nan
+            rows.append(Row(name, k, values.size, mean, error, math.nan, slope))
+    return rows
+
+
+def _chosen(ordered: np.ndarray, k: int) -> float:
+    """Mean spacing of k of the sorted scores, over all choices."""
+    largest = _share_largest(ordered.size, k)
+    return float((ordered * (largest - largest[::-1])).sum()) / (k - 1)
+
+
+@cache
+def _share_largest(size: int, k: int) -> np.ndarray:
+    """Of all choices of k of ``size`` scores, the share in which each rank (0 lowest) is the largest."""
+    return np.asarray([math.comb(rank, k - 1) / math.comb(size, k) for rank in range(size)])
+
+
 def findings(rows: Sequence[Row]) -> list[str]:
     """What the rows say, a sentence each."""
     lines = []
     for name in dict.fromkeys(row.distribution for row in rows):
         of_name = sorted((row for row in rows if row.distribution == name), key=lambda row: row.k)
-        first, last = of_name[0], of_name[-1]
+        sloping = [row for row in of_name if math.isfinite(row.local_slope)]
+        if sloping:
+            first, last = sloping[0], sloping[-1]
+            line = (
+                f"{name}: local slope {first.local_slope:.2f} at k = {first.k}, {last.local_slope:.2f} at k = {last.k}"
+            )
+            lines.append(f"{line} (−1 is 1/k).")
         away = [abs(row.spacing - row.expected) / row.standard_error for row in of_name if row.standard_error]
-        lines.append(
-            f"{name}: local slope {first.local_slope:.2f} at k = {first.k}, {last.local_slope:.2f} at k = {last.k} "
-            f"(−1 is 1/k); the largest departure from the expectation is {max(away, default=0.0):.1f} standard errors."
-        )
+        if away and all(math.isfinite(each) for each in away):
+            lines.append(f"{name}: at most {max(away):.1f} standard errors from what is expected.")
     return [line.replace(" -", " −") for line in lines]
 
 
@@ -121,7 +166,7 @@ def markdown(rows: Sequence[Row]) -> str:
             row.distribution,
             str(row.k),
             number(row.spacing, row.standard_error),
-            f"{row.expected:.5f}",
+            number(row.expected),
             number(row.k * row.spacing, row.k * row.standard_error),
             number(round(row.local_slope, 3)).replace("-", "−"),
         ]
