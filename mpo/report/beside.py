@@ -68,8 +68,8 @@ class Agreement:
     def __str__(self) -> str:
         total = self.same + self.reversed + self.too_close
         return (
-            f"Of {total} pairs: {self.same} in the published order, {self.reversed} reversed, {self.too_close} too close "
-            f"to tell (within {TOO_CLOSE:g} standard errors of their difference)."
+            f"Of {total} pairs: {self.same} in the published order, {self.reversed} reversed, {self.too_close} too "
+            f"close to tell (within {TOO_CLOSE:g} standard errors of their difference)."
         )
 
 
