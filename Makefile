@@ -11,11 +11,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.mpo-ready
 RUN := $(BIN)/python -m
 
-.PHONY: help install install-vllm run dry-run multirun check format test test-slow test-gpu wheel clean
+SCALE ?= micro
+
+.PHONY: help install install-vllm run dry-run multirun tables tuning plan check format test test-slow test-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  SCALE=micro, small or paper goes to tables, tuning and each table."
 	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run and multirun; VENV=path uses another environment."
 
 install: $(READY)  ## an environment with pinned packages, torch first
@@ -38,6 +41,18 @@ dry-run: $(READY)  ## the plan of a run, nothing else
 
 multirun: $(READY)  ## DPO, MPO and W-MPO over two seeds, side by side
 	$(RUN) mpo.run --multirun loss=dpo,mpo,wmpo seed=0,1 $(ARGS)
+
+tables: $(READY)  ## every table and figure of the papers; make mpo-table1, mpo-fig4, mpo-thm1, mppo-table2, … for one
+	$(RUN) mpo.experiments tables scale=$(SCALE) $(ARGS)
+
+mpo-% mppo-%: $(READY)
+	$(RUN) mpo.experiments $@ scale=$(SCALE) $(ARGS)
+
+tuning: $(READY)  ## learning rates of every loss, for the tables
+	$(RUN) mpo.experiments tuning scale=$(SCALE) $(ARGS)
+
+plan: $(READY)  ## hours and memory of every run at SCALE=paper
+	$(RUN) mpo.experiments tables scale=$(if $(filter micro,$(SCALE)),paper,$(SCALE)) dry_run=true $(ARGS)
 
 check: $(READY)  ## linter and types
 	$(BIN)/ruff check .

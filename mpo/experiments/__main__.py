@@ -1,0 +1,180 @@
+"""``python -m mpo.experiments mpo_table1 scale=micro``: the runs of a table or figure, then its page."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mpo.errors import EXIT_CODE, FAILURE_CODE, UserError
+from mpo.experiments.cells import Cell, by_run, cells_of, tuned_rates
+from mpo.experiments.options import Options, Where, parse
+from mpo.experiments.spec import Experiment, Kind, Scale, load, load_scale, names, scales
+
+USAGE = """python -m mpo.experiments NAME… [key=value …]
+
+Runs what a table or figure of the papers needs, skipping what is finished, and writes its page.
+The same command goes on where it was stopped; tables share runs.
+
+  names     {names}, or tables for all
+  scale=    {scales}
+  units=N   replications (starting policies × seeds)
+  jobs=N    runs at a time; by default one a GPU, or one a core
+  gpus=N    cards of each run
+  launcher= local, slurm (slurm.partition=… slurm.timeout_min=… go to submitit)
+  out=DIR runs=DIR
+  show=true writes pages from what is finished; dry_run=true plans every run
+"""
+
+
+MISSING_SHOWN = 5
+"""Missing runs that are named."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command's exit status: 2 for a user's mistake, 1 where a run failed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or any(one in ("-h", "--help") for one in given):
+        print(USAGE.format(names=", ".join(names()), scales=", ".join(scales())))
+        return 0
+    try:
+        options = parse(given)
+        scale = load_scale(options.scale)
+        experiments = {name: load(name) for name in options.experiments}
+        return _plan(options, scale, experiments) if options.dry_run else _run(options, scale, experiments)
+    except UserError as error:
+        print(f"mpo: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mpo: stopped; the same command goes on from where it was", file=sys.stderr)
+        return 143
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _cells(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> dict[str, list[Cell]]:
+    tuned, units = tuned_rates(options.scale), options.units or scale.units
+    return {
+        name: cells_of(one, options.scale, scale, units, {} if one.kind is Kind.tuning else tuned)
+        for name, one in experiments.items()
+        if one.kind is not Kind.simulation
+    }
+
+
+def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> int:
+    from mpo.experiments.execute import is_finished
+
+    out = Path(options.out or f"outputs/experiments/{options.scale}").resolve()
+    runs = Path(options.runs).resolve() if options.runs else out / "runs"
+    of = _cells(options, scale, experiments)
+    needed = by_run(cell for cells in of.values() for cell in cells)
+    missing = [cell for key, cell in needed.items() if not is_finished(runs / key)]
+    missing.sort(key=lambda cell: cell.unit)  # one starting policy after another, whose stages they share
+    print(f"mpo: {len(experiments)} tables and figures at {scale.title}: {len(needed)} runs, "
+          f"{len(needed) - len(missing)} of them finished", flush=True)  # fmt: skip
+    failed = [] if options.show or not missing else list(_failures(options, missing, runs))
+    from mpo.experiments.page import write_experiment, write_index
+    from mpo.experiments.tuned import write_tuned
+
+    units, shown = options.units or scale.units, []
+    for name, one in experiments.items():
+        if one.kind is Kind.tuning:
+            print(f"learning rates  {write_tuned(one, of[name], options.scale, scale, runs)}")
+            continue
+        shown.append(write_experiment(name, one, options.scale, scale, of.get(name, []), units, runs, out))
+        print(f"{name}  {out / f'{name}.md'}{_missing(shown[-1].missing)}", flush=True)
+    if len(shown) > 1:
+        print(f"all of them  {write_index(shown, options.scale, scale, units, out)}")
+    for cell, error in failed:
+        print(f"mpo: error: {cell.label}: {error}", file=sys.stderr)
+    return FAILURE_CODE if failed else 0
+
+
+def _failures(options: Options, missing: Sequence[Cell], runs: Path) -> Iterator[tuple[Cell, str]]:
+    """Run what is missing, a line each; yields what failed."""
+    from mpo.experiments.execute import run_here
+    from mpo.track.units import duration
+
+    devices = _device_groups(options.gpus)
+    jobs = options.jobs or len(devices) or len(os.sched_getaffinity(0))
+    started = time.monotonic()
+    if options.launcher is Where.slurm:
+        from mpo.experiments.slurm import run_on_slurm
+
+        outcomes = run_on_slurm(missing, runs, options.slurm, options.gpus, jobs)
+    else:
+        outcomes = run_here(missing, runs, min(jobs, len(missing)), devices[:jobs])
+    for number, (cell, outcome) in enumerate(outcomes, 1):
+        passed = time.monotonic() - started
+        left = duration(passed / number * (len(missing) - number))
+        ended = f"failed: {outcome.error}" if outcome.error else f"done in {duration(outcome.seconds)}"
+        print(f"[{number}/{len(missing)}] {cell.label}: {ended}; about {left} left", flush=True)
+        if outcome.error:
+            yield cell, outcome.error
+
+
+def _missing(labels: Sequence[str]) -> str:
+    """The first of what is missing, and how many that is."""
+    first = ", ".join(labels[:MISSING_SHOWN]) + (", …" if len(labels) > MISSING_SHOWN else "")
+    return f"  ({len(labels)} runs are missing: {first})" if labels else ""
+
+
+def _device_groups(gpus: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each run; empty on a machine without cards, or where all cards make one group."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        cards = [str(number) for number in range(torch.cuda.device_count())]
+    else:
+        cards = [one for one in visible.split(",") if one]
+    return [",".join(cards[first : first + gpus]) for first in range(0, len(cards) - gpus + 1, gpus)]
+
+
+def _plan(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> int:
+    """Compose and plan the first replication of every run, a line each, and a page of them."""
+    import tempfile
+
+    from mpo.cache.artifacts import write_text
+    from mpo.config.messages import explain
+    from mpo.experiments.planned import PlannedRun, plan, plan_page
+    from mpo.track.units import duration
+
+    options.units = 1
+    planned: dict[str, list[PlannedRun]] = {}
+    seen: dict[str, PlannedRun] = {}
+    failed = 0
+    for name, cells in _cells(options, scale, experiments).items():
+        print(name, flush=True)
+        for cell in by_run(cells).values():
+            again = cell.key in seen
+            if not again:
+                try:
+                    with tempfile.TemporaryDirectory() as folder:
+                        seen[cell.key] = plan(cell, scale.plan_for, Path(folder))
+                except Exception as error:  # each is reported, and the others are planned
+                    mistake = explain(error)
+                    if mistake is None:
+                        raise
+                    print(f"  {cell.label}: mpo: error: {mistake}", flush=True)
+                    failed += 1
+                    continue
+            one = seen[cell.key]
+            planned.setdefault(name, []).append(PlannedRun(cell, one.facts, one.seconds, again))
+            print(f"  {cell.label}: {'as above, ' if again else ''}{one.length}; {one.memory}", flush=True)
+    known = [one.seconds for one in seen.values() if one.seconds is not None]
+    unknown = f", {len(seen) - len(known)} of unknown length" if len(known) < len(seen) else ""
+    print(f"{len(seen)} runs of one replication, about {duration(sum(known))} in all{unknown}; "
+          f"{scale.units} replications by default")  # fmt: skip
+    if options.out is not None:
+        page = Path(options.out).resolve() / "README.md"
+        write_text(page, plan_page(planned, options.scale, scale))
+        print(f"plan  {page}")
+    return EXIT_CODE if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Runs of many cells, several at a time, those that are finished not again."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from mpo.errors import ProcessError
+from mpo.experiments.cells import Cell
+from mpo.experiments.worker import Outcome, prepare, run_cell
+from mpo.report.records import RESULT_FILE
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run of ``folder`` has its result."""
+    return (folder / RESULT_FILE).is_file()
+
+
+def run_here(cells: Sequence[Cell], runs: Path, jobs: int, devices: Sequence[str]) -> Iterator[tuple[Cell, Outcome]]:
+    """Run ``cells`` in ``jobs`` processes of this machine, in order as processes are free.
+
+    Args:
+        devices: cards of each process, as CUDA_VISIBLE_DEVICES writes them; empty: all see what this process sees.
+
+    Raises:
+        ProcessError: a process was killed; the runs that have ended are kept.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue() if devices else None
+    for group in devices:
+        queue.put(group)  # type: ignore[union-attr]
+    with ProcessPoolExecutor(jobs, context, prepare, (queue,)) as pool:
+        waiting: dict[Future[Outcome], Cell] = {
+            pool.submit(run_cell, cell.overrides, runs / cell.key): cell for cell in cells
+        }
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BrokenProcessPool:
+            raise ProcessError(
+                "a process that runs cells was killed, perhaps out of memory", "", "run the same command again"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,215 @@
+"""What a table or figure is made from: ``experiments/NAME/experiment.yaml``, and a scale it is run at. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mpo.config.paths import folder
+from mpo.config.wording import hint
+from mpo.errors import ConfigError
+
+FILE = "experiment.yaml"
+Loaded = TypeVar("Loaded")
+
+
+class Kind(Enum):
+    """How an experiment is shown: rows of numbers, a line a row over an axis, metrics over training, or no runs at
+    all."""
+
+    rows = "rows"
+    lines = "lines"
+    training = "training"
+    simulation = "simulation"
+    tuning = "tuning"
+
+
+@dataclass
+class Column:
+    """A measured number of a run: an estimate by its metric and temperature, multiplied by ``times`` (100: percent)."""
+
+    metric: str = MISSING
+    label: str = MISSING
+    temperature: float | None = None
+    judge: str | None = None
+    times: float = 1.0
+    decimals: int = 2
+
+
+@dataclass
+class Row:
+    """One row or line: overrides of a run, or the starting policy that the runs have in common.
+
+    ``round``: of an iterative run, whose rounds may be several rows.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    round: int | None = None
+    starting_policy: bool = False
+
+
+@dataclass
+class Axis:
+    """What the lines of a figure run over: overrides by value, or temperatures at which one run was evaluated.
+
+    ``seconds``: the values are drawn at the seconds that training took there.
+    """
+
+    label: str = MISSING
+    overrides: dict[str, list[str]] = field(default_factory=dict)
+    temperatures: list[float] = field(default_factory=list)
+    seconds: bool = False
+    log: bool = False
+
+    @property
+    def values(self) -> list[str]:
+        """Its values, as they are written."""
+        return list(self.overrides) or [f"{value:g}" for value in self.temperatures]
+
+
+@dataclass
+class AtScale:
+    """What an experiment does otherwise at one scale. ``blocks``: overrides by the name of a block of the table, a
+    model say; ``axis`` replaces the experiment's own."""
+
+    overrides: list[str] = field(default_factory=list)
+    blocks: dict[str, list[str]] = field(default_factory=dict)
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    axis: Axis | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        paper: where it is published.
+        published: its key in ``experiments/published.yaml``.
+        overrides: of every run.
+        compare: the row whose paired differences to the others are shown.
+        claims: orderings of the paper, as "A > B" with names of rows; of lines at the last value of the axis, or at a
+            value named as "A > B @ value".
+        metrics: patterns of training metrics that are drawn (kind ``training``).
+        notes: said below the table.
+    """
+
+    title: str = MISSING
+    paper: str = MISSING
+    kind: Kind = Kind.rows
+    published: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
+    axis: Axis | None = None
+    compare: str | None = None
+    claims: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scales: dict[str, AtScale] = field(default_factory=dict)
+    simulation: str | None = None
+
+
+@dataclass
+class Scale:
+    """Where an experiment is run: ``experiments/scales/NAME.yaml``.
+
+    Attributes:
+        overrides: of every run.
+        unit: overrides of one replication, with ``{unit}`` for its number.
+        units: how many there are by default; they count from 0.
+        tuning_unit: the one on which learning rates were chosen, in no table.
+        columns: what is measured.
+        says, silent: what this scale can tell and what it cannot.
+        plan_for: launcher.device of a dry run without a card.
+    """
+
+    title: str = MISSING
+    overrides: list[str] = field(default_factory=list)
+    unit: list[str] = field(default_factory=list)
+    units: int = 1
+    tuning_unit: int = 100
+    columns: list[Column] = field(default_factory=list)
+    says: str = ""
+    silent: str = ""
+    plan_for: str | None = None
+    axes: dict[str, Any] = field(default_factory=dict)
+
+
+def names() -> list[str]:
+    """Every experiment, in the order of the papers."""
+    found = [path.parent.name for path in folder("experiments").glob(f"*/{FILE}")]
+    return sorted(found, key=_order)
+
+
+def _order(name: str) -> tuple[str, int, int]:
+    paper, _, rest = name.partition("_")
+    kind = rest.rstrip("0123456789")
+    return (
+        paper,
+        ("table", "fig", "thm").index(kind) if kind in ("table", "fig", "thm") else 9,
+        int(rest[len(kind) :] or 0),
+    )
+
+
+def scales() -> list[str]:
+    """Every scale."""
+    return sorted(path.stem for path in (folder("experiments") / "scales").glob("*.yaml"))
+
+
+def load(name: str) -> Experiment:
+    """The experiment ``name``, such as ``mpo_table1``; raises ConfigError where there is none or its file is wrong."""
+    path = folder("experiments") / name / FILE
+    if not path.is_file():
+        raise ConfigError(f"there is no experiment '{name}'", "", hint(name, names()))
+    plain = read_yaml(path)
+    plain["rows"] = {str(key): _row(value) for key, value in (plain.get("rows") or {}).items()}
+    found = _typed(Experiment, plain, path)
+    for claim in found.claims:
+        sides, _, _ = claim.partition("@")
+        unknown = [one.strip() for one in sides.split(">") if one.strip() not in found.rows]
+        if unknown or sides.count(">") != 1:
+            raise ConfigError(f"claim '{claim}' is not 'ROW > ROW'", f"{path.parent.name}/{FILE}", "name two rows")
+    if found.compare is not None and found.compare not in found.rows:
+        raise ConfigError(f"no row '{found.compare}'", f"{path.parent.name}/{FILE}: compare", "name a row")
+    return found
+
+
+def load_scale(name: str) -> Scale:
+    """The scale ``name``; raises ConfigError where there is none or its file is wrong."""
+    path = folder("experiments") / "scales" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"there is no scale '{name}'", "scale", hint(name, scales()))
+    return _typed(Scale, read_yaml(path), path)
+
+
+def published() -> dict[str, Any]:
+    """The papers' numbers, by key."""
+    return read_yaml(folder("experiments") / "published.yaml")
+
+
+def _row(value: Any) -> Any:
+    if value is None:
+        return {"starting_policy": True}
+    return {"overrides": value} if isinstance(value, list) else value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    plain = yaml.safe_load(path.read_text())
+    return plain if isinstance(plain, dict) else {}
+
+
+def _typed(kind: type[Loaded], plain: dict[str, Any], path: Path) -> Loaded:
+    try:
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            str(error).partition("\n")[0], f"{path.parent.name}/{path.name}", "correct the file"
+        ) from None
+    assert isinstance(found, kind)
+    return found

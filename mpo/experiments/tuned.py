@@ -1,0 +1,42 @@
+"""Learning rates of every loss, chosen with the same small budget at a starting policy that no table uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from mpo.cache.artifacts import write_text
+from mpo.config.paths import folder
+from mpo.errors import DataError
+from mpo.experiments.cells import Cell
+from mpo.experiments.measured import collect
+from mpo.experiments.spec import Experiment, Scale
+
+
+def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, scale: Scale, runs: Path) -> Path:
+    """Write ``experiments/tuned/SCALE.yaml``: the best rate of each loss by the first column, and all that was tried.
+
+    Raises:
+        DataError: runs are missing.
+    """
+    numbers = collect(experiment, cells, scale.columns[:1], (), runs)
+    if numbers.missing:
+        raise DataError(f"{len(numbers.missing)} runs are missing", "tuning", "run the same command again")
+    tried: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        (found,) = numbers.of((cell.block, cell.row, cell.value), scale.columns[0]).values()
+        tried.setdefault(cell.row, {})[cell.value] = round(found, 3)
+    best = {loss: max(rates, key=lambda rate: rates[rate]) for loss, rates in tried.items()}
+    reports = list(numbers.runs.values())
+    path = folder("experiments") / "tuned" / f"{scale_name}.yaml"
+    budget, by = len(next(iter(tried.values()))), scale.columns[0].label
+    commits = ", ".join(sorted({report.commit for report in reports}))
+    head = (
+        f"# Learning rate of each loss: the best of {budget} by {by} at unit {scale.tuning_unit}, in no table.\n"
+        f"# `make tuning SCALE={scale_name}`; commit {commits}.\n"
+    )
+    body = yaml.safe_dump({"lr": {loss: float(rate) for loss, rate in best.items()}, "tried": tried}, sort_keys=True)
+    write_text(path, head + body)
+    return path
