@@ -45,7 +45,7 @@ multirun: $(READY)  ## DPO, MPO and W-MPO over two seeds, side by side
 tables: $(READY)  ## every table and figure of the papers; make mpo-table1, mpo-fig4, mpo-thm1, mppo-table2, … for one
 	$(RUN) mpo.experiments tables scale=$(SCALE) $(ARGS)
 
-mpo-% mppo-%: $(READY)
+mpo-% mppo-% testbed-%: $(READY)
 	$(RUN) mpo.experiments $@ scale=$(SCALE) $(ARGS)
 
 tuning: $(READY)  ## learning rates of every loss, for the tables

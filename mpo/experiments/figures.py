@@ -119,6 +119,22 @@ def draw_training(
         grid[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
+def draw_replications(
+    experiment: Experiment, metrics: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
+) -> None:
+    """Metrics over optimizer steps, a line a replication: a column a row of the experiment, a row a metric."""
+    with figure(path, 3.6 * len(metrics) + 1.2, 2.4 * len(experiment.metrics) + 0.6) as sheet:
+        grid = sheet.subplots(len(experiment.metrics), len(metrics), sharex=True, sharey="row", squeeze=False)
+        for column, (name, runs) in enumerate(metrics.items()):
+            for row, key in enumerate(experiment.metrics):
+                for unit, records in enumerate(runs):
+                    _curve(grid[row][column], [records], key, colour(unit), f"replication {unit}")
+                grid[row][0].set_ylabel(key.replace("_", " "))
+            grid[0][column].set_title(name)
+            grid[-1][column].set_xlabel("optimizer step")
+        grid[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def _matching(records: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
     keys = sorted({key for record in records[:3] for key in record}, key=lambda key: (len(key), key))
     return [key for key in keys if fnmatch.fnmatchcase(key, pattern)]

@@ -49,7 +49,8 @@ def write_experiment(
     if experiment.kind is Kind.training:
         of_rows = {row: _metrics(cells, row, numbers) for row in experiment.rows}
         if any(of_rows.values()):
-            figures.draw_training(experiment, of_rows, picture)
+            draw = figures.draw_replications if experiment.each else figures.draw_training
+            draw(experiment, of_rows, picture)
             parts.append(_image(name, title))
     else:
         table = tables.measured_table(experiment, scale.columns, blocks, values, numbers, paper)

@@ -97,6 +97,7 @@ class Experiment:
         claims: orderings of the paper, as "A > B" with names of rows; of lines at the last value of the axis, or at a
             value named as "A > B @ value".
         metrics: patterns of training metrics that are drawn (kind ``training``).
+        each: each replication is a line of its own there, not their mean.
         notes: said below the table.
     """
 
@@ -110,6 +111,7 @@ class Experiment:
     compare: str | None = None
     claims: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    each: bool = False
     notes: list[str] = field(default_factory=list)
     scales: dict[str, AtScale] = field(default_factory=dict)
     simulation: str | None = None
@@ -147,13 +149,14 @@ def names() -> list[str]:
     return sorted(found, key=_order)
 
 
-def _order(name: str) -> tuple[str, int, int]:
+def _order(name: str) -> tuple[str, int, int, str]:
     paper, _, rest = name.partition("_")
     kind = rest.rstrip("0123456789")
     return (
         paper,
         ("table", "fig", "thm").index(kind) if kind in ("table", "fig", "thm") else 9,
         int(rest[len(kind) :] or 0),
+        name,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from statistics import NormalDist
 
@@ -55,19 +56,24 @@ def true_reward(prompt: str, response: str) -> float:
 
 
 def proxy_reward(
-    prompt: str, response: str, noise_sigma: float = 0.0, length_bias: float = 0.0, seed: int = 0
+    prompt: str, response: str, noise_sigma: float = 0.0, length_bias: float = 0.0, tail: float = 0.0, seed: int = 0
 ) -> float:
     """A learned reward model's stand-in: the true reward with Gaussian noise and a liking for length.
 
     Args:
         noise_sigma: standard deviation of the noise, in points of reward; one draw per (seed, prompt, response).
         length_bias: points of reward a token of the response.
+        tail: bends the true reward to e^(tail · reward / 10), scaled to 0..10: the same order, but a few scores lie far
+            above the rest. 0: straight.
 
     Raises:
         DataError: ``prompt`` is no prompt of the testbed.
     """
     noise = noise_sigma * text_normal(seed, prompt, response) if noise_sigma else 0.0
-    return true_reward(prompt, response) + noise + length_bias * len(response.split())
+    reward = true_reward(prompt, response)
+    if tail:
+        reward = 10.0 * math.expm1(tail * reward / 10.0) / math.expm1(tail)
+    return reward + noise + length_bias * len(response.split())
 
 
 for _reward in (true_reward, proxy_reward):

@@ -79,3 +79,12 @@ def test_proxy_noise_has_the_asked_spread_and_depends_on_seed_and_texts_alone() 
 
 def test_noise_keeps_texts_apart() -> None:
     assert text_normal(0, "a", "b c") != text_normal(0, "a b", "c")
+
+
+def test_heavy_tails_keep_the_order_and_the_ends() -> None:
+    texts = [PERFECT, PERFECT.rpartition(" .")[0], " ".join(PERFECT.split()[:3])]
+    straight = [proxy_reward(PROMPT, text) for text in texts]
+    bent = [proxy_reward(PROMPT, text, tail=5.0) for text in texts]
+    assert bent[0] == pytest.approx(10.0)
+    assert sorted(range(3), key=bent.__getitem__) == sorted(range(3), key=straight.__getitem__)
+    assert all(0.0 <= low < high for low, high in zip(bent[1:], straight[1:], strict=True))
