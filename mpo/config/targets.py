@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from inspect import isabstract
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,7 +39,7 @@ def build(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str
     cls = resolve(node, base, allow, key)
     values = {str(name): value for name, value in node.items() if name != TARGET}
     try:
-        return cls(**_converted(cls, values, key))
+        return cls(**_converted(cls, values, allow, key))
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -88,7 +89,25 @@ def _required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+def own_alone(node: Any) -> bool:
+    """Whether every ``_target_`` of a node, those of nodes within it too, is part of ``mpo``."""
+    if isinstance(node, Mapping):
+        return str(node.get(TARGET, OWN)).startswith(OWN) and all(own_alone(value) for value in node.values())
+    return all(own_alone(value) for value in node) if isinstance(node, list | tuple) else True
+
+
+def _within(node: Mapping[str, Any], base: type[T], allow: Sequence[str], key: str) -> T:
+    """As :func:`build`, for a node within another: classes name their fields from the group on, ``loss.beta``."""
+    try:
+        return build(node, base, allow, key)
+    except ConfigError as error:
+        group, dot, rest = error.where.partition(".")
+        if not dot or error.where.startswith(key) or group != key.partition(".")[0]:
+            raise
+        raise ConfigError(error.what, f"{key}.{rest}", error.remedy) from error
+
+
+def _converted(cls: type, values: Mapping[str, Any], allow: Sequence[str], key: str) -> dict[str, Any]:
     """``values`` as the fields' types have them, by OmegaConf's conversions ("1" to 1, a name to an Enum's member)."""
     known = {field.name: field for field in fields(cls) if field.init}
     for name in values:
@@ -107,7 +126,7 @@ def _converted(cls: type, values: Mapping[str, Any], key: str) -> dict[str, Any]
     for name, value in values.items():
         record = _record(types[name])
         if record is not None and value is not None:
-            result[name] = _of_records(types[name], record, value, f"{key}.{name}")
+            result[name] = _of_records(types[name], record, value, allow, f"{key}.{name}")
             continue
         try:
             node = cast(DictConfig, OmegaConf.merge(schema, {name: value}))[name]
@@ -124,10 +143,14 @@ def _record(kind: Any) -> type | None:
     return next((one for one in inner if isinstance(one, type) and is_dataclass(one)), None)
 
 
-def _of_records(kind: Any, record: type, value: Any, key: str) -> Any:
-    """``value`` as the ``record`` that its field has, or as several by name; OmegaConf takes none that are frozen."""
+def _of_records(kind: Any, record: type, value: Any, allow: Sequence[str], key: str) -> Any:
+    """``value`` as the ``record`` that its field has, or as several by name; OmegaConf takes none that are frozen.
+
+    An abstract one is a node of its own, whose ``_target_`` says which of its classes."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{value!r} does not fit", key, "give a mapping like {key: value}")
     if get_origin(kind) is not dict:
-        return record(**_converted(record, {str(name): each for name, each in value.items()}, key))
-    return {str(name): _of_records(record, record, each, f"{key}.{name}") for name, each in value.items()}
+        if isabstract(record):
+            return _within(value, record, allow, key)
+        return record(**_converted(record, {str(name): each for name, each in value.items()}, allow, key))
+    return {str(name): _of_records(record, record, each, allow, f"{key}.{name}") for name, each in value.items()}

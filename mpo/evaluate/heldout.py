@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
-from mpo.failures.user_code import user_code
+from mpo.failures.user_code import author, user_code
 from mpo.logprobs.inputs import Assignments, TrainingSets, counted, reference_tokens
 from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import score_sets
@@ -90,7 +90,7 @@ def rank_heldout(
     for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
         logps = counted(every, sets, part)
         inputs = _inputs(logps, assignments, part, reference)
-        with torch.no_grad(), user_code(type(loss).__module__, type(loss).__name__, "loss"):
+        with torch.no_grad(), user_code(*author(loss.parts().values()), "loss"):
             reward_BK = loss.implicit_reward(inputs).double().cpu()
         for b, i in enumerate(part):
             scores = assignments.scores(i)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mpo.errors import ConfigError, UserError
 from mpo.failures.explain import explain_failure
@@ -42,6 +42,13 @@ def user_code(module: str, name: str, key: str) -> Iterator[None]:
             traceback.print_exc()
             remedy += "; its traceback is in the stage's log"
         raise ConfigError(f"{name} {_raised(error, module)}", key, remedy) from error
+
+
+def author(parts: Iterable[object]) -> tuple[str, str]:
+    """Module and class of the first of ``parts`` that is the user's own, else of the first: whose code may fail."""
+    classes = [type(part) for part in parts]
+    own = next((one for one in classes if not f"{one.__module__}.".startswith(OWN)), classes[0])
+    return own.__module__, own.__name__
 
 
 def _raised(error: BaseException, module: str) -> str:

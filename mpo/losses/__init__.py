@@ -24,15 +24,20 @@ batch's loss is the mean over the kept sets of the global batch.
 from __future__ import annotations
 
 from mpo.losses.base import Loss
-from mpo.losses.compose import Compose, Contrast, Reward
+from mpo.losses.compose import Compose, Contrast, Link, Reward
 from mpo.losses.grpo import GRPO
 from mpo.losses.inputs import LossInputs, LossOutput
 from mpo.losses.kto import KTO
+from mpo.losses.length import LDDPO
+from mpo.losses.likelihood_term import CPO, IRPO, RRHF
 from mpo.losses.mppo import ListMLE, PairMCM, PairMCS, PairMNM, PairMNS, PairSingle
-from mpo.losses.pairwise import DPO, IPO, ORPO, RDPO, SPPO, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
+from mpo.losses.pairwise import DPO, DPOP, IPO, ORPO, RDPO, SPPO, BCOPair, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
 from mpo.losses.pointwise import SFT, PointCE, PointMSE
+from mpo.losses.ranking import ApproxNDCG, LiPO, NeuralNDCG
+from mpo.losses.reward_aware import RPO, RewardDistance
 from mpo.losses.set_level import MPO, WMPO, Deviation, KBinMPO, MPO1vsK, MPORefFree, PlackettLuce
 from mpo.losses.soft import NCA, InfoNCA, SPPOSoft
+from mpo.losses.weighted_sum import Sum, Term
 
 LOSSES: dict[str, type[Loss]] = {
     "mpo": MPO,
@@ -64,36 +69,52 @@ LOSSES: dict[str, type[Loss]] = {
     "pair_mcs": PairMCS,
     "pair_mcm": PairMCM,
     "list_mle": ListMLE,
+    "rrhf": RRHF,
+    "cpo": CPO,
+    "dpop": DPOP,
+    "irpo": IRPO,
+    "rpo": RPO,
+    "bco_pair": BCOPair,
+    "ld_dpo": LDDPO,
+    "lipo": LiPO,
+    "approx_ndcg": ApproxNDCG,
+    "neural_ndcg": NeuralNDCG,
     "compose": Compose,
+    "sum": Sum,
 }
 """Losses by the name that configs and golden files use."""
 
 __all__ = [
-    "DPO",
-    "GRPO",
-    "IPO",
-    "KTO",
-    "LOSSES",
-    "MPO",
-    "NCA",
-    "ORPO",
-    "RDPO",
-    "SFT",
-    "SPPO",
-    "WMPO",
+    "ApproxNDCG",
+    "BCOPair",
+    "CPO",
     "Compose",
     "Contrast",
+    "DPO",
     "DPOAllPairs",
     "DPOCrossPairs",
+    "DPOP",
     "Deviation",
+    "GRPO",
+    "IPO",
+    "IRPO",
     "InfoNCA",
     "KBinMPO",
+    "KTO",
+    "LDDPO",
+    "LOSSES",
+    "LiPO",
+    "Link",
     "ListMLE",
     "Loss",
     "LossInputs",
     "LossOutput",
+    "MPO",
     "MPO1vsK",
     "MPORefFree",
+    "NCA",
+    "NeuralNDCG",
+    "ORPO",
     "PairMCM",
     "PairMCS",
     "PairMNM",
@@ -102,8 +123,17 @@ __all__ = [
     "PlackettLuce",
     "PointCE",
     "PointMSE",
+    "RDPO",
+    "RPO",
+    "RRHF",
     "Reward",
+    "RewardDistance",
+    "SFT",
+    "SPPO",
     "SPPOHard",
     "SPPOSoft",
     "SimPO",
+    "Sum",
+    "Term",
+    "WMPO",
 ]

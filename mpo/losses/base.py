@@ -33,6 +33,8 @@ class Loss(ABC):
         contrasts: False where it uses every set, also one without signal.
         needs_scores: False where a set without scores will do.
         needs_sides: contrasts responses of different bins, so that a set with one bin has no signal.
+        continuous: False where its value jumps with the order of the implicit rewards, so that at policy = reference,
+            where all are equal, rounding decides it.
         default_partition: name in ``mpo.partition.PARTITIONS``.
         fits: shapes of partition that it is defined for.
     """
@@ -44,6 +46,7 @@ class Loss(ABC):
     contrasts: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = True
     needs_sides: ClassVar[bool] = True
+    continuous: ClassVar[bool] = True
     default_partition: ClassVar[str] = "mean"
     fits: ClassVar[frozenset[Shape]] = TWO_SIDES
 
@@ -92,6 +95,10 @@ class Loss(ABC):
             return kept_BK.any(-1)
         keep_B = _varies(scores_BK, kept_BK)
         return keep_B & _varies(bins_BK, kept_BK) if self.needs_sides else keep_B
+
+    def parts(self, key: str = "loss") -> dict[str, Loss]:
+        """The losses that it is made of, by the config key that holds each; itself alone unless it is a sum."""
+        return {key: self}
 
     @property
     def score_range(self) -> tuple[float, float] | None:

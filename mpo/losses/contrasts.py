@@ -37,6 +37,11 @@ def miss_probability(values: Tensor) -> Tensor:
     return torch.sigmoid(-values)
 
 
+def hinge(values: Tensor) -> Tensor:
+    """max(0, 1 − x) (SLiC, arXiv 2305.10425)."""
+    return torch.relu(1 - values)
+
+
 def masked_logsumexp(values: Tensor, where: Tensor) -> Tensor:
     """Log-sum-exp over the last axis of the marked entries; −1e30 where none is marked."""
     return torch.logsumexp(torch.where(where, values, torch.full_like(values, _NOTHING)), dim=-1)
@@ -56,15 +61,31 @@ def bin_plackett_luce(z_BK: Tensor, bins_BK: Tensor) -> Tensor:
     return torch.where(present_BB, negative_log_sigmoid(gap_BB), torch.zeros_like(gap_BB)).sum(-1)
 
 
+def better_pairs(bins_BK: Tensor) -> Tensor:
+    """Bool [B,K,K]: whether 0 ≤ bin_i < bin_j, i in the second axis."""
+    return (bins_BK[:, :, None] >= 0) & (bins_BK[:, :, None] < bins_BK[:, None, :])
+
+
+def differences(values_BK: Tensor) -> Tensor:
+    """x_i − x_j, [B,K,K], i in the second axis."""
+    return values_BK[:, :, None] - values_BK[:, None, :]
+
+
+def over_pairs(values_BKK: Tensor, bins_BK: Tensor, merge: Merge = Merge.mean) -> Tensor:
+    """Mean or sum (not ``merged``) over all pairs with 0 ≤ bin_i < bin_j; 0 where there is none."""
+    pair_BKK = better_pairs(bins_BK)
+    total_B = torch.where(pair_BKK, values_BKK, torch.zeros_like(values_BKK)).sum((1, 2))
+    return total_B if merge is Merge.sum else total_B / pair_BKK.sum((1, 2)).clamp(min=1)
+
+
 def pairwise(z_BK: Tensor, bins_BK: Tensor, link: Link = negative_log_sigmoid, merge: Merge = Merge.mean) -> Tensor:
     """Links of z_i − z_j over all pairs with 0 ≤ bin_i < bin_j."""
-    pair_BKK = (bins_BK[:, :, None] >= 0) & (bins_BK[:, :, None] < bins_BK[:, None, :])
-    gap_BKK = z_BK[:, :, None] - z_BK[:, None, :]
+    gap_BKK = differences(z_BK)
     if merge is Merge.merged:
-        gap_B = torch.where(pair_BKK, gap_BKK, torch.zeros_like(gap_BKK)).sum((1, 2))
+        pair_BKK = better_pairs(bins_BK)
+        gap_B = over_pairs(gap_BKK, bins_BK, Merge.sum)
         return torch.where(pair_BKK.any(2).any(1), link(gap_B), torch.zeros_like(gap_B))
-    total_B = torch.where(pair_BKK, link(gap_BKK), torch.zeros_like(gap_BKK)).sum((1, 2))
-    return total_B if merge is Merge.sum else total_B / pair_BKK.sum((1, 2)).clamp(min=1)
+    return over_pairs(link(gap_BKK), bins_BK, merge)
 
 
 def soft_target(z_BK: Tensor, target_BK: Tensor, kept_BK: Tensor) -> Tensor:

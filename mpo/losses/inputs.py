@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mpo.errors import DataError
+
 
 @dataclass(frozen=True, eq=False)
 class LossInputs:
@@ -108,3 +110,27 @@ def set_mean(values_BK: Tensor, where_BK: Tensor) -> Tensor:
     """Mean over the marked responses of each set, ``[B,K] -> [B]``; 0 where none is marked."""
     total_B = torch.where(where_BK, values_BK, torch.zeros_like(values_BK)).sum(-1)
     return total_B / where_BK.sum(-1).clamp(min=1)
+
+
+def of_best(values_BK: Tensor, inputs: LossInputs) -> Tensor:
+    """Of each set the value of w, the best response by score (of ties the first) of its best bin, ``[B]``."""
+    kept_BK = inputs.bins_BK >= 0
+    unused_bin = torch.full_like(inputs.bins_BK, inputs.bins_BK.shape[-1])
+    best_bin_B1 = torch.where(kept_BK, inputs.bins_BK, unused_bin).amin(-1, keepdim=True)
+    in_best_BK = inputs.bins_BK == best_bin_B1
+    scores_BK = torch.where(in_best_BK, inputs.scores_BK, torch.full_like(inputs.scores_BK, -torch.inf))
+    return values_BK.gather(-1, scores_BK.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def score_shares(inputs: LossInputs, score_max: float) -> Tensor:
+    """S_i / score_max, [B,K].
+
+    Raises:
+        DataError: a score outside 0..score_max, where it is no share.
+    """
+    share_BK = inputs.scores_BK / score_max
+    if bool(((share_BK < 0) | (share_BK > 1)).any()):
+        low, high = inputs.scores_BK.min().item(), inputs.scores_BK.max().item()
+        what = f"scores reach from {low:g} to {high:g}, outside 0..{score_max:g}"
+        raise DataError(what, "loss.score_max", "raise it, or scale the scores")
+    return share_BK

@@ -1,7 +1,7 @@
 """DPO and its relatives: contrasts of pairs, bin_i < bin_j.
 
-Where a partition gives more than one pair, all but SPPO take the mean over the pairs; ORPO's likelihood term and
-SPPO take the mean over each side. One pair is the published loss.
+Where a partition gives more than one pair, all but SPPO and BCO take the mean over the pairs; ORPO's likelihood term,
+SPPO and BCO take the mean over each side. One pair is the published loss.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mpo.errors import ConfigError
-from mpo.losses.base import ORDERED_BINS, Loss, check_not_negative, check_positive
+from mpo.losses.base import ORDERED_BINS, TWO_SIDES, Loss, check_not_negative, check_positive
 from mpo.losses.contrasts import negative_log_sigmoid, pairwise
 from mpo.losses.inputs import LossInputs, require, set_mean
 from mpo.losses.rewards import log_odds, log_ratio, mean_logp
@@ -20,7 +21,9 @@ from mpo.partition import Shape
 
 
 @dataclass(frozen=True)
-class _LogRatioLoss(Loss):
+class LogRatioLoss(Loss):
+    """What losses on pairs of βr share; β is 0.1 unless given."""
+
     beta: float = 0.1
     needs_reference: ClassVar[bool] = True
     default_partition: ClassVar[str] = "best_vs_worst"
@@ -34,7 +37,7 @@ class _LogRatioLoss(Loss):
 
 
 @dataclass(frozen=True)
-class DPO(_LogRatioLoss):
+class DPO(LogRatioLoss):
     """−log σ(β(r_w − r_b)) (arXiv 2305.18290; MPO eq. 2).
 
     ``label_smoothing`` ε gives −(1−ε) log σ(h) − ε log σ(−h) (conservative DPO).
@@ -73,7 +76,7 @@ class DPOCrossPairs(DPO):
 
 
 @dataclass(frozen=True)
-class IPO(_LogRatioLoss):
+class IPO(LogRatioLoss):
     """(r_w − r_b − 1/(2β))², on summed log-ratios (arXiv 2310.12036)."""
 
     def per_set(self, inputs: LossInputs) -> Tensor:
@@ -81,7 +84,42 @@ class IPO(_LogRatioLoss):
 
 
 @dataclass(frozen=True)
-class RDPO(_LogRatioLoss):
+class DPOP(LogRatioLoss):
+    """−log σ(β(r_w − r_b − λ·max(0, −r_w))): DPO that does not pay for a less likely w (arXiv 2402.13228).
+
+    ``lam`` is λ. At r_w = 0, where a run starts, the penalty has no gradient.
+    """
+
+    lam: float = 50.0
+    fits: ClassVar[frozenset[Shape]] = TWO_SIDES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative("lam", self.lam)
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        z_BK = self.implicit_reward(inputs)
+        penalty_BK = self.lam * torch.relu(-z_BK) * (inputs.bins_BK == 0)
+        return pairwise(z_BK - penalty_BK, inputs.bins_BK)
+
+
+@dataclass(frozen=True)
+class BCOPair(LogRatioLoss):
+    """−log σ(βr_w) − log σ(−βr_b): each side classified for itself, the mean of each (BCO, arXiv 2404.04656).
+
+    Without BCO's shift of the rewards by their running mean, as in TRL's ``bco_pair``.
+    """
+
+    fits: ClassVar[frozenset[Shape]] = TWO_SIDES
+
+    def per_set(self, inputs: LossInputs) -> Tensor:
+        z_BK, bins_BK = self.implicit_reward(inputs), inputs.bins_BK
+        accepted_B = set_mean(negative_log_sigmoid(z_BK), bins_BK == 0)
+        return accepted_B + set_mean(negative_log_sigmoid(-z_BK), bins_BK > 0)
+
+
+@dataclass(frozen=True)
+class RDPO(LogRatioLoss):
     """−log σ(β(r_w − r_b) + α(n_w − n_b)): DPO with a length penalty of α a token (arXiv 2403.19159)."""
 
     alpha: float = 0.005

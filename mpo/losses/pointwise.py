@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mpo.errors import DataError
 from mpo.losses.base import ANY_BINS, Loss, check_positive
 from mpo.losses.contrasts import pointwise
-from mpo.losses.inputs import LossInputs, set_mean
+from mpo.losses.inputs import LossInputs, of_best, score_shares, set_mean
 from mpo.losses.rewards import likelihood, log_odds, mean_logp
 from mpo.partition import Shape
 
@@ -32,12 +31,7 @@ class SFT(Loss):
         return mean_logp(inputs)
 
     def per_set(self, inputs: LossInputs) -> Tensor:
-        kept_BK = inputs.bins_BK >= 0
-        unused_bin = torch.full_like(inputs.bins_BK, inputs.bins_BK.shape[-1])
-        best_bin_B1 = torch.where(kept_BK, inputs.bins_BK, unused_bin).amin(-1, keepdim=True)
-        in_best_BK = inputs.bins_BK == best_bin_B1
-        scores_BK = torch.where(in_best_BK, inputs.scores_BK, torch.full_like(inputs.scores_BK, -torch.inf))
-        return -mean_logp(inputs).gather(-1, scores_BK.argmax(-1, keepdim=True)).squeeze(-1)
+        return -of_best(mean_logp(inputs), inputs)
 
 
 @dataclass(frozen=True)
@@ -58,17 +52,8 @@ class _ScoreRegression(Loss):
         return likelihood(inputs)
 
     def target(self, inputs: LossInputs) -> Tensor:
-        """s_i = S_i / score_max, [B,K].
-
-        Raises:
-            DataError: a score outside 0..score_max, where s_i is no probability.
-        """
-        target_BK = inputs.scores_BK / self.score_max
-        if bool(((target_BK < 0) | (target_BK > 1)).any()):
-            low, high = inputs.scores_BK.min().item(), inputs.scores_BK.max().item()
-            what = f"scores reach from {low:g} to {high:g}, outside 0..{self.score_max:g}"
-            raise DataError(what, "loss.score_max", "raise it, or scale the scores")
-        return target_BK
+        """s_i = S_i / score_max, [B,K]; raises DataError as :func:`mpo.losses.inputs.score_shares` does."""
+        return score_shares(inputs, self.score_max)
 
 
 @dataclass(frozen=True)

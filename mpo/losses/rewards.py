@@ -13,6 +13,11 @@ def log_ratio(inputs: LossInputs) -> Tensor:
     return inputs.policy_logps_BK - require(inputs.reference_logps_BK, "reference_logps_BK")
 
 
+def summed_logp(inputs: LossInputs) -> Tensor:
+    """l_i = log π_θ(y_i|x), in nats (CPO, arXiv 2401.08417)."""
+    return inputs.policy_logps_BK
+
+
 def mean_logp(inputs: LossInputs) -> Tensor:
     """l_i / n_i, in nats per token (SimPO, arXiv 2405.14734)."""
     return inputs.policy_logps_BK / inputs.lengths_BK.to(inputs.policy_logps_BK.dtype)

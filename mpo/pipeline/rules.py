@@ -251,10 +251,11 @@ def _check_compiler(key: str, train: TrainConfig) -> None:
 def _check_loss(config: RunConfig, loss: Loss) -> None:
     from mpo.losses import SFT
 
-    for field in fields(loss) if type(loss).__module__.startswith(OWN) else ():
-        value = getattr(loss, field.name)
-        if isinstance(value, float) and value != 0 and abs(value) not in FACTOR:
-            raise ConfigError(f"{value:g} is out of range", f"loss.{field.name}", f"give a number {FACTOR}")
+    for key, part in loss.parts().items():
+        for field in fields(part) if type(part).__module__.startswith(OWN) else ():
+            value = getattr(part, field.name)
+            if isinstance(value, float) and value != 0 and abs(value) not in FACTOR:
+                raise ConfigError(f"{value:g} is out of range", f"{key}.{field.name}", f"give a number {FACTOR}")
     if config.regime.imitate is not None and not isinstance(loss, SFT):
         what = f"regime {config.regime.name} trains on single responses, {type(loss).__name__} on sets"
         raise ConfigError(what, "loss", "leave loss out, or choose another regime")

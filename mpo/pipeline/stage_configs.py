@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
 from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
-from mpo.config.targets import OWN, TARGET, build, resolve
+from mpo.config.targets import TARGET, build, own_alone, resolve
 from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template
@@ -202,7 +202,7 @@ def embed_stage(config: RunConfig, prefix: str, sets: Stage) -> Stage | None:
 
 def allowed(node: Mapping[str, Any], config: RunConfig) -> list[str]:
     """``allow_targets`` where the node needs it, so that allowing one thing does not build the others again."""
-    return [] if str(node.get(TARGET, "")).startswith(OWN) else list(config.allow_targets)
+    return [] if own_alone(node) else list(config.allow_targets)
 
 
 def train_stage(

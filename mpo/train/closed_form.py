@@ -40,7 +40,9 @@ def check_closed_form(engine: Engine, problem: Problem, batch: Sequence[int], to
     kept = totals["loss"][1]
     actual, expected = totals["loss"][0] / kept, totals["expected_loss"][0] / kept
     ratio = totals["abs_log_ratio"][0] / max(totals["abs_log_ratio"][1], 1.0)
-    off = max(ratio, abs(actual - expected) / max(1.0, abs(expected)))
+    off = ratio
+    if problem.loss.continuous:
+        off = max(off, abs(actual - expected) / max(1.0, abs(expected)))
     allowed = TOLERANCE[engine.config.precision]
     if off > allowed and engine.config.precision is Precision.bf16:
         allowed = tolerance(packing_noise(engine, problem, batch))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpo.failures.user_code import user_code
+from mpo.failures.user_code import author, user_code
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.losses.inputs import set_mean
 from mpo.losses.metrics import k3
@@ -58,7 +58,7 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     keep_B = output.keep_B
     for name, values_B in output.metrics.items():
         sums.add_sets(name, values_B, keep_B)
-    with user_code(type(loss).__module__, type(loss).__name__, "loss"):
+    with user_code(*author(loss.parts().values()), "loss"):
         by_rank = loss.rank_metrics(inputs)
     for name, values_BK in by_rank.items():
         there_BK = keep_B[:, None] & ~values_BK.isnan()

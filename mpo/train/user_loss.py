@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpo.errors import ConfigError
-from mpo.failures.user_code import user_code
+from mpo.failures.user_code import author, user_code
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.losses.checks import KEY, check_keep, check_values
 
@@ -73,7 +73,7 @@ def try_loss(loss: Loss, inputs: LossInputs) -> None:
 
 
 def _code_of(loss: Loss) -> Any:
-    return user_code(type(loss).__module__, type(loss).__name__, KEY)
+    return user_code(*author(loss.parts().values()), KEY)
 
 
 def _untrained(name: str) -> ConfigError:

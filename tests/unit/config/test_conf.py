@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from mpo.config.paths import folder, groups, options
 from mpo.config.schema import Precision, RunConfig, Schedule
 from mpo.config.targets import TARGET, resolve
-from mpo.losses import LOSSES, MPO, WMPO, Deviation, Loss
+from mpo.losses import LOSSES, MPO, SFT, WMPO, Deviation, Loss, Sum
+from mpo.losses import Compose as Composed
 from mpo.partition import PARTITIONS, Mean, Partition, TopBottom
 from mpo.pipeline.rules import validate
 
@@ -25,6 +26,8 @@ Load = Callable[..., RunConfig]
 LOG_RATIO = sorted(
     name for name, loss in LOSSES.items() if loss.needs_reference and "beta" in loss.__dataclass_fields__
 )
+COMPOSITIONS: dict[str, type[Loss]] = {"raft": SFT, "list_hinge": Composed, "mixed": Sum}
+"""Losses that are a file alone, of a class that other files name too."""
 
 
 # Runs that between them choose every option of every group: composing takes a third of a second each.
@@ -97,11 +100,16 @@ def test_every_file_begins_with_what_it_is(path: Path) -> None:
 
 
 def test_losses_and_partitions_are_all_on_offer() -> None:
-    assert options("loss") == sorted(LOSSES)
+    assert options("loss") == sorted([*LOSSES, *COMPOSITIONS])
     assert options("partition") == sorted([*PARTITIONS, "by_regime", "ranks_by_regime"])
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize(("name", "cls"), COMPOSITIONS.items())
+def test_a_composition_is_a_file_alone(load: Load, name: str, cls: type[Loss]) -> None:
+    assert type(validate(load(f"loss={name}")).loss) is cls
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"sum"}))  # whose terms' beta is the model's
 def test_a_loss_file_states_its_class_defaults_and_partition(load: Load, name: str) -> None:
     cls = LOSSES[name]
     config = load(f"loss={name}")

@@ -162,6 +162,74 @@ def pair_sum(x: Scalars) -> Decimal:
     return sum((nls(x.p(i) - x.p(j)) for i, j in x.pairs()), Decimal(0))
 
 
+def bernoulli_kl(a: Decimal, b: Decimal) -> Decimal:
+    return sigma(a) * (nls(b) - nls(a)) + sigma(-a) * (nls(-b) - nls(-a))
+
+
+def log2(x: Decimal) -> Decimal:
+    return x.ln() / Decimal(2).ln()
+
+
+def gains(x: Scalars) -> list[Decimal]:
+    return [Decimal(2) ** (s / x["score_max"]) - 1 for s in x.s]
+
+
+def ideal(x: Scalars) -> Decimal:
+    ordered = sorted(gains(x), reverse=True)
+    return sum((g / log2(Decimal(i + 2)) for i, g in enumerate(ordered)), Decimal(0))
+
+
+def lipo(x: Scalars) -> Decimal:
+    z, g = [x["beta"] * r for r in x.r], gains(x)
+    discount = [1 / Decimal(1 + 1 + sum(other > own for other in z)).ln() for own in z]
+    terms = [abs(g[i] - g[j]) * abs(discount[i] - discount[j]) * nls(z[i] - z[j]) for i, j in x.pairs()]
+    return sum(terms, Decimal(0))
+
+
+def approx_ndcg(x: Scalars) -> Decimal:
+    z = [x["alpha"] * x["beta"] * r for r in x.r]
+    rank = [1 + sum(sigma(b - a) for j, b in enumerate(z) if j != i) for i, a in enumerate(z)]
+    return -sum((g / log2(1 + k) for g, k in zip(gains(x), rank, strict=True)), Decimal(0)) / ideal(x)
+
+
+def neural_ndcg(x: Scalars) -> Decimal:
+    z, size = [x["beta"] * r for r in x.r], range(x.size)
+    rows = [
+        softmax([((x.size - 1 - 2 * i) * z[j] - sum(abs(z[j] - v) for v in z)) / x["tau"] for j in size]) for i in size
+    ]
+    for _ in range(50):
+        column = [sum(row[j] for row in rows) for j in size]
+        rows = [[row[j] / column[j] for j in size] for row in rows]
+        rows = [[value / sum(row) for value in row] for row in rows]
+    found = [sum(row[j] * gains(x)[j] for j in size) for row in rows]
+    return -sum((value / log2(Decimal(i + 2)) for i, value in enumerate(found)), Decimal(0)) / ideal(x)
+
+
+def rrhf(x: Scalars) -> Decimal:
+    z = [logp / n for logp, n in zip(x.logps, x.n, strict=True)]
+    return sum((max(Decimal(0), z[j] - z[i]) for i, j in x.pairs()), Decimal(0)) - x.logps[x.best]
+
+
+def dpop(x: Scalars) -> Decimal:
+    r_w, r_b = x.r[x.best], x.r[x.worst]
+    return nls(x["beta"] * (r_w - r_b - x["lam"] * max(Decimal(0), -r_w)))
+
+
+def irpo(x: Scalars) -> Decimal:
+    contrast = nls(x["beta"] * (x.r[x.best] - x.r[x.worst]))
+    return contrast - x["alpha"] * x.logps[x.best] / x.n[x.best]
+
+
+def cpo(x: Scalars) -> Decimal:
+    contrast = nls(x["beta"] * (x.logps[x.best] - x.logps[x.worst]))
+    return contrast - x["lam"] * x.logps[x.best] / x.n[x.best]
+
+
+def rpo(x: Scalars) -> Decimal:
+    gap = x["beta"] * (x.r[x.best] - x.r[x.worst])
+    return bernoulli_kl(x["eta"] * (x.s[x.best] - x.s[x.worst]), gap)
+
+
 SCALAR: dict[str, tuple[dict[str, Any], Callable[[Scalars], Decimal]]] = {
     "mpo": ({"beta": 0.05}, lambda x: sides([x["beta"] * r for r in x.r], x.accepted())),
     "wmpo": ({"beta": 0.1, "alpha": 0.5, "deviation": "absolute"}, wmpo),
@@ -199,6 +267,15 @@ SCALAR: dict[str, tuple[dict[str, Any], Callable[[Scalars], Decimal]]] = {
     "pair_mcm": ({}, lambda x: nls(sum((x.p(i) - x.p(j) for i, j in x.pairs()), Decimal(0)))),
     "list_mle": ({}, lambda x: listwise([x.p(i) for i in range(x.size)], x.order)),
     "sppo": ({"beta": 0.1}, sppo),
+    "rrhf": ({}, rrhf),
+    "cpo": ({"beta": 0.1, "lam": 0.7}, cpo),
+    "dpop": ({"beta": 0.1, "lam": 5.0}, dpop),
+    "irpo": ({"beta": 0.1, "alpha": 0.7}, irpo),
+    "rpo": ({"beta": 0.1, "eta": 0.5}, rpo),
+    "bco_pair": ({"beta": 0.1}, lambda x: nls(x["beta"] * x.r[x.best]) + nls(-x["beta"] * x.r[x.worst])),
+    "lipo": ({"beta": 0.1, "score_max": 10.0}, lipo),
+    "approx_ndcg": ({"beta": 0.1, "score_max": 10.0, "alpha": 3.0}, approx_ndcg),
+    "neural_ndcg": ({"beta": 0.1, "score_max": 10.0, "tau": 1.5}, neural_ndcg),
 }
 """Parameters and scalar form of every loss on log-prob sums, written from the equations for distinct scores."""
 

@@ -14,18 +14,26 @@ import mpo.losses
 from mpo.errors import ConfigError
 from mpo.losses import (
     DPO,
+    KTO,
     LOSSES,
     MPO,
+    RPO,
     SFT,
     WMPO,
+    BCOPair,
     Compose,
     Contrast,
     Deviation,
+    InfoNCA,
+    Link,
     Loss,
     LossInputs,
     MPORefFree,
     PointCE,
     Reward,
+    RewardDistance,
+    Sum,
+    Term,
 )
 from mpo.partition import PARTITIONS, no_signal_reason
 
@@ -37,6 +45,12 @@ VARIANTS |= {
     "dpo_smooth": DPO(label_smoothing=0.1),
     "ref_free_margin": MPORefFree(gamma=1.4),
     "compose_length": Compose(margin=0.3, alpha=0.2, length_alpha=0.01, beta=0.1),
+}
+VARIANTS |= {
+    "rpo_squared": RPO(distance=RewardDistance.squared),
+    "list_hinge": Compose(contrast=Contrast.pairwise_mean, link=Link.hinge, beta=0.3),
+    "mixed": Sum({"preference": Term(DPO(), 0.8), "quality": Term(BCOPair(), 0.2), "generation": Term(SFT())}),
+    "sum_of_sets": Sum({"sides": Term(WMPO(0.3)), "scores": Term(InfoNCA(0.3), 0.5), "kto": Term(KTO(), 2.0)}),
 }
 VARIANTS |= {
     f"compose_{reward.value}_{contrast.value}": Compose(reward=reward, contrast=contrast, beta=0.3)
