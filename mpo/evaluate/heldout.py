@@ -90,7 +90,7 @@ def rank_heldout(
     for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
         logps = counted(every, sets, part)
         inputs = _inputs(logps, assignments, part, reference)
-        with torch.no_grad(), user_code(*author(loss.parts().values()), "loss"):
+        with torch.no_grad(), user_code(*author(loss.parts()), "loss"):
             reward_BK = loss.implicit_reward(inputs).double().cpu()
         for b, i in enumerate(part):
             scores = assignments.scores(i)

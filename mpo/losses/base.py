@@ -96,9 +96,9 @@ class Loss(ABC):
         keep_B = _varies(scores_BK, kept_BK)
         return keep_B & _varies(bins_BK, kept_BK) if self.needs_sides else keep_B
 
-    def parts(self, key: str = "loss") -> dict[str, Loss]:
-        """The losses that it is made of, by the config key that holds each; itself alone unless it is a sum."""
-        return {key: self}
+    def parts(self) -> list[Loss]:
+        """The losses that it is made of: itself alone, unless it is a sum."""
+        return [self]
 
     @property
     def score_range(self) -> tuple[float, float] | None:

@@ -83,11 +83,8 @@ class Sum(Loss):
         ranges = [term.loss.score_range for term in self.terms.values() if term.loss.score_range is not None]
         return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
 
-    def parts(self, key: str = "loss") -> dict[str, Loss]:
-        found: dict[str, Loss] = {}
-        for name, term in self.terms.items():
-            found |= term.loss.parts(f"{key}.terms.{name}.loss")
-        return found
+    def parts(self) -> list[Loss]:
+        return [part for term in self.terms.values() for part in term.loss.parts()]
 
     def check_partition(self, partition: Partition) -> None:
         for term in self.terms.values():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
@@ -251,11 +252,9 @@ def _check_compiler(key: str, train: TrainConfig) -> None:
 def _check_loss(config: RunConfig, loss: Loss) -> None:
     from mpo.losses import SFT
 
-    for key, part in loss.parts().items():
-        for field in fields(part) if type(part).__module__.startswith(OWN) else ():
-            value = getattr(part, field.name)
-            if isinstance(value, float) and value != 0 and abs(value) not in FACTOR:
-                raise ConfigError(f"{value:g} is out of range", f"{key}.{field.name}", f"give a number {FACTOR}")
+    for key, value in _numbers(loss, "loss"):
+        if value != 0 and abs(value) not in FACTOR:
+            raise ConfigError(f"{value:g} is out of range", key, f"give a number {FACTOR}")
     if config.regime.imitate is not None and not isinstance(loss, SFT):
         what = f"regime {config.regime.name} trains on single responses, {type(loss).__name__} on sets"
         raise ConfigError(what, "loss", "leave loss out, or choose another regime")
@@ -268,3 +267,16 @@ def _check_loss(config: RunConfig, loss: Loss) -> None:
     if loss.contrasts and config.regime.imitate is None and responses_a_set(config) == 1:
         raise ConfigError(f"{type(loss).__name__} contrasts responses, a set has one", "loss",
                           "raise sample.n, choose other data, or regime=sft")  # fmt: skip
+
+
+def _numbers(owner: Any, key: str) -> Iterator[tuple[str, float]]:
+    """Hyper-parameters by key, those of a sum's terms too; a class of the user's own has ranges of its own."""
+    for field in fields(owner) if type(owner).__module__.startswith(OWN) else ():
+        value = getattr(owner, field.name)
+        if isinstance(value, float):
+            yield f"{key}.{field.name}", value
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                yield from _numbers(each, f"{key}.{field.name}.{name}")
+        elif is_dataclass(value):
+            yield from _numbers(value, f"{key}.{field.name}")

@@ -34,7 +34,8 @@ FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens"})
 def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[int], seed: int) -> str:
     """Names everything that a continued run must share with its checkpoint, the number of processes left out."""
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    content = [settings, type(loss).__name__, asdict(loss), data, list(indices), seed]
+    names = [type(one).__name__ for one in (loss, *loss.parts())]
+    content = [settings, names, asdict(loss), data, list(indices), seed]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_plain).encode()).hexdigest()
 
 

@@ -58,7 +58,7 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     keep_B = output.keep_B
     for name, values_B in output.metrics.items():
         sums.add_sets(name, values_B, keep_B)
-    with user_code(*author(loss.parts().values()), "loss"):
+    with user_code(*author(loss.parts()), "loss"):
         by_rank = loss.rank_metrics(inputs)
     for name, values_BK in by_rank.items():
         there_BK = keep_B[:, None] & ~values_BK.isnan()

@@ -73,7 +73,7 @@ def try_loss(loss: Loss, inputs: LossInputs) -> None:
 
 
 def _code_of(loss: Loss) -> Any:
-    return user_code(*author(loss.parts().values()), KEY)
+    return user_code(*author(loss.parts()), KEY)
 
 
 def _untrained(name: str) -> ConfigError:
