@@ -66,6 +66,8 @@ TRAIN = {
     "zero_stage": Range(0, 3),
     "checkpoint_every": COUNT,
     "keep_checkpoints": Range(2, 1000, why="the newest may turn out damaged, then the one before it is taken"),
+    "evaluate_every": Range(0, COUNT.high),
+    "stop_after": COUNT,
     "lora.rank": Range(1, 10**4),
     "lora.alpha": FACTOR,
 }

@@ -96,6 +96,10 @@ class TrainConfig:
     checkpoint_every: int = 50  # optimizer steps
     keep_checkpoints: int = 2  # the newest may turn out damaged
     closed_form_check: bool = True  # stop if the loss at step 0 is not its closed form at policy = reference
+    evaluate_every: int = 0  # optimizer steps between looks at the held-out sets; 0: none
+    keep_best: str | None = None  # export the policy that was best by this metric, e.g. heldout/accuracy
+    stop_after: int | None = None  # evaluations without improvement of keep_best's metric that end the training
+    stop_if_diverged: bool = False  # else a warning says so
 
 
 @dataclass

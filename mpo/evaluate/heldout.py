@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
-from mpo.failures.user_code import author, user_code
-from mpo.logprobs.inputs import Assignments, TrainingSets, counted, reference_tokens
+from mpo.logprobs.inputs import Assignments, TrainingSets, counted
+from mpo.logprobs.ranking import every_response, k3_per_token, ranked
 from mpo.logprobs.reference import Reference
 from mpo.logprobs.scoring import score_sets
-from mpo.losses import Loss, LossInputs
-from mpo.losses.metrics import k3
-from mpo.policy.module import PolicyModule, ResponseLogps
+from mpo.losses import Loss
+from mpo.policy.module import PolicyModule
 from mpo.types import ResponseSet
 
 
@@ -89,25 +86,11 @@ def rank_heldout(
     done = 0
     for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
         logps = counted(every, sets, part)
-        inputs = _inputs(logps, assignments, part, reference)
-        with torch.no_grad(), user_code(*author(loss.parts()), "loss"):
-            reward_BK = loss.implicit_reward(inputs).double().cpu()
-        for b, i in enumerate(part):
-            scores = assignments.scores(i)
-            rewards = reward_BK[b, : len(scores)].tolist()
-            ordered = [
-                0.5 if rewards[x] == rewards[y] else float(rewards[x] > rewards[y])
-                for x in range(len(scores))
-                for y in range(len(scores))
-                if scores[x] > scores[y]
-            ]
-            if ordered:
-                right[i], pairs[i] = sum(ordered), len(ordered)
-                best = max(range(len(scores)), key=lambda k: scores[k])
-                others = [value for k, value in enumerate(rewards) if k != best]
-                margins[i] = rewards[best] - sum(others) / len(others)
+        inputs = every_response(logps, assignments, part, reference)
+        for i, one in ranked(loss, inputs, assignments, part).items():
+            right[i], pairs[i], margins[i] = one.right, one.pairs, one.margin
         if inputs.reference_token_logps_BKT is not None:
-            divergences |= zip(part, _k3_per_token(inputs), strict=True)
+            divergences |= zip(part, k3_per_token(inputs), strict=True)
         done += len(part)
         on_progress(done)
     return Ranking(
@@ -150,39 +133,3 @@ def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, i
                     pairs += 1
                     right += 0.5 if lengths[x] == lengths[y] else float(lengths[x] > lengths[y])
     return right / pairs if pairs else float("nan")
-
-
-def _inputs(
-    logps: ResponseLogps, assignments: Assignments, part: Sequence[int], reference: Reference | None
-) -> LossInputs:
-    """Every response of the sets, dropped ones too: ranking is judged over all pairs. Bins are all 0."""
-    sums_BK = logps.logps_BK
-    mask_BK = logps.lengths_BK > 0
-    scores_BK = torch.zeros_like(sums_BK)
-    for b, i in enumerate(part):
-        scores = torch.tensor(assignments.scores(i), dtype=sums_BK.dtype)
-        scores_BK[b, : len(scores)] = scores.to(sums_BK.device)
-    reference_BKT = None
-    if reference is not None:
-        reference_BKT = reference_tokens(reference, part, logps.token_mask_BKT).to(sums_BK.device)
-    return LossInputs(
-        policy_logps_BK=sums_BK,
-        lengths_BK=logps.lengths_BK.clamp(min=1),
-        scores_BK=scores_BK,
-        bins_BK=torch.where(mask_BK, 0, -1),
-        mask_BK=mask_BK,
-        reference_logps_BK=None if reference_BKT is None else reference_BKT.sum(-1),
-        policy_token_logps_BKT=logps.token_logps_BKT,
-        reference_token_logps_BKT=reference_BKT,
-        token_mask_BKT=logps.token_mask_BKT,
-    )
-
-
-def _k3_per_token(inputs: LossInputs) -> list[float]:
-    """For each set the mean over its response tokens of the k3 estimate."""
-    assert inputs.reference_token_logps_BKT is not None and inputs.policy_token_logps_BKT is not None
-    assert inputs.token_mask_BKT is not None
-    delta_BKT = inputs.reference_token_logps_BKT - inputs.policy_token_logps_BKT
-    k3_BKT = torch.where(inputs.token_mask_BKT, k3(delta_BKT), torch.zeros_like(delta_BKT))
-    totals_B = k3_BKT.sum((1, 2)) / inputs.token_mask_BKT.sum((1, 2)).clamp(min=1)
-    return [float(value) for value in totals_B]

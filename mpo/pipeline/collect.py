@@ -143,6 +143,7 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
                 label = f"{split}: {key.replace('_', ' ')}"
                 facts[label] = _over_rounds(split, facts.get(label), value)
     facts |= _drawn(graph, store)
+    facts |= _trained(graph, store)
     facts["layout"] = _summary(store, graph.rounds[-1].train).fact("layout")
     references = [one.reference for one in graph.rounds if one.reference is not None]
     if references:
@@ -152,6 +153,24 @@ def _facts(graph: Graph, store: Store, rows: Sequence[StageRow]) -> dict[str, st
             split["sets"] for summary in forwarded for split in summary.facts.values()
         )
     return facts
+
+
+def _trained(graph: Graph, store: Store) -> dict[str, str | int | float]:
+    """What became of each training otherwise than by taking its last step as planned."""
+    found: dict[str, str | int | float] = {}
+    for number, one in enumerate(graph.rounds, 1):
+        of_round = f"round {number}, " if len(graph.rounds) > 1 else ""
+        metric, trained = one.train.config.train.keep_best, _summary(store, one.train).facts[""]
+        if metric is not None:
+            found[f"{of_round}training: policy of step"] = trained["best_step"] or trained["steps"]
+            found[f"{of_round}training: best {metric}"] = (
+                "never finite" if trained["best_value"] is None else trained["best_value"]
+            )
+        if trained["stopped_early"]:
+            found[f"{of_round}training: stopped early at step"] = trained["steps"]
+        if trained["diverged_at"]:
+            found[f"{of_round}training: diverged at step"] = trained["diverged_at"]
+    return found
 
 
 def _drawn(graph: Graph, store: Store) -> dict[str, float]:

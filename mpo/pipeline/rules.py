@@ -18,6 +18,7 @@ from mpo.data.sources.base import Source
 from mpo.data.tokenizer import template_head
 from mpo.errors import ConfigError
 from mpo.partition import Partition
+from mpo.pipeline.evaluation_rules import check_evaluation
 from mpo.pipeline.needs import draws, responses_a_set, samples
 from mpo.pipeline.partition_rules import check_partition
 from mpo.pipeline.scoring import check_scorers
@@ -65,6 +66,7 @@ def check(config: RunConfig) -> Partition:
         _check_batch(key, train, config)
         _check_sharding(key, train)
         _check_compiler(key, train)
+        check_evaluation(key, train, config, source)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     check_partition(config, partition)
     check_files(config)

@@ -216,7 +216,9 @@ def train_stage(
     keep_state: bool = False,
 ) -> Stage:
     """A training; ``keep_state``: for one that goes on with its optimizer."""
-    settings = train.Settings(how.checkpoint_every, how.keep_checkpoints, how.micro_tokens, card(config))
+    settings = train.Settings(
+        how.checkpoint_every, how.keep_checkpoints, how.micro_tokens, card(config), how.stop_if_diverged
+    )
     default = TrainConfig()
     slices = train.Config(
         loss=dict(loss),
@@ -225,6 +227,7 @@ def train_stage(
             checkpoint_every=default.checkpoint_every,
             keep_checkpoints=default.keep_checkpoints,
             micro_tokens=default.micro_tokens,
+            stop_if_diverged=default.stop_if_diverged,
         ),
         seed=seed,
         processes=config.launcher.processes * config.launcher.nodes,

@@ -44,15 +44,24 @@ class Drawn:
     caption: str = ""
 
 
+HELDOUT = "heldout/"
+"""Of metrics of held-out sets, which are drawn beside the training's."""
 PANELS = (
-    Panel("loss", "Loss", "loss, mean over response sets", r"loss"),
-    Panel("margin", "Margin", "implicit reward, accepted − rejected", r"margin"),
+    Panel("loss", "Loss", "loss, mean over response sets", r"(heldout/)?loss"),
+    Panel(
+        "margin",
+        "Margin",
+        "implicit reward, accepted − rejected",
+        r"(heldout/)?margin",
+        "Held-out sets: the best response's implicit reward minus the mean of all others'.",
+    ),
     Panel(
         "accuracy",
         "Ranking accuracy",
         "share of pairs in the order of their scores",
-        r"accuracy",
-        "Training pairs whose implicit rewards stand in the order of their scores; 0.5 is chance.",
+        r"(heldout/)?accuracy",
+        "Pairs whose implicit rewards stand in the order of their scores; 0.5 is chance. Held-out sets: over all "
+        "responses, also those that the partition drops.",
     ),
     Panel(
         "reward_sides",
@@ -77,7 +86,7 @@ PANELS = (
         "Geometric mean over a response's tokens (MPPO, figures 3 and 4); rank 0 is the response with the best score.",
         ordered=True,
     ),
-    Panel("kl", "Distance from the reference", "KL estimate (k3), nats per token", r"kl"),
+    Panel("kl", "Distance from the reference", "KL estimate (k3), nats per token", r"(heldout/)?kl"),
     Panel("weights", "W-MPO weights", "weight e^(α·deviation)", r"weight_\w+", compared=False),
     Panel("lr", "Learning rate", "learning rate", r"lr", smooth=False, compared=False),
     Panel("grad_norm", "Gradient norm", "norm before clipping", r"grad_norm"),
@@ -190,8 +199,15 @@ def _one_axis(metrics: Sequence[Records]) -> list[list[dict[str, Any]]]:
 def _keys(records: Records, pattern: str) -> list[str]:
     found = {key for record in records for key in record if re.fullmatch(pattern, key)}
     keys = [key for key in found if series(records, key)[0].size]
-    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
+
+    def place(key: str) -> tuple[bool, list[int | str]]:  # numbers by value, and training before held-out sets
+        parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+        return key.startswith(HELDOUT), parts
+
+    return sorted(keys, key=place)
 
 
 def _label(key: str) -> str:
+    if key.startswith(HELDOUT):
+        return "held out"
     return re.sub(r"^(reward|weight)_|.*/", "", key).replace("_", " ")

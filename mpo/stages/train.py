@@ -10,6 +10,7 @@ from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
+from mpo.errors import DataError
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.plain import to_plain
@@ -20,6 +21,7 @@ from mpo.stages.context import StageContext
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.stages.nodes import train as node
 from mpo.stages.summary import SUMMARY_FILE, Summary, counts
+from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_policy, rehearse_export
 from mpo.train.loop import train
 
@@ -39,6 +41,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         checkpoint_every=chosen.checkpoint_every,
         keep_checkpoints=chosen.keep_checkpoints,
         micro_tokens=chosen.micro_tokens,
+        stop_if_diverged=chosen.stop_if_diverged,
         closed_form_check=config.train.closed_form_check and config.policy_is_reference,
     )
     loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]
@@ -47,6 +50,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
     reference = None
     if inputs.reference is not None:
         reference = Reference.load(inputs.reference / "train", sets)
+    heldout = _heldout(inputs, settings.evaluate_every)
     path, revision = model_source(inputs.policy)
     policy = load_policy(
         path,
@@ -57,7 +61,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         settings.lora,
         settings.compile,
     )
-    check_positions(policy, sets.max_tokens)
+    check_positions(policy, max(sets.max_tokens, 0 if heldout is None else heldout.sets.max_tokens))
     tokenizer = stage_tokenizer(
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
     )
@@ -88,8 +92,11 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         assignments.skipped,
         context.warn,
         None if inputs.state is None else inputs.state / STATE_FOLDER,
+        heldout,
     )
     facts = {"sets": len(usable), "steps": summary.steps, "seed": config.seed}
+    if summary.best_step:
+        facts["policy of step"] = summary.best_step
     export_policy(
         policy,
         context.output / POLICY_FOLDER,
@@ -109,13 +116,34 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         if settings.compile:
             layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
         if config.keep_state:
-            _keep_state(context.output)
+            _keep_state(context.output, summary.best_step)
         kept = {"": {**facts, "layout": layout, **asdict(summary)}}
         Summary(skipped={"train": counts(assignments.skipped)}, facts=kept).write(context.output)
         shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
 
 
-def _keep_state(output: Path) -> None:
-    """Move the last checkpoint, from which the next round's training goes on, to a place of its own."""
+def _heldout(inputs: node.Inputs[Path], evaluate_every: int) -> HeldOutSets | None:
+    """What is evaluated on during the training, if anything is.
+
+    Raises:
+        DataError: nothing is held out.
+    """
+    if not evaluate_every:
+        return None
+    if not (inputs.prepare / "heldout").exists():
+        raise DataError(
+            "no sets are held out to evaluate on", "train.evaluate_every", "raise data.heldout, or leave it 0"
+        )
+    sets = TokenizedSets.load(inputs.prepare / "heldout")
+    assignments = Assignments.load(inputs.partition / "heldout")
+    reference = None if inputs.reference is None else Reference.load(inputs.reference / "heldout", sets)
+    return HeldOutSets(sets, assignments, assignments.usable, reference)
+
+
+def _keep_state(output: Path, step: int) -> None:
+    """Move the checkpoint of ``step``, or (0) the last one, from which the next round's training goes on, to a place of
+    its own."""
     shutil.rmtree(output / STATE_FOLDER, ignore_errors=True)
-    max((output / "checkpoints").glob("step-*")).rename(output / STATE_FOLDER)
+    checkpoints = output / "checkpoints"
+    source = checkpoints / f"step-{step:06d}" if step else max(checkpoints.glob("step-*"))
+    source.rename(output / STATE_FOLDER)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import pickle
-import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mpo.cache.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
 from mpo.config.schema import TrainConfig
@@ -24,10 +22,11 @@ from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0
 from mpo.train.engine import Engine
 from mpo.train.files import load_tensors, save_tensors
+from mpo.train.random_state import random_state, restore_random_state
 
 STATE, METRICS = "state.json", "metrics.jsonl"
 UNFINISHED = "tmp-"
-FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens"})
+FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens", "stop_if_diverged"})
 """Settings that may change between a checkpoint and its continuation."""
 
 
@@ -41,10 +40,12 @@ def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[in
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: ``step`` steps are done and ``metrics`` bytes of metrics.jsonl belong to them."""
+    """Where a run stands: ``step`` steps are done and ``metrics`` bytes of metrics.jsonl belong to them. ``best``: the
+    step whose policy is exported if no later one is better, 0 where that is the last one."""
 
     step: int
     metrics: int
+    best: int = 0
 
 
 class Checkpoints:
@@ -53,7 +54,8 @@ class Checkpoints:
     Args:
         folder: made where it is missing.
         settings: :func:`fingerprint` of the run.
-        keep: newest ones that are kept, two at least: if one is damaged, the one before it is taken.
+        keep: newest ones that are kept, two at least: if one is damaged, the one before it is taken. What was
+            the best at each of them is kept too.
         metrics: the run's metrics file, of which a checkpoint has a copy.
         warn: gets a line, in the first process, for every damaged checkpoint.
     """
@@ -64,7 +66,7 @@ class Checkpoints:
 
     def save(self, engine: Engine, position: Position) -> None:
         """Write a checkpoint under a temporary name, then rename. All processes take part."""
-        target = self.folder / f"step-{position.step:06d}"
+        target = self.of(position.step)
         unfinished = self.folder / f"{UNFINISHED}{target.name}"
         if engine.rank == 0:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -72,7 +74,7 @@ class Checkpoints:
         engine.wait()
         files = engine.save(unfinished)
         random_name = f"random-{engine.rank}.pt"
-        files[random_name] = save_tensors(_random_state(), unfinished / random_name)
+        files[random_name] = save_tensors(random_state(), unfinished / random_name)
         if engine.rank == 0:
             with self.metrics.open("rb") as source, HashedFile(unfinished / METRICS) as copy:
                 copy.write(source.read(position.metrics))
@@ -83,9 +85,16 @@ class Checkpoints:
             record = asdict(position) | {"settings": self.settings, "world_size": engine.world_size, "files": checksums}
             (unfinished / STATE).write_text(json.dumps(sealed(record)))
             unfinished.rename(target)
-            for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old)
+            kept = self.complete()[-self.keep :]
+            best = [self.of(_record(one)[0].get("best", 0)) for one in kept]
+            for old in self.complete():
+                if old not in (*kept, *best):
+                    shutil.rmtree(old)
         engine.wait()
+
+    def of(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.folder / f"step-{step:06d}"
 
     def complete(self) -> list[Path]:
         """Finished checkpoints, damaged or not, oldest first."""
@@ -109,15 +118,36 @@ class Checkpoints:
             if not damage:
                 self._check_settings(newest, record, engine.world_size)
                 damage = next(iter(engine.gather(_damage(newest, record["files"], engine))), "")
+            best = record.get("best", 0)
+            if not damage and best and (damage := self._damage_of_best(engine, best)):
+                damage = f"it needs the best one, {damage}"
             if not damage:
                 self._load(engine, newest, record["metrics"])
-                return Position(record["step"], record["metrics"])
+                return Position(record["step"], record["metrics"], best)
             if engine.rank == 0:
                 instead = f"training goes on from {known[-1].name}" if known else "training starts again"
                 self.warn(f"checkpoint {newest.name} is damaged ({damage}); {instead}")
                 shutil.rmtree(newest, ignore_errors=True)
             engine.wait()
         return Position(0, 0)
+
+    def load_best(self, engine: Engine, step: int) -> None:
+        """Load the weights of the best checkpoint. All processes take part.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if damage := self._damage_of_best(engine, step):
+            remedy = "give the same command again: training goes on from a checkpoint that is whole"
+            raise UserError(f"the best checkpoint is damaged: {damage}", "train.keep_best", remedy)
+        with _only_tensors(self.of(step)):
+            engine.load(self.of(step))
+
+    def _damage_of_best(self, engine: Engine, step: int) -> str:
+        folder = self.of(step)
+        record, damage = broadcast_from_rank0(_record(folder))
+        damage = damage or next(iter(engine.gather(_damage(folder, record["files"], engine))), "")
+        return f"{folder.name} ({damage})" if damage else ""
 
     def carry_on(self, engine: Engine, state: Path) -> None:
         """Load weights, optimizer and schedule from the last checkpoint of another training. All processes take part.
@@ -149,7 +179,7 @@ class Checkpoints:
     def _load(self, engine: Engine, checkpoint: Path, metrics: int) -> None:
         with _only_tensors(checkpoint):
             engine.load(checkpoint)
-            _restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
+            restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
         if engine.rank == 0:
             content = (checkpoint / METRICS).read_bytes()
             if not self.metrics.is_file() or self.metrics.read_bytes()[:metrics] != content:
@@ -182,22 +212,6 @@ def _damage(checkpoint: Path, files: Mapping[str, str], engine: Engine) -> list[
         except Damaged as damage:
             found.append(str(damage))
     return found
-
-
-def _random_state() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state(legacy=True)
-    state = {"python": random.getstate(), "numpy": (name, torch.from_numpy(np.asarray(keys)), *rest)}
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return state | {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _plain(value: object) -> object:

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from mpo.config.schema import TrainConfig
-from mpo.errors import DataError
+from mpo.errors import DataError, UserError
 from mpo.logprobs.inputs import Assignments, TrainingSets
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.policy.devices import broadcast_from_rank0
 from mpo.policy.module import PolicyModule
 from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
+from mpo.train.best import Evaluations
 from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint
 from mpo.train.closed_form import check_closed_form
+from mpo.train.divergence import Divergence
 from mpo.train.engine import Engine
+from mpo.train.evaluation import HeldOutSets, evaluate
 from mpo.train.metrics import AS_IN_TRL, MetricsLog, Sums, peak_memory
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_gradient, check_loss, run_window
@@ -35,12 +39,20 @@ class TrainSummary:
         resumed_at: steps that were done when this process began.
         seconds: wall clock of this process's steps.
         last: metrics of the last step; empty where no step was left to do.
+        stopped_early: whether evaluations without improvement ended it.
+        best_step: whose weights the policy has, where ``keep_best`` chose; 0: those of the last step.
+        best_value: of that metric.
+        diverged_at: step from which on it counted as diverged, see :mod:`mpo.train.divergence`; 0: it did not.
     """
 
     steps: int
     resumed_at: int
     seconds: float
     last: dict[str, Any]
+    stopped_early: bool = False
+    best_step: int = 0
+    best_value: float | None = None
+    diverged_at: int = 0
 
 
 def train(
@@ -57,6 +69,7 @@ def train(
     skipped: Mapping[str, int] | None = None,
     on_warning: Callable[[str], None] = warnings.warn,
     state: Path | None = None,
+    heldout: HeldOutSets | None = None,
 ) -> TrainSummary:
     """Train ``policy`` in place, from the newest undamaged checkpoint under ``out`` where there is one.
 
@@ -69,12 +82,14 @@ def train(
         seed: of the order of the sets.
         on_step: gets the metrics of each step in the first process.
         skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
-        on_warning: gets a line, in the first process, for each damaged checkpoint.
+        on_warning: gets a line, in the first process, for each damaged checkpoint, and when the training diverges.
         state: checkpoint of the training that made ``policy``, with whose optimizer and schedule this one goes on.
+        heldout: what ``evaluate_every`` evaluates on, also after the last step.
 
     Raises:
-        DataError: nothing to train on.
-        UserError: a loss or gradient that isn't finite, a first loss off its closed form, a foreign checkpoint.
+        DataError: nothing to train on, or no value of the metric that ``keep_best`` names.
+        UserError: a loss or gradient that isn't finite, a first loss off its closed form, a foreign checkpoint, a
+            training that diverges and is to be stopped then.
         SystemExit: with status 143, after SIGTERM.
     """
     if not indices:
@@ -93,28 +108,73 @@ def train(
     log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
     problem = Problem(loss, sets, assignments, reference, config.micro_batch, config.micro_tokens, policy.shares_prefix)
     row: dict[str, Any] = {}
+    evaluations, divergence = _so_far(out / METRICS, engine.rank, config)
+    if divergence.step:
+        _diverged(divergence, config, on_warning if engine.rank == 0 else None)
+    done = start.step
     began = time.perf_counter()
     with StopSignal() as stop, closing(engine):
-        for step in range(start.step, total_steps):
+        while done < total_steps and not evaluations.over:
+            step, done = done, done + 1
             batch = plan.batch(step)
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
             row, stopping = _step(engine, problem, batch, step, compare, step == start.step, stop)
             row["epoch"] = plan.epoch(step)
             row |= {f"skipped/{reason}": count for reason, count in (skipped or {}).items()}
+            every = config.evaluate_every
+            if heldout is not None and every and (done == total_steps or done % every == 0):
+                row |= evaluate(engine, problem, heldout)
+                evaluations.check(row)
+            improved = evaluations.add(row)
             if log is not None:
                 log.write(row)
                 on_step(row)
-            done = step + 1
+            if divergence.add(row):
+                _diverged(divergence, config, on_warning if engine.rank == 0 else None)
+            finished = done == total_steps or evaluations.over
             # Also after the last step: the export that follows it may be stopped, or find its disk full.
-            if stopping or done == total_steps or done % config.checkpoint_every == 0:
-                checkpoints.save(engine, Position(done, 0 if log is None else log.position))
+            if stopping or finished or improved or done % config.checkpoint_every == 0:
+                position = Position(done, 0 if log is None else log.position, evaluations.step)
+                checkpoints.save(engine, position)
                 if stopping:
                     raise SystemExit(STOPPED)
+        if evaluations.step not in (0, done):
+            checkpoints.load_best(engine, evaluations.step)
+    if config.keep_best and not evaluations.step and engine.rank == 0:
+        on_warning(f"{config.keep_best} was never a finite number, so the policy is that of the last step")
     if log is not None:
         log.close()
     if not row and log is not None:  # all steps were done when an earlier process was stopped
         row = read_metrics(out / METRICS)[-1]
-    return TrainSummary(total_steps, start.step, time.perf_counter() - began, row)
+    return TrainSummary(
+        steps=done,
+        resumed_at=start.step,
+        seconds=time.perf_counter() - began,
+        last=row,
+        stopped_early=done < total_steps,
+        best_step=evaluations.step,
+        best_value=evaluations.value if evaluations.step else None,
+        diverged_at=divergence.step,
+    )
+
+
+def _so_far(metrics: Path, rank: int, config: TrainConfig) -> tuple[Evaluations, Divergence]:
+    """What the steps before a resumption amount to; the same in every process."""
+    evaluations, divergence = Evaluations(config.keep_best, config.stop_after), Divergence()
+    if rank == 0:
+        for row in read_metrics(metrics):
+            evaluations.add(row)
+            divergence.add(row)
+    return broadcast_from_rank0((evaluations, divergence))
+
+
+def _diverged(divergence: Divergence, config: TrainConfig, on_warning: Callable[[str], None] | None) -> None:
+    """Say so, or stop."""
+    what = f"the training diverged at step {divergence.step}: {divergence.reason}"
+    if config.stop_if_diverged:
+        raise UserError(what, "train.stop_if_diverged", "lower train.lr, raise the loss's beta, or train fewer epochs")
+    if on_warning is not None:
+        on_warning(what)
 
 
 def _step(

@@ -73,7 +73,7 @@ def run_window(
     kept = _kept(loss, assignments, batch)
     if kept == 0:
         raise DataError("no set of a global batch carries signal", sets[batch[0]].id, "use a larger train.global_batch")
-    kl_reference_point = _mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
+    kl_reference_point = mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
     sizes = {i: problem.size(i) for i in batch}
     share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
     broken: list[str] = []
@@ -200,7 +200,7 @@ def _kept(loss: Loss, assignments: Assignments, batch: Sequence[int]) -> int:
     return int(kept_sets(loss, marks.scores_BK, marks.bins_BK, marks.mask_BK).sum())
 
 
-def _mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int]) -> Tensor:
+def mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int]) -> Tensor:
     """Mean of log π_θ − log π_ref over the global batch's mismatched pairs (arXiv 2402.01306), without gradient."""
     reference = problem.reference
     if reference is None or reference.mismatched is None:

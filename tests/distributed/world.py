@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
 from mpo.train.engine import init_process_group, single_process_environment
+from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_policy
 from mpo.train.loop import train
 
@@ -133,8 +134,8 @@ def run_job(job: dict[str, Any]) -> None:
 
     Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, answers_alone (see TokenSets), lora, rows;
     stop_at and kill_at (step whose end sends the signal), noise (see add_noise), shift_reference (nats added to each
-    token), break_set (whose reference becomes nan), state (checkpoint of another training, whose optimizer this one
-    goes on with).
+    token), break_set (whose reference becomes nan), heldout (so many other sets are evaluated on), state (checkpoint of
+    another training, whose optimizer this one goes on with).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -151,16 +152,23 @@ def run_job(job: dict[str, Any]) -> None:
     policy.to(join_group())
     if "noise" in job:
         add_noise(policy, job["noise"])
-    reference = None
-    if loss.needs_reference:
-        folder = out / "reference"
+
+    def reference_of(sets: TokenSets, folder: Path) -> Reference:
         if rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         dist.barrier()
         seed = 1 if loss.needs_mismatched_kl else None
         compute_reference(policy, sets, folder, 3, 10**6, rank, world_size, mismatched_seed=seed)
         dist.barrier()
-        reference = Reference.load(folder, sets)
+        return Reference.load(folder, sets)
+
+    reference = heldout = None
+    if "heldout" in job:
+        others = TokenSets(job["heldout"], seed=1)
+        of_heldout = reference_of(others, out / "heldout") if loss.needs_reference else None
+        heldout = HeldOutSets(others, Marks(others, loss), range(len(others)), of_heldout)
+    if loss.needs_reference:
+        reference = reference_of(sets, out / "reference")
         shift = np.float32(job.get("shift_reference", 0.0))
         tokens = reference.tokens + shift
         if "break_set" in job:
@@ -181,7 +189,11 @@ def run_job(job: dict[str, Any]) -> None:
 
     indices = list(range(len(sets)))
     marks, state = Marks(sets, loss), Path(job["state"]) if "state" in job else None
-    train(policy, loss, sets, marks, indices, reference, config, 5, out, on_step, None, on_warning, state)
+    summary = train(
+        policy, loss, sets, marks, indices, reference, config, 5, out, on_step, None, on_warning, state, heldout
+    )
+    if rank == 0:
+        (out / "summary.json").write_text(json.dumps(asdict(summary)))
     buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
     (out / "buffers.json").write_text(json.dumps(buffers))
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})

@@ -31,12 +31,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Settings:
-    """How often checkpoints are written and kept, most tokens of a forward pass; ``card``: for the model card."""
+    """How often checkpoints are written and kept, most tokens of a forward pass, whether a training that diverges goes
+    on; ``card``: for the model card."""
 
     checkpoint_every: int
     keep_checkpoints: int
     micro_tokens: int
     card: dict[str, Any]
+    stop_if_diverged: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,15 @@ LLAMA = "model=llama3_8b"
 
 SERVER = "sampler=server sampler.urls=[http://localhost:8000/v1]"
 CONFLICTS = {
+    "train.keep_best=heldout/acuracy train.evaluate_every=5": ("train.keep_best", "did you mean 'heldout/accuracy'?"),
+    "train.keep_best=heldout/loss": ("train.keep_best", "add train.evaluate_every=50"),
+    "train.evaluate_every=5 train.stop_after=2": ("train.stop_after", "add train.keep_best=heldout/accuracy"),
+    "model.scratch.sft.evaluate_every=5": ("model.scratch.sft.evaluate_every", "leave it out"),
+    f"{LLAMA} data.heldout=0 train.evaluate_every=5": ("train.evaluate_every", "raise data.heldout"),
+    f"{LLAMA} regime=sft train.evaluate_every=5 train.keep_best=heldout/margin": (
+        "train.keep_best",
+        "choose heldout/loss",
+    ),
     "train.micro_batch=3": ("train.global_batch", "15 or 18, or train.micro_batch=2"),
     "launcher.processes=32": ("model.scratch.sft.global_batch", "the nearest that fit are 32"),
     "launcher.processes=32 model.scratch.sft.global_batch=32": ("train.global_batch", "the nearest that fit are 32"),
