@@ -95,7 +95,7 @@ def typed(cfg: DictConfig) -> RunConfig:
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.DICT)
     assert isinstance(plain, dict)
-    for key in ("sampler", "score", "score_also", "loss", "partition", "data.source", "evaluate.measures"):
+    for key in ("sampler", "score", "score_also", "loss", "partition", "data.source", "evaluate.measures", "logger"):
         _check_options(_at(plain, key), key)
     # Plain values, for keys that "+" has added would pass between two structured nodes unseen.
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {k: v for k, v in plain.items() if k != "hydra"})

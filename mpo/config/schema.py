@@ -221,17 +221,6 @@ class RegimeConfig:
 
 
 @dataclass
-class LoggerConfig:
-    """Weights & Biases; offline where no key is set, nothing at all with WANDB_MODE=disabled."""
-
-    wandb: bool = True
-    project: str = "mpo"
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-
-
-@dataclass
 class LauncherConfig:
     """Processes of a distributed stage: ``nodes`` machines with ``processes`` each, met at ``rendezvous``."""
 
@@ -267,7 +256,7 @@ class RunConfig:
     regime: RegimeConfig = field(default_factory=RegimeConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    logger: dict[str, Any] = field(default_factory=dict)  # _target_ nodes of loggers by a name of one's own
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
     def lr_of(self, number: int) -> float:

@@ -21,10 +21,13 @@ PATHS = (
 PART_BYTES, PATH_BYTES = 255, 3800
 """Most of one part of a path and of a whole one; Linux takes 4096, of which stages' own names need some."""
 TEXT_BYTES = 10_000
-"""Most of an option of a loss, partition, sampler, scorer, source or measure."""
+"""Most of an option of a loss, partition, sampler, scorer, source, measure or logger."""
 DEPTH = 20
 """Most levels of lists and mappings inside such an option."""
-FREE = ("sampler", "score", "score_also", "loss", "partition", "model.architecture", "data.source", "evaluate.measures")
+FREE = (
+    *("sampler", "score", "score_also", "loss", "partition", "model.architecture", "data.source"),
+    *("evaluate.measures", "logger"),
+)
 """Mappings whose keys the schema does not know."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

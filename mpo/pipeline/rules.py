@@ -24,6 +24,7 @@ from mpo.pipeline.partition_rules import check_partition
 from mpo.pipeline.scoring import check_scorers
 from mpo.planning.cards import named_card
 from mpo.sample.base import Sampler
+from mpo.track.logger import build_loggers
 
 if TYPE_CHECKING:
     from mpo.losses import Loss
@@ -70,6 +71,7 @@ def check(config: RunConfig) -> Partition:
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     check_partition(config, partition)
     check_files(config)
+    build_loggers(config.logger, config.allow_targets)
     check_scorers(config, source)
     if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
         sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]

@@ -37,7 +37,8 @@ from mpo.sample.checked import check_sampler
 from mpo.score.checked import check_scorer
 from mpo.track import provenance
 from mpo.track.console import Console
-from mpo.track.wandb_run import NullRun, Run, open_run
+from mpo.track.logger import Identity as Logged
+from mpo.track.logger import Loggers, build_loggers, run_key
 
 
 def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> None:
@@ -81,7 +82,9 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     name = config.name or "-".join([str(choices["loss"]), str(choices["model"]), f"seed{config.seed}"])
     first = config.launcher.node_rank == 0  # the only machine that logs and reports
     identity = Identity(folder, name, title, provenance.command(overrides))
-    tracked = open_run(config.logger, _logged(config), folder, name, str(choices["regime"])) if first else NullRun()
+    loggers = build_loggers(config.logger, config.allow_targets) if first else []
+    key = run_key(name, [store.fingerprint(stage) for stage in graph.stages(store)])
+    tracked = Loggers.open(loggers, Logged(name, str(choices["regime"]), key, folder, _logged(config)))
     try:
         rows = _build(config, graph, store, console, tracked)
         if not first:
@@ -159,8 +162,8 @@ def _check_layout(config: RunConfig) -> None:
 
 
 def _check_parts(config: RunConfig) -> None:
-    """Raise ConfigError for what source, sampler, scorer and measures find wrong, before anything is computed for
-    them."""
+    """Raise ConfigError for what source, sampler, scorer, measures and loggers find wrong, before anything is
+    computed for them."""
     check_source(source_of(config.data, config.allow_targets))
     if samples(config):
         for key, scorer in build_scorers(config):
@@ -168,6 +171,9 @@ def _check_parts(config: RunConfig) -> None:
                 check_scorer(scorer)
     if draws(config):
         check_sampler(build(config.sampler, Sampler, config.allow_targets, "sampler"))  # type: ignore[type-abstract]
+    for logger in build_loggers(config.logger, config.allow_targets):
+        with user_code(type(logger).__module__, type(logger).__name__, "logger"):
+            logger.check()
     for name, node in config.evaluate.measures.items():
         key = f"evaluate.measures.{name}"
         measure = build(node, Measure, config.allow_targets, key)  # type: ignore[type-abstract]
@@ -175,7 +181,7 @@ def _check_parts(config: RunConfig) -> None:
             measure.check()
 
 
-def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Run | NullRun) -> list[StageRow]:
+def _build(config: RunConfig, graph: Graph, store: Store, console: Console, tracked: Loggers) -> list[StageRow]:
     """Every stage, in order, its metrics logged as they come."""
 
     def on_metrics(stage: Stage, record: dict[str, Any]) -> None:
@@ -190,7 +196,7 @@ def _build(config: RunConfig, graph: Graph, store: Store, console: Console, trac
     return executor.rows
 
 
-def _log(tracked: Run | NullRun, report: RunReport, folder: Path) -> None:
+def _log(tracked: Loggers, report: RunReport, folder: Path) -> None:
     numbers: dict[str, Any] = {}
     for estimate in report.evaluation:
         numbers[estimate.key] = estimate.value

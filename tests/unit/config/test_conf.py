@@ -54,7 +54,7 @@ RUNS = [
     ["partition=best_vs_lowest", "sample.n=16"],
     ["partition=best_vs_clusters", "partition.path=owner/encoder", "sample.n=16"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
-    ["regime=sft", "score=testbed_proxy"],
+    ["regime=sft", "score=testbed_proxy", "logger=[tensorboard,trackio]"],
     ["regime=on_policy", "score=reward_model", "score.path=owner/model"],
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     *(["regime=on_policy", f"score={name}", *SERVED] for name in JUDGES),
@@ -80,11 +80,12 @@ def test_a_run_validates(load: Load, data_file: str, overrides: list[str]) -> No
 
 def test_those_runs_choose_every_option(composed: Compose, data_file: str) -> None:
     chosen = {
-        choice
+        (group, option)
         for overrides in RUNS
-        for choice in composed(
+        for group, choice in composed(
             *(f"data.source={data_file}" if entry == FILE else entry for entry in overrides)
         ).hydra.runtime.choices.items()
+        for option in ([choice] if isinstance(choice, str | None) else choice)
     }
     assert {(group, option) for group in groups() for option in options(group)} - chosen == set()
 

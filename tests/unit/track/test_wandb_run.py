@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 
-from mpo.config.schema import LoggerConfig
 from mpo.errors import ConfigError
-from mpo.track.wandb_run import NullRun, Run, has_key, open_run
+from mpo.track.logger import Identity
+from mpo.track.wandb_run import WandbLogger, WandbRun, has_key
 from tests.wandb_file import records
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+def identity(folder: Path, **config: Any) -> Identity:
+    return Identity("test-name", "off_policy", "0123456789abcdef", folder, config)
 
 
 def finished_records(folder: Path) -> list[Any]:
@@ -48,9 +52,9 @@ def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_offline_run_holds_config_history_and_summary(no_key: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = LoggerConfig(project="test-project", group="test-group", tags=["one", "two"])
-    run = open_run(config, {"loss": {"beta": 0.3}}, no_key, "test-name", "off_policy")
-    assert isinstance(run, Run)
+    logger = WandbLogger(project="test-project", group="test-group", tags=["one", "two"])
+    run = logger.open(identity(no_key, loss={"beta": 0.3}))
+    assert isinstance(run, WandbRun)
     for step in (1, 2, 1):  # a second round begins at 1 again
         run.log({"train/loss": 0.5 / step}, step)
     run.table("samples", ["prompt", "response"], [["p", "r"]])
@@ -62,7 +66,7 @@ def test_offline_run_holds_config_history_and_summary(no_key: Path, capfd: pytes
     assert (opened.project, opened.run_group, opened.display_name) == ("test-project", "test-group", "test-name")
     assert (opened.job_type, list(opened.tags)) == ("off_policy", ["one", "two"])
     assert {u.key: json.loads(u.value_json) for u in opened.config.update}["loss"] == {"beta": 0.3}
-    assert opened.host == ""
+    assert opened.host == "" and opened.run_id == "0123456789abcdef"
     history = [
         {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item if len(item.nested_key) == 1}
         for record in found
@@ -91,7 +95,8 @@ def test_offline_run_holds_config_history_and_summary(no_key: Path, capfd: pytes
 def test_a_key_is_never_written(no_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run = open_run(LoggerConfig(), {}, no_key, "name", "sft")
+    run = WandbLogger().open(identity(no_key))
+    assert run is not None
     run.log({"loss": 1.0}, 1)
     run.finish()
     assert finished_records(no_key)
@@ -99,31 +104,33 @@ def test_a_key_is_never_written(no_key: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("mode", "wanted"), [("disabled", True), (None, False)])
-def test_disabled_writes_nothing_and_does_not_import_wandb(tmp_path: Path, mode: str | None, wanted: bool) -> None:
+def test_disabled_writes_nothing_and_does_not_import_wandb(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code = f"""
 import sys
 from pathlib import Path
-from mpo.config.schema import LoggerConfig
-from mpo.track.wandb_run import open_run
-run = open_run(LoggerConfig(wandb={wanted}), {{}}, Path({str(folder)!r}), "name", "sft")
+from mpo.track.logger import Identity, Loggers
+from mpo.track.wandb_run import WandbLogger
+run = Loggers.open([WandbLogger()], Identity("name", "sft", "0a", Path({str(folder)!r}), {{}}))
 run.log({{"loss": 1.0}}, 1)
 run.table("t", ["a"], [["b"]])
 run.image("i", Path("none.png"))
 run.summary({{}})
 run.finish()
 assert "wandb" not in sys.modules
-print(type(run).__name__)
+print(run.runs)
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    if mode:
-        environment["WANDB_MODE"] = mode
     root = Path(__file__).parents[3]
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=environment | {"WANDB_MODE": "disabled"},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout.strip() == NullRun.__name__, done.stderr
+    assert done.stdout.strip() == "[]", done.stderr
     assert not folder.exists()
 
 
@@ -144,4 +151,4 @@ def test_a_key_is_looked_for_in_the_environment_and_in_netrc(no_key: Path, monke
 def test_online_without_a_key_says_what_to_do(no_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(ConfigError, match="WANDB_MODE=offline"):
-        open_run(LoggerConfig(), {}, no_key, "name", "sft")
+        WandbLogger().open(identity(no_key))
