@@ -54,8 +54,8 @@ RUNS = [
     ["partition=best_vs_lowest", "sample.n=16"],
     ["partition=best_vs_clusters", "partition.path=owner/encoder", "sample.n=16"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
-    ["regime=sft", "score=testbed_proxy", "logger=[tensorboard,trackio]"],
-    ["regime=on_policy", "score=reward_model", "score.path=owner/model"],
+    ["regime=sft", "score=testbed_proxy", "logger=tensorboard"],
+    ["regime=on_policy", "score=reward_model", "score.path=owner/model", "logger=trackio"],
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     *(["regime=on_policy", f"score={name}", *SERVED] for name in JUDGES),
     ["regime=iterative", "sampler=vllm"],
@@ -80,12 +80,11 @@ def test_a_run_validates(load: Load, data_file: str, overrides: list[str]) -> No
 
 def test_those_runs_choose_every_option(composed: Compose, data_file: str) -> None:
     chosen = {
-        (group, option)
+        choice
         for overrides in RUNS
-        for group, choice in composed(
+        for choice in composed(
             *(f"data.source={data_file}" if entry == FILE else entry for entry in overrides)
         ).hydra.runtime.choices.items()
-        for option in ([choice] if isinstance(choice, str | None) else choice)
     }
     assert {(group, option) for group in groups() for option in options(group)} - chosen == set()
 
@@ -219,6 +218,12 @@ def test_the_command_line_wins_over_what_a_model_chooses(composed: Compose) -> N
         assert config.train.lr == 2e-5
     assert composed("loss=wmpo", "partition=median").hydra.runtime.choices["partition"] == "median"
     assert composed("regime=on_policy", "partition=mean").hydra.runtime.choices["partition"] == "mean"
+
+
+def test_several_loggers_go_together_and_none_is_none(load: Load) -> None:
+    config = load("logger=[tensorboard,trackio]", "logger.trackio.project=mine")
+    assert list(config.logger) == ["tensorboard", "trackio"] and config.logger["trackio"]["project"] == "mine"
+    assert list(load().logger) == ["wandb"] and load("logger=none").logger == {}
 
 
 def test_an_experiment_wins_over_a_model_and_loses_to_the_command_line(composed: Compose, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpo.evaluate.records import Distribution
-from mpo.report.curves import series, smoothed, training_figures
+from mpo.report.curves import PANELS, _keys, _label, series, smoothed, training_figures
 from mpo.report.plots import histogram
 from tests.unit.report.conftest import MakeRun, metric_rows
 
@@ -30,6 +30,18 @@ def test_a_metric_that_was_never_measured_has_no_picture(tmp_path: Path) -> None
     assert [figure.path.name for figure in training_figures([rows], tmp_path)] == ["loss.png"]
     assert training_figures([[]], tmp_path) == []
     assert training_figures([], tmp_path) == []
+
+
+def test_held_out_sets_share_the_pictures_of_training_and_come_second(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = [{"step": step, "loss": 1.0 / step, "kl": 0.1 * step} for step in range(1, 9)]
+    (before, _) = [figure.path.read_bytes() for figure in training_figures([rows], tmp_path)]
+    for row in rows[3::4]:
+        row |= {"heldout/loss": 0.5, "heldout/kl": 0.2, "heldout/seconds": 3.0}
+    drawn = training_figures([rows], tmp_path)
+    assert [figure.path.name for figure in drawn] == ["loss.png", "kl.png"]
+    assert drawn[0].path.read_bytes() != before
+    assert _keys(rows, PANELS[0].pattern) == ["loss", "heldout/loss"]
+    assert [_label(key) for key in ("loss", "heldout/loss")] == ["loss", "held out"]
 
 
 def test_the_picture_follows_the_data(tmp_path: Path, make_run: MakeRun) -> None:

@@ -92,6 +92,21 @@ def test_offline_run_holds_config_history_and_summary(no_key: Path, capfd: pytes
     assert captured.out == captured.err == ""
 
 
+def test_a_later_attempt_has_the_same_id_and_numbers_its_records_alike(no_key: Path) -> None:
+    found = []
+    for attempt in ("stopped", "again"):
+        run = WandbLogger().open(identity(no_key / attempt))
+        assert run is not None
+        run.log({"start/loss": 1.0}, 1)
+        run.log({"loss": 0.5}, 1)
+        run.finish(failed=attempt == "stopped")
+        of_attempt = finished_records(no_key / attempt)
+        (opened,) = [record.run for record in of_attempt if record.WhichOneof("record_type") == "run"]
+        steps = [r.history.step.num for r in of_attempt if r.WhichOneof("record_type") == "history"]
+        found.append((opened.run_id, steps))
+    assert found[0] == found[1] == ("0123456789abcdef", [0, 1])
+
+
 def test_a_key_is_never_written(no_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "offline")
