@@ -12,7 +12,9 @@ from mpo.config.schema import RunConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
 
-_SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens")
+_SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
+_OF_CHOICE = ("evaluate_every", "keep_best", "stop_after")
+"""Keys of a training that count only where evaluations choose the policy: they change nothing else."""
 UNCOUNTED = (
     *("name", "dry_run", "cache_dir", "results", "allow_targets", "logger", "launcher", "evaluate.batch"),
     *(f"train.{key}" for key in _SETTINGS),
@@ -29,6 +31,10 @@ def result_config(config: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = copy.deepcopy(to_plain(config))
     for key in UNCOUNTED:
         _drop(plain, key)
+    for training in ("train", "model.scratch.sft"):
+        if _at(plain, f"{training}.keep_best") is None:
+            for key in _OF_CHOICE:
+                _drop(plain, f"{training}.{key}")
     model = plain.get("model")
     if isinstance(model, dict) and model.get("path") is not None:  # a run takes them from the model's own files
         model.pop("architecture", None)
@@ -71,6 +77,12 @@ def _one_number(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_one_number(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _at(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _drop(node: Any, key: str) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpo.config.schema import LauncherConfig, LoggerConfig, ModelConfig, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, ModelConfig, RunConfig, TrainConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import to_plain
 from mpo.results.keys import config_key, run_id, run_key, start_key
@@ -13,16 +13,25 @@ CONFIG = RunConfig(cache_dir="a", results="b", loss={"_target_": "mpo.losses.DPO
 def test_where_and_how_a_run_ran_does_not_count() -> None:
     elsewhere = replace(
         CONFIG, name="other", cache_dir="c", results="d", dry_run=True, allow_targets=["mine."],
-        logger=LoggerConfig(project="x"), launcher=LauncherConfig(processes=8),
-        train=TrainConfig(checkpoint_every=7, keep_checkpoints=9, micro_tokens=100),
+        logger={"wandb": {"project": "x"}}, launcher=LauncherConfig(processes=8),
+        train=TrainConfig(
+            checkpoint_every=7, keep_checkpoints=9, micro_tokens=100, stop_if_diverged=True, evaluate_every=9
+        ),
     )  # fmt: skip
     assert run_key(elsewhere) == run_key(CONFIG) == run_key(to_plain(CONFIG))
+
+
+def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
+    stored = to_plain(CONFIG)
+    for key in ("evaluate_every", "keep_best", "stop_after", "stop_if_diverged"):
+        del stored["train"][key]
+    assert run_key(stored) == run_key(CONFIG)
 
 
 def test_what_changes_results_counts_and_the_seed_in_one_of_two() -> None:
     for other in (
         replace(CONFIG, loss={**CONFIG.loss, "beta": 2}), replace(CONFIG, train=TrainConfig(lr=1e-3)),
-        replace(CONFIG, rounds=2),
+        replace(CONFIG, rounds=2), replace(CONFIG, train=TrainConfig(evaluate_every=9, keep_best="heldout/loss")),
     ):  # fmt: skip
         assert run_key(other) != run_key(CONFIG) and config_key(other) != config_key(CONFIG)
     seeded = replace(CONFIG, seed=1)
