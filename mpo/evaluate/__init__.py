@@ -1,10 +1,12 @@
 """What a policy is worth: one file a measure."""
 
 from mpo.evaluate.base import Evidence, Measure, Samples
+from mpo.evaluate.benchmark import Benchmark
 from mpo.evaluate.prompts import prompt_keys
+from mpo.evaluate.questions import Answer, Decoding, Question
 from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, PromptValues, SampleRow
 
 __all__ = [
-    "Baseline", "Distribution", "Estimate", "Evidence", "Findings", "Measure", "PromptValues", "SampleRow", "Samples",
-    "prompt_keys",
+    "Answer", "Baseline", "Benchmark", "Decoding", "Distribution", "Estimate", "Evidence", "Findings", "Measure",
+    "PromptValues", "Question", "SampleRow", "Samples", "prompt_keys",
 ]  # fmt: skip

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from mpo.errors import UserError
+from mpo.evaluate.questions import Answer
 from mpo.evaluate.records import Findings
 from mpo.types import ResponseSet
 
@@ -14,6 +19,8 @@ if TYPE_CHECKING:
     from mpo.evaluate.heldout import HeldOut
 
 START = "starting policy"
+OPTION = re.compile(r"\bmeasure(?=[.=]|$)")
+"""How a measure names its own configuration key, which it does not know."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,11 @@ class Evidence:
         heldout: the policies themselves and held-out sets; None where there are none.
         seed: of the run and round.
         on_progress: called with how much is done, how much there is, and of what.
+        answers: the trained policy's, to the questions of a :class:`mpo.evaluate.benchmark.Benchmark`.
+        start_answers: the starting policy's, where the benchmark asks for them.
+        output: folder for files beside the estimates. What a :attr:`Measure.resumable` one has left there when it was
+            stopped is there again.
+        warn: has the run's console say a line.
     """
 
     samples: tuple[Samples, ...]
@@ -42,6 +54,10 @@ class Evidence:
     heldout: HeldOut | None
     seed: int
     on_progress: Callable[[int, int, str], None]
+    answers: tuple[Answer, ...] = ()
+    start_answers: tuple[Answer, ...] = ()
+    output: Path | None = None
+    warn: Callable[[str], None] = lambda text: None
 
 
 class Measure(ABC):
@@ -53,8 +69,16 @@ class Measure(ABC):
     """Whether it reads samples at ``evaluate.temperatures``."""
     needs_truth: ClassVar[bool] = False
     """Whether samples must have true rewards; it is left out where the data does not know them."""
+    needs_answers: ClassVar[bool] = False
+    """Whether it has questions of its own, see :class:`mpo.evaluate.benchmark.Benchmark`."""
     immediate: ClassVar[bool] = False
     """Whether it takes no time, so that it needs no process of its own."""
+    resumable: ClassVar[bool] = False
+    """Whether it goes on from what it has left in ``Evidence.output`` when it was stopped."""
+    files: ClassVar[frozenset[str]] = frozenset()
+    """Options that name files or folders: their content counts, not where they lie."""
+    change_nothing: ClassVar[frozenset[str]] = frozenset()
+    """Options that cannot change what it finds, such as a server's address."""
 
     def check(self) -> None:  # noqa: B027  # many have nothing to look at
         """Raise ConfigError for what is wrong already before anything is trained. Loads no model, imports no torch."""
@@ -62,3 +86,13 @@ class Measure(ABC):
     @abstractmethod
     def measure(self, evidence: Evidence) -> Findings:
         """What it finds; the same for the same evidence."""
+
+
+@contextlib.contextmanager
+def errors_of(key: str) -> Iterator[None]:
+    """A measure names its options ``measure.OPTION``: errors name them below ``key`` instead."""
+    try:
+        yield
+    except UserError as error:
+        where, remedy = (OPTION.sub(key, text) for text in (error.where, error.remedy))
+        raise type(error)(error.what, where, remedy) from error

@@ -185,7 +185,14 @@ def _drawn(graph: Graph, store: Store) -> dict[str, float]:
                     label = OF_SAMPLES.get(key, key if shown else None)
                     if label is not None:
                         found[f"{f'round {number}, ' if len(graph.rounds) > 1 else ''}{split}: {label}"] = value
+        for stage in (each for measure in one.measures for each in _answered(measure)):
+            values = _summary(store, stage).facts["answers"]
+            found |= {f"{stage.name}: {OF_SAMPLES[key]}": values[key] for key in ("cut_at_limit", "empty")}
     return found
+
+
+def _answered(measure: Stage) -> list[Stage]:
+    return [*measure.inputs.answers.values(), *measure.inputs.start_answers.values()]
 
 
 def _scores(graph: Graph, store: Store) -> Iterator[RankedScores]:

@@ -14,6 +14,7 @@ from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, is_local
 from mpo.config.schema import Precision, RunConfig
 from mpo.config.targets import OWN, TARGET, build
+from mpo.evaluate.questions import GREEDY
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.plan_sizes import Prompts
 from mpo.planning.cards import BANDWIDTH_UTILISATION, UTILISATION, Card, named_card
@@ -22,7 +23,7 @@ from mpo.planning.sizes import Architecture
 from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
 from mpo.score.model_scorer import ModelScorer
-from mpo.stages.nodes import sample, score
+from mpo.stages.nodes import answers, sample, score
 from mpo.track.units import count, duration, number, percent
 from mpo.track.units import memory as size
 
@@ -48,13 +49,15 @@ def drawing_parts(
     """Sampling, then each reward model; nothing where the run draws no responses."""
     stages = list(graph.stages(store))
     draws = [stage for stage in stages if stage.task == sample.TASK.name]
+    answered = [_answering(stages)] if any(stage.task == answers.TASK.name for stage in stages) else []
     if not draws:
-        return []
+        return answered
     if prompts is None:
-        return [Part("sampling", "size known once the prompts are read")]
+        return [Part("sampling", "size known once the prompts are read"), *answered]
     of_round = {stage.name for stage in graph.rounds[0].drawn}
     scores = [stage for stage in stages if stage.task == score.TASK.name]
-    return [_sampling(config, draws, of_round, shape, prompts), *_scoring(config, scores, of_round, prompts)]
+    drawn = _sampling(config, draws, of_round, shape, prompts)
+    return [drawn, *_scoring(config, scores, of_round, prompts), *answered]
 
 
 def hours_line(parts: Sequence[Part], rounds: int) -> str:
@@ -103,6 +106,17 @@ def _sampling(
     batches = "" if engine.continuous else ", each batch going on to the limit"
     text += f", {at_once(shape, shown[0], engine):,} at once on {copies}{batches}, at {percent(BANDWIDTH_UTILISATION)} "
     return Part("sampling", f"{text}of the card's bandwidth or {percent(UTILISATION)} of its peak", a_round, in_all)
+
+
+def _answering(stages: Sequence[Stage]) -> Part:
+    """What is drawn to answer benchmarks' questions, in all."""
+    asked = [stage.config for stage in stages if stage.task == answers.TASK.name]
+    turns, limit = 0, 0
+    for how in asked:
+        seeds = 1 if how.sample.temperature == GREEDY else len(how.seeds)
+        of_stage = seeds * sum(len(one.turns) for one in how.questions)
+        turns, limit = turns + of_stage, limit + of_stage * how.sample.max_new_tokens
+    return Part("answers", f"{turns:,} to benchmarks' questions in all, at most {count(limit)} new tokens")
 
 
 def _asked(config: RunConfig, each: Drawing, prompts: Prompts) -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from mpo.cache.stage import Nothing, Stage
 from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
-from mpo.config.targets import build
 from mpo.data.sources.base import Source
-from mpo.evaluate.base import Measure
+from mpo.evaluate.base import errors_of
+from mpo.evaluate.benchmark import Benchmark
+from mpo.pipeline.benchmarks import answer_stages
 from mpo.pipeline.graph import Graph, Policy, Round
-from mpo.pipeline.needs import samples
+from mpo.pipeline.needs import build_measure, samples
 from mpo.pipeline.rules import NO_REFERENCE
 from mpo.pipeline.sampling import evaluation_sample_stage, sample_stage
 from mpo.pipeline.scoring import score_names, score_stage, true_score_stage
@@ -151,17 +152,12 @@ def measures_left_out(config: RunConfig, source: Source) -> dict[str, str]:
     has_prompts = not demonstrations or source.read_demonstrations() is None
     reasons = {}
     for name in config.evaluate.measures:
-        measure = _measure(config, name)
+        measure = build_measure(config, name)
         if measure.needs_truth and source.true_scorer is None:
             reasons[name] = "the data knows no true rewards"
         elif measure.needs_samples and not has_prompts:
             reasons[name] = "there are no held-out prompts"
     return reasons
-
-
-def _measure(config: RunConfig, name: str) -> Measure:
-    key = f"evaluate.measures.{name}"
-    return build(config.evaluate.measures[name], Measure, config.allow_targets, key)  # type: ignore[type-abstract]
 
 
 def _measures(
@@ -178,10 +174,10 @@ def _measures(
     """A stage for each measure that is not left out, with what it needs."""
     left_out = measures_left_out(config, source)
     stages = []
-    for name, node in config.evaluate.measures.items():
+    for name in config.evaluate.measures:
         if name in left_out:
             continue
-        measure = _measure(config, name)
+        measure = build_measure(config, name)
         inputs: evaluate.Inputs[Stage] = ranked if measure.needs_models else evaluate.Inputs()
         if measure.needs_samples:
             before, after = (
@@ -195,10 +191,17 @@ def _measures(
                 )
             )
             inputs = replace(inputs, start_samples=before, policy_samples=after)
+        if isinstance(measure, Benchmark):
+            with errors_of(f"evaluate.measures.{name}"):
+                asked = f"{prefix}evaluate/{name}/answers"
+                inputs = replace(inputs, answers=answer_stages(config, asked, data, Policy(trained), measure))
+                if measure.against_start:
+                    asked = f"evaluate/{name}/start_answers"
+                    inputs = replace(inputs, start_answers=answer_stages(config, asked, data, start, measure))
         used = models if measure.needs_models else None
         stage_name = f"{prefix}evaluate/{name}"
         truth = scorer_name(source.true_scorer) if measure.needs_samples and source.true_scorer else None
-        stages.append(measure_stage(config, stage_name, node, seed, inputs, truth, used, measure.immediate))
+        stages.append(measure_stage(config, stage_name, name, measure, seed, inputs, truth, used))
     return stages
 
 

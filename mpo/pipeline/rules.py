@@ -19,7 +19,7 @@ from mpo.data.tokenizer import template_head
 from mpo.errors import ConfigError
 from mpo.partition import Partition
 from mpo.pipeline.evaluation_rules import check_evaluation
-from mpo.pipeline.needs import draws, responses_a_set, samples
+from mpo.pipeline.needs import answers, draws, responses_a_set, samples
 from mpo.pipeline.partition_rules import check_partition
 from mpo.pipeline.scoring import check_scorers
 from mpo.planning.cards import named_card
@@ -73,7 +73,7 @@ def check(config: RunConfig) -> Partition:
     check_files(config)
     build_loggers(config.logger, config.allow_targets)
     check_scorers(config, source)
-    if draws(config) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
+    if (draws(config) or answers(config)) and (not config.dry_run or str(config.sampler.get(TARGET)).startswith(OWN)):
         sampler = build(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]
         if not sampler.loads_policy:
             _check_served(config)
@@ -188,6 +188,9 @@ def _check_served(config: RunConfig) -> None:
     if config.evaluate.measures and config.evaluate.temperatures:
         what = "held-out prompts are answered by the trained policy, which no server has"
         raise ConfigError(what, "evaluate.temperatures", "evaluate.temperatures=[], or sampler=vllm")
+    if answers(config):
+        what = "a benchmark's questions are answered by the trained policy, which no server has"
+        raise ConfigError(what, "evaluate.measures", "take sampler=vllm, or leave the benchmark out")
 
 
 def _check_carried(config: RunConfig) -> None:

@@ -16,14 +16,14 @@ from mpo.config.source import check_source, source_of
 from mpo.config.targets import build
 from mpo.data.sources.layouts import check_layout
 from mpo.errors import ConfigError, DataError
-from mpo.evaluate.base import Measure
+from mpo.evaluate import base as measures
 from mpo.failures.user_code import user_code
 from mpo.pipeline import launch
 from mpo.pipeline.access import check_cache, check_inputs, check_output
 from mpo.pipeline.collect import Identity, collect
 from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
-from mpo.pipeline.needs import draws, samples
+from mpo.pipeline.needs import answers, build_measure, draws, measure_class, samples
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import build_objects, check
 from mpo.pipeline.scoring import build_scorers, errors_of
@@ -115,6 +115,9 @@ def _logged(config: RunConfig) -> dict[str, Any]:
                 plain[group][key] = redacted_name(plain[group][key])
     plain["data"]["source"] = redacted_source(plain["data"]["source"])
     plain["partition"] = redacted_source(plain["partition"])
+    for name, node in plain["evaluate"]["measures"].items():
+        for option in measure_class(config, name).files & node.keys():
+            node[option] = node[option] and redacted_name(node[option])
     return plain
 
 
@@ -169,15 +172,14 @@ def _check_parts(config: RunConfig) -> None:
         for key, scorer in build_scorers(config):
             with errors_of(key):
                 check_scorer(scorer)
-    if draws(config):
+    if draws(config) or answers(config):
         check_sampler(build(config.sampler, Sampler, config.allow_targets, "sampler"))  # type: ignore[type-abstract]
     for logger in build_loggers(config.logger, config.allow_targets):
         with user_code(type(logger).__module__, type(logger).__name__, "logger"):
             logger.check()
-    for name, node in config.evaluate.measures.items():
-        key = f"evaluate.measures.{name}"
-        measure = build(node, Measure, config.allow_targets, key)  # type: ignore[type-abstract]
-        with user_code(type(measure).__module__, type(measure).__name__, key):
+    for name in config.evaluate.measures:
+        key, measure = f"evaluate.measures.{name}", build_measure(config, name)
+        with measures.errors_of(key), user_code(type(measure).__module__, type(measure).__name__, key):
             measure.check()
 
 

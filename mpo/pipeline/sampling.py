@@ -52,7 +52,7 @@ def sample_stage(
         thinking=replace(config.model.thinking, scored=False, trained=True),
         trust_remote_code=config.model.trust_remote_code,
     )
-    inputs = sample.Inputs(prompts, sampler.model, tokenizer(config), _canary_stage(config, sampler, prompts, how))
+    inputs = sample.Inputs(prompts, sampler.model, tokenizer(config), canary_stage(config, sampler, prompts, how))
     return sample.TASK.stage(
         name, slices, Nothing(), inputs, side_by_side([config.sampler], Sampler, "sampler", config)
     )
@@ -66,7 +66,7 @@ def evaluation_sample_stage(
     return sample_stage(config, name, how, sampler, prompts, seed, splits=["heldout"], first=config.evaluate.prompts)
 
 
-def _canary_stage(config: RunConfig, sampler: Policy, prompts: Stage, how: SampleConfig) -> Stage | None:
+def canary_stage(config: RunConfig, sampler: Policy, prompts: Stage, how: SampleConfig) -> Stage | None:
     """The policy's log-probs of a prompt, for a sampler that asks for them."""
     try:
         cls = resolve(config.sampler, Sampler, config.allow_targets, "sampler")  # type: ignore[type-abstract]

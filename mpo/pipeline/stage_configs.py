@@ -15,6 +15,7 @@ from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template
 from mpo.errors import ConfigError
+from mpo.evaluate.base import Measure
 from mpo.partition import Partition
 from mpo.pipeline.graph import Policy
 from mpo.pipeline.needs import samples
@@ -256,16 +257,28 @@ def card(config: RunConfig) -> dict[str, Any]:
 
 def measure_stage(
     config: RunConfig,
+    stage_name: str,
     name: str,
-    node: Mapping[str, Any],
+    measure: Measure,
     seed: int,
     inputs: evaluate.Inputs[Stage],
     score: str | None,
     models: evaluate.Models | None,
-    immediate: bool,
 ) -> Stage:
-    """One measure of a trained policy; ``score``: name of the true rewards of its samples."""
+    """The measure ``name`` of a trained policy; ``score``: name of the true rewards of its samples."""
+    node = dict(config.evaluate.measures[name])
+    files = {option: File(str(path.resolve())) for option, path in named_files(measure).items()}
+    apart = {option: node.pop(option) for option in measure.change_nothing | files.keys() if option in node}
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
-    slices = evaluate.Config(dict(node), seed, score, models, list(dict.fromkeys(needed)))
-    settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens)
-    return evaluate.TASK.stage(name, slices, settings, inputs, here(immediate))
+    slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
+    key = f"evaluate.measures.{name}"
+    settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, apart, key)
+    inputs = replace(inputs, files=files)
+    stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, here(measure.immediate))
+    return replace(stage, resumable=measure.resumable)
+
+
+def named_files(measure: Measure) -> dict[str, Path]:
+    """Files and folders that a measure's options name, by option; those that are not there too."""
+    named = {option: getattr(measure, option) for option in sorted(measure.files)}
+    return {option: Path(path).expanduser() for option, path in named.items() if isinstance(path, str) and path}

@@ -58,7 +58,7 @@ class SamplingJob:
         policy: folder or hub name of the model.
         revision: of the hub's model.
         trust_remote_code: whether code that comes with the model may run.
-        decoding: temperature, top-p, limit of new tokens, arithmetic.
+        decoding: temperature (0: the likeliest tokens), top-p, limit of new tokens, arithmetic.
         stop_token_ids: ids that end a response, one at least.
         max_prompt_tokens: no prompt is longer.
         canary: a prompt with the policy's log-probs, for samplers with :attr:`Sampler.checks_weights`.

@@ -33,7 +33,7 @@ class Generation:
 
     Args:
         model: on the device that it is to compute on, in evaluation mode.
-        decoding: temperature, top-p and limit of new tokens.
+        decoding: temperature (0: the likeliest token), top-p and limit of new tokens.
         stop_token_ids: ids that end a response.
     """
 
@@ -84,10 +84,14 @@ class Generation:
 
     def _next(self, logits_RV: Tensor, rows: _Rows) -> Tensor:
         """Draw the next token of every row, and keep it with its log-prob."""
-        scores_RV = logits_RV / self._decoding.temperature
-        if self._nucleus is not None:
-            scores_RV = self._nucleus(None, scores_RV)
-        next_R = inverse_cdf(scores_RV, rows.uniforms())
+        uniforms_R = rows.uniforms()
+        if self._decoding.temperature == 0:
+            next_R = logits_RV.argmax(-1)
+        else:
+            scores_RV = logits_RV / self._decoding.temperature
+            if self._nucleus is not None:
+                scores_RV = self._nucleus(None, scores_RV)
+            next_R = inverse_cdf(scores_RV, uniforms_R)
         # In nats of the policy itself: neither temperature nor top-p is part of it.
         logps_R = logits_RV.gather(-1, next_R[:, None]).squeeze(-1) - logits_RV.logsumexp(-1)
         rows.add(next_R, logps_R)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from mpo.cache.artifacts import write_json
 from mpo.config.targets import build
 from mpo.data.store import read_stored_sets
-from mpo.evaluate.base import Evidence, Measure, Samples
+from mpo.evaluate.base import Evidence, Measure, Samples, errors_of
+from mpo.evaluate.questions import Answer, read_answers
 from mpo.failures.user_code import user_code
 from mpo.plain import finite, to_plain
 from mpo.stages.context import EVALUATION_FILE, StageContext
@@ -25,7 +27,8 @@ def run(context: Context) -> None:
         ConfigError: a measure of the user's own raised something.
     """
     config, inputs = context.config, context.inputs
-    measure = build(config.measure, Measure, config.allow_targets, "evaluate.measures")  # type: ignore[type-abstract]
+    node = {**config.measure, **context.settings.options}
+    measure = build(node, Measure, config.allow_targets, context.settings.key)  # type: ignore[type-abstract]
     samples = tuple(
         Samples(float(temperature), _heldout_sets(folder), _heldout_sets(inputs.policy_samples[temperature]))
         for temperature, folder in inputs.start_samples.items()
@@ -36,8 +39,19 @@ def run(context: Context) -> None:
         from mpo.stages.heldout import heldout_of  # seconds of imports, for measures that forward the policy
 
         heldout = heldout_of(context)
-    evidence = Evidence(samples, config.score, heldout, config.seed, progress.update)
-    with user_code(type(measure).__module__, type(measure).__name__, "evaluate.measures"):
+    evidence = Evidence(
+        samples,
+        config.score,
+        heldout,
+        config.seed,
+        progress.update,
+        _answers(inputs.answers),
+        _answers(inputs.start_answers),
+        context.output,
+        context.warn,
+    )
+    key = context.settings.key
+    with errors_of(key), user_code(type(measure).__module__, type(measure).__name__, key):
         found = measure.measure(evidence)
     progress.close()
     write_json(context.output / EVALUATION_FILE, finite(to_plain(found)))
@@ -46,3 +60,8 @@ def run(context: Context) -> None:
 
 def _heldout_sets(folder: Path) -> list[ResponseSet]:
     return list(read_stored_sets(folder / "heldout.parquet"))
+
+
+def _answers(folders: Mapping[str, Path]) -> tuple[Answer, ...]:
+    """Those of all temperatures, one after the other."""
+    return tuple(answer for folder in folders.values() for answer in read_answers(folder))

@@ -36,16 +36,20 @@ class Config:
 
 @dataclass(frozen=True)
 class Settings:
-    """Most sets and tokens of a forward pass."""
+    """Most sets and tokens of a forward pass. ``options``: of the measure, those that cannot change what it finds, and
+    where its files lie. ``key``: its configuration key, for errors."""
 
     batch: int
     micro_tokens: int
+    options: dict[str, Any] = field(default_factory=dict)
+    key: str = "evaluate.measures"
 
 
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
     """What the measure needs. ``policy``, ``before``: models; with the held-out part of ``sets`` (texts), ``prepare``
-    and ``partition``, and of ``reference``. ``start_samples``, ``policy_samples``: by temperature."""
+    and ``partition``, and of ``reference``. ``start_samples``, ``policy_samples``, ``answers``, ``start_answers``: by
+    temperature. ``files``: those that its options name, by option."""
 
     policy: Given | None = None
     before: Given | File | Hub | None = None
@@ -55,6 +59,9 @@ class Inputs(Generic[Given]):
     reference: Given | None = None
     start_samples: dict[str, Given] = field(default_factory=dict)
     policy_samples: dict[str, Given] = field(default_factory=dict)
+    answers: dict[str, Given] = field(default_factory=dict)
+    start_answers: dict[str, Given] = field(default_factory=dict)
+    files: dict[str, File] = field(default_factory=dict)
 
 
 TASK = Task("evaluate", Config, Settings, Inputs)
