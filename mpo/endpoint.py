@@ -28,16 +28,21 @@ GO_ON = "then run the same command again, it goes on from where it was"
 
 def check_servers(where: str, urls: Sequence[str], concurrency: int, timeout_s: float, attempts: int) -> None:
     """Raise ConfigError for options below the config key ``where`` that name no server or are out of range."""
-    for name, value in (("concurrency", concurrency), ("attempts", attempts)):
-        if value < 1:
-            raise ConfigError(f"{value} is out of range", f"{where}.{name}", "give 1 or more")
-    if not timeout_s > 0:
-        raise ConfigError(f"{timeout_s:g} is out of range", f"{where}.timeout_s", "give seconds above 0")
+    check_requests(where, concurrency, timeout_s, attempts)
     if not urls:
         remedy = f"give addresses: '{where}.urls=[http://localhost:8000/v1]'"
         raise ConfigError("has no value", f"{where}.urls", remedy)
     for url in urls:
         check_url(url, f"{where}.urls")
+
+
+def check_requests(where: str, concurrency: int, timeout_s: float, attempts: int) -> None:
+    """Raise ConfigError for options of requests below the config key ``where`` that are out of range."""
+    for name, value in (("concurrency", concurrency), ("attempts", attempts)):
+        if value < 1:
+            raise ConfigError(f"{value} is out of range", f"{where}.{name}", "give 1 or more")
+    if not timeout_s > 0:
+        raise ConfigError(f"{timeout_s:g} is out of range", f"{where}.timeout_s", "give seconds above 0")
 
 
 def check_url(url: str, key: str) -> None:
@@ -52,6 +57,10 @@ def check_url(url: str, key: str) -> None:
     if parts.username or parts.password or parts.query:
         what = "the address holds a name, a password or a query, and a run writes its configuration down"
         raise ConfigError(what, key, "put the key into an environment variable")
+
+
+class RefusedRequest(ConfigError):
+    """A request that a server refuses as such; others may be answered."""
 
 
 class Endpoint:
@@ -92,7 +101,7 @@ class Endpoint:
 
         Raises:
             ProcessError: it cannot be reached, takes too long, or fails, over and over.
-            ConfigError: it refuses the request as such.
+            ConfigError: it refuses the request as such (:class:`RefusedRequest`), or wants another key.
         """
         return self._request("POST", path, body)
 
@@ -131,7 +140,7 @@ class Endpoint:
         if status in (401, 403):
             remedy = f"put its key into the environment variable that {self._where}.key_variable names"
             return ConfigError(f"{self.url} wants another key ({status})", self._where, remedy)
-        return ConfigError(f"{self.url} refused the request ({status}): {said}", self._where, "correct the request")
+        return RefusedRequest(f"{self.url} refused the request ({status}): {said}", self._where, "correct the request")
 
     def __enter__(self) -> Self:
         return self

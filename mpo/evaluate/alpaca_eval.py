@@ -1,0 +1,260 @@
+"""AlpacaEval 2 (arXiv 2404.04475): a judge compares answers to its instructions with reference answers. No torch.
+
+The judge's prompt, the order of the two answers and the reading of verdicts are those of the package ``alpaca_eval``,
+which :mod:`mpo.evaluate.alpaca_annotators` runs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mpo.cache.artifacts import write_json
+from mpo.endpoint import check_requests, check_url
+from mpo.errors import ConfigError, DataError, cut
+from mpo.evaluate.base import Evidence
+from mpo.evaluate.benchmark import Benchmark
+from mpo.evaluate.questions import Answer, Decoding, Question, check_questions, decodings
+from mpo.evaluate.records import Baseline, Estimate, Findings
+
+KEY = "measure"
+VERSION = "0.6.6"
+OPENAI = "https://api.openai.com/v1"
+ANNOTATIONS_FILE, RECORD_FILE = "annotations.json", "alpaca_eval.json"
+SPLIT = "alpaca_eval"
+
+
+@dataclass(frozen=True)
+class AlpacaEval(Benchmark):
+    """Win rate and length-controlled win rate against reference answers, and length, at each temperature.
+
+    Args:
+        reference: file of the instructions with reference answers: a JSON list of records with ``instruction``,
+            ``output`` and ``generator``, the package's model_outputs.json.
+        annotator: a configuration of the package by its name, or a folder with a configs.yaml of your own.
+        url: address of the judge's server, OpenAI's chat API. Annotators that use another API ask it themselves.
+        model: name under which the server serves the judge, where it is not the annotator's.
+        key_variable: environment variable that holds the server's key.
+        length_data: the package's df_gamed.csv, for its length control; without it the project's own is taken.
+        name: of the policy in the annotations.
+        temperatures, seeds, top_p, max_new_tokens: how the instructions are answered.
+        concurrency: requests to the judge at once.
+        timeout_s: seconds that an answer may take.
+        attempts: how often a request is sent before it is missing.
+
+    Raises:
+        ConfigError: a number out of range, an address that is none or holds a secret.
+    """
+
+    reference: str
+    annotator: str = "weighted_alpaca_eval_gpt4_turbo"
+    url: str = OPENAI
+    model: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    length_data: str | None = None
+    name: str = "policy"
+    temperatures: list[float] = field(default_factory=lambda: [0.0])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    top_p: float = 1.0
+    max_new_tokens: int = 2048
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    attempts: int = 6
+
+    files: ClassVar[frozenset[str]] = frozenset({"reference", "annotator", "length_data"})
+    change_nothing: ClassVar[frozenset[str]] = frozenset(
+        {"url", "key_variable", "concurrency", "timeout_s", "attempts"}
+    )
+
+    def __post_init__(self) -> None:
+        check_url(self.url, f"{KEY}.url")
+        check_requests(KEY, self.concurrency, self.timeout_s, self.attempts)
+        self.decodings()
+
+    @property
+    def judge(self) -> str:
+        """Its name in estimates and annotations."""
+        annotator = Path(self.annotator).name
+        return annotator if self.model is None else f"{annotator} with {Path(self.model).name}"
+
+    def check(self) -> None:
+        """See :meth:`Measure.check`."""
+        try:
+            found = importlib.metadata.version("alpaca_eval")
+        except importlib.metadata.PackageNotFoundError:
+            found = None
+        if found != VERSION:
+            what = "the package alpaca_eval is not there" if found is None else f"alpaca_eval {found} is installed"
+            raise ConfigError(what, KEY, f"pip install alpaca-eval=={VERSION} 'setuptools<81'")
+        if importlib.util.find_spec("pkg_resources") is None:
+            raise ConfigError("alpaca_eval imports pkg_resources, which is not there", KEY, "install 'setuptools<81'")
+        self.configuration()
+        if self.length_data is not None and not Path(self.length_data).expanduser().is_file():
+            what = f"there is no file '{self.length_data}'"
+            raise ConfigError(what, f"{KEY}.length_data", "give the path of df_gamed.csv, or leave it out")
+        rows = self.rows()
+        if rows[0]["generator"] == self.name:
+            what = f"the reference answers are by '{self.name}' too"
+            raise ConfigError(what, f"{KEY}.name", "give the policy another name")
+        if self.url == OPENAI and not os.environ.get(self.key_variable):
+            what = f"the environment variable {self.key_variable} is empty, and {OPENAI} wants a key"
+            raise ConfigError(what, f"{KEY}.key_variable", "export it, or give the address of another judge")
+
+    def configuration(self) -> Path:
+        """The annotator's configs.yaml; raises ConfigError where there is none."""
+        spec = importlib.util.find_spec("alpaca_eval")
+        (package, *_) = (spec and spec.submodule_search_locations) or [""]
+        for folder in (Path(self.annotator).expanduser(), Path(package) / "evaluators_configs" / self.annotator):
+            if (folder / "configs.yaml").is_file():
+                return folder / "configs.yaml"
+        what = f"'{self.annotator}' is no annotator of alpaca_eval, nor a folder with a configs.yaml"
+        raise ConfigError(what, f"{KEY}.annotator", "name one of its evaluators_configs, or a folder of your own")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The reference's records in their order, with ``instruction``, ``output``, ``generator`` and ``dataset``.
+
+        Raises:
+            DataError: the file is not there, is another one, or has an instruction twice.
+        """
+        where = Path(self.reference).name
+        try:
+            rows = json.loads(Path(self.reference).expanduser().read_text(encoding="utf-8"))
+        except OSError as error:
+            what = f"'{self.reference}' cannot be read: {error.strerror or error}"
+            raise DataError(what, f"{KEY}.reference", "give the path of the reference's model_outputs.json") from None
+        except ValueError as error:
+            raise DataError(f"not JSON: {error}", where, "give the package's model_outputs.json") from None
+        if not isinstance(rows, list) or not rows:
+            raise DataError("no list of records", where, "give the package's model_outputs.json")
+        names: set[str] = set()
+        first_row: dict[str, int] = {}
+        for number, row in enumerate(rows, start=1):
+            for key in ("instruction", "output", "generator"):
+                if not isinstance(row, dict) or not isinstance(row.get(key), str) or (key != "output" and not row[key]):
+                    raise DataError(f"no text as {key}", f"{where}:row {number}", "give the package's file, unchanged")
+            if (before := first_row.setdefault(row["instruction"], number)) != number:
+                what = f"the instruction of row {before} again: {cut(row['instruction'], 60)!r}"
+                raise DataError(what, f"{where}:row {number}", "give each instruction once, judges pair by it")
+            names.add(row["generator"])
+        if len(names) > 1:
+            raise DataError(f"answers by {len(names)} generators", where, "give the answers of one")
+        kept = ("instruction", "output", "generator", "dataset")
+        return [{key: row[key] for key in kept if isinstance(row.get(key), str)} for row in rows]
+
+    def questions(self) -> list[Question]:
+        """See :meth:`Benchmark.questions`; the id is the row, from 1."""
+        rows = enumerate(self.rows(), start=1)
+        found = [Question(str(number), (row["instruction"],), row.get("dataset", "")) for number, row in rows]
+        check_questions(found, Path(self.reference).name)
+        return found
+
+    def decodings(self) -> list[Decoding]:
+        """See :meth:`Benchmark.decodings`."""
+        return decodings(self.temperatures, self.top_p, self.max_new_tokens, self.seeds, KEY)
+
+    def measure(self, evidence: Evidence) -> Findings:
+        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.alpaca_annotators.annotate`."""
+        from mpo.evaluate.alpaca_annotators import annotate, package_length_control  # seconds of imports
+
+        assert evidence.output is not None
+        rows = self.rows()
+        by_run = _by_run(evidence.answers, len(rows))
+        outputs = {
+            run: [
+                {**row, "output": text, "generator": self.name_at(run[0])}
+                for row, text in zip(rows, texts, strict=True)
+            ]
+            for run, texts in by_run.items()
+        }
+        judged = annotate(self, rows, outputs, evidence)
+        annotations = [
+            {**row, "temperature": run[0], "seed": run[1]}
+            for run, records in judged.annotations.items()
+            for row in records
+        ]
+        write_json(evidence.output / ANNOTATIONS_FILE, annotations)
+        controlled = None
+        if self.length_data is not None:
+            controlled = package_length_control(Path(self.length_data).expanduser(), judged.annotations)
+        record = {
+            "alpaca_eval": VERSION,
+            "judge": self.judge,
+            "asked as": judged.asked_as,
+            "reference": rows[0]["generator"],
+            "instructions": len(rows),
+            "length control": "mpo.evaluate.length_control" if controlled is None else f"alpaca_eval {VERSION}",
+            "missing": judged.missing,
+            "reasons": dict(judged.reasons),
+        }
+        write_json(evidence.output / RECORD_FILE, record)
+        if judged.missing:
+            why = ", ".join(f"{count} {reason}" for reason, count in judged.reasons.items())
+            every = len(annotations)
+            evidence.warn(f"{judged.missing} of {every} pairs have no verdict and are left out ({why or 'unreadable'})")
+        return Findings(_estimates(self, evidence.output / ANNOTATIONS_FILE, controlled))
+
+    def name_at(self, temperature: float) -> str:
+        """The policy's name in annotations; several temperatures are several models there."""
+        return self.name if len(self.temperatures) == 1 else f"{self.name}@{temperature:g}"
+
+
+Run = tuple[float, int]
+"""Temperature and seed of a whole set of answers."""
+
+
+def _by_run(answers: Sequence[Answer], count: int) -> dict[Run, list[str]]:
+    """Texts in the reference's order; raises DataError where an answer is missing."""
+    found: dict[Run, dict[str, str]] = {}
+    for each in answers:
+        found.setdefault((each.temperature, each.seed), {})[each.question_id] = each.turns[0]
+    wanted = [str(number) for number in range(1, count + 1)]
+    for run, texts in found.items():
+        if sorted(texts) != sorted(wanted):
+            what = f"{len(texts)} answers at temperature {run[0]:g}, seed {run[1]}, for {count} instructions"
+            raise DataError(what, f"{KEY}.reference", "give the file that the policy has answered")
+    return {run: [texts[each] for each in wanted] for run, texts in found.items()}
+
+
+def _estimates(
+    measure: AlpacaEval, annotations: Path, controlled: dict[float, tuple[float, float]] | None
+) -> list[Estimate]:
+    """From the annotations as the command ``mpo.evaluate.winrate`` reads them; rates in percent."""
+    from mpo.evaluate.judged import read_judgements
+    from mpo.evaluate.judged_models import win_rates
+
+    def unusable(error: DataError) -> None:
+        raise error
+
+    (group,) = win_rates(read_judgements([str(annotations)], None, unusable))
+    by_name = {each.model: each for each in group.models}
+    found = []
+    for temperature in measure.temperatures:
+        model = by_name[measure.name_at(temperature)]
+
+        def estimate(
+            metric: str, value: float, error: float | None = None, unit: str = "%",
+            baselines: tuple[Baseline, ...] = (), count: int = model.instructions, at: float = temperature,
+        ) -> Estimate:  # fmt: skip
+            return Estimate(
+                metric, value, error, count, unit, SPLIT, at, judge=measure.judge, baseline=group.baseline,
+                baselines=baselines,
+            )  # fmt: skip
+
+        even = (Baseline("even", 50.0),)
+        found.append(estimate("win_rate", model.win_rate, model.standard_error, baselines=even))
+        if controlled is None:
+            own = model.length_controlled, model.length_controlled_error
+            found.append(estimate("length_controlled_win_rate_by_mpo", *own, baselines=even))
+        else:
+            found.append(estimate("length_controlled_win_rate", *controlled[temperature], baselines=even))
+        reference = (Baseline(group.baseline, model.baseline_length),)
+        found.append(estimate("length", model.length, unit="characters", baselines=reference))
+        if model.unjudged:
+            found.append(estimate("pairs_without_verdict", model.unjudged, unit="pairs"))
+    return found
