@@ -267,18 +267,20 @@ def measure_stage(
 ) -> Stage:
     """The measure ``name`` of a trained policy; ``score``: name of the true rewards of its samples."""
     node = dict(config.evaluate.measures[name])
-    files = {option: File(str(path.resolve())) for option, path in named_files(measure).items()}
-    apart = {option: node.pop(option) for option in measure.change_nothing | files.keys() if option in node}
+    paths = named_files(measure)
+    apart = {option: node.pop(option) for option in measure.change_nothing | paths.keys() if option in node}
+    apart |= {option: str(path) for option, path in paths.items()}
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
     slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
     key = f"evaluate.measures.{name}"
     settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, apart, key)
-    inputs = replace(inputs, files=files)
+    inputs = replace(inputs, files={option: File(str(path)) for option, path in paths.items()})
     stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, here(measure.immediate))
     return replace(stage, resumable=measure.resumable)
 
 
 def named_files(measure: Measure) -> dict[str, Path]:
-    """Files and folders that a measure's options name, by option; those that are not there too."""
+    """Files and folders that a measure's options name, by option; a name of something else is none."""
     named = {option: getattr(measure, option) for option in sorted(measure.files)}
-    return {option: Path(path).expanduser() for option, path in named.items() if isinstance(path, str) and path}
+    paths = {option: Path(value).expanduser().resolve() for option, value in named.items() if value}
+    return {option: path for option, path in paths.items() if path.exists()}

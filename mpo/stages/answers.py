@@ -21,7 +21,7 @@ from mpo.sample.checked import Bounds, checked_batches, opened
 from mpo.sample.drawn import DrawnBatches, remove_batches
 from mpo.sample.texts import Texts
 from mpo.stages.context import StageContext
-from mpo.stages.models import check_ids, embeddings, model_source, stage_tokenizer
+from mpo.stages.models import check_ids, embeddings, model_source, positions, stage_tokenizer
 from mpo.stages.nodes import answers
 from mpo.stages.replicas import replica
 from mpo.stages.summary import Summary
@@ -55,6 +55,7 @@ def run(context: Context) -> None:
     asked = [(question, seed) for question in config.questions for seed in seeds]
     prompts = [first for question in config.questions for first in [_first_prompt(question, tokenizer)] * len(seeds)]
     longest = max(_longest_prompt(each, tokenizer, config.sample.max_new_tokens) for each in config.questions)
+    longest = min(longest, _room(context, max(map(len, prompts))))
     check_ids(inputs.policy, config.trust_remote_code, max(map(max, prompts)), tokenizer)
     known = None if inputs.canary is None else Canary.read(inputs.canary)
     source, ends = model_source(inputs.policy), tuple(sorted(stops))
@@ -160,6 +161,19 @@ def _longest_prompt(one: Question, tokenizer: PreTrainedTokenizerBase, max_new_t
         remedy = "choose another model.chat_template, or leave the benchmark out"
         raise DataError(problems[0].message, f"question {one.id}, turn {before + 1}", remedy)
     return len(ids) + before * max_new_tokens
+
+
+def _room(context: Context, longest: int) -> int:
+    """Most tokens of a prompt that leave room for an answer; raises DataError where a first turn of ``longest`` has
+    none. A later turn without it is not asked, and counted."""
+    config = context.config
+    most, new = positions(context.inputs.policy, config.trust_remote_code), config.sample.max_new_tokens
+    if most is None:
+        return 10**9
+    if longest + new > most:
+        what = f"a question of {longest} tokens and an answer of {new} pass the model's {most} positions"
+        raise DataError(what, NAME, "lower the measure's max_new_tokens")
+    return most - new
 
 
 def _given(

@@ -28,9 +28,18 @@ def model_source(model: Model) -> tuple[str, str | None]:
 
 def embeddings(model: Model, trust_remote_code: bool) -> int:
     """How many token ids the model has an embedding for. Its ``config.json`` is read, no weights."""
+    return int(_text_config(model, trust_remote_code).vocab_size)
+
+
+def positions(model: Model, trust_remote_code: bool) -> int | None:
+    """How many tokens a sequence of the model may have, where its ``config.json`` says so."""
+    found = getattr(_text_config(model, trust_remote_code), "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
+def _text_config(model: Model, trust_remote_code: bool) -> Any:
     path, revision = model_source(model)
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    return int(config.get_text_config().vocab_size)
+    return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code).get_text_config()
 
 
 def check_ids(model: Model, trust_remote_code: bool, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -157,3 +158,16 @@ def test_a_question_that_the_template_refuses_is_one_line_before_anything_is_dra
     with pytest.raises(DataError, match=r"^question b: the chat template refuses system turns.*no system; choose"):
         run(tmp_path, toy, template=refusing)
     assert seen() == []
+
+
+def test_answers_must_fit_the_model_and_a_later_turn_that_does_not_is_counted(tmp_path: Path, toy: Any) -> None:
+    prepared(tmp_path, ["garden"])
+    file = tmp_path / "policy" / "config.json"
+    positions = json.loads(file.read_text())["max_position_embeddings"]
+    with pytest.raises(DataError, match=f"pass the model's {positions} positions; lower the measure's max_new_tokens"):
+        run(tmp_path, toy, max_new_tokens=positions)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 14}))
+    found, out = run(tmp_path, toy)
+    assert [len(each.turns) for each in found if each.question_id == "b"] == [2, 2]
+    assert [each.finished for each in found] == [True, True, False, False, True, True]
+    assert Summary.read(out).fact("turns that could not be asked", "answers") == 2
