@@ -33,24 +33,25 @@ def load_engine(model: str, longest: int, precision: Precision, eager: bool, **o
         eager: no captured graphs.
         options: further ones of ``LLM``.
     """
+    options |= engine_options(longest, eager)
+    from vllm import LLM
+
+    return LLM(model, dtype=DTYPES[precision], max_model_len=longest, **options)
+
+
+def engine_options(longest: int, eager: bool) -> dict[str, Any]:
+    """Options of any engine in this process, whose environment is set; to be called before vLLM is imported."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process, which nothing outlives
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
     import torch
-    from vllm import LLM
 
     on_cpu = not torch.cuda.is_available()
+    options = {"load_format": "safetensors", "enforce_eager": eager or on_cpu}  # the older format is a pickle
     if on_cpu:  # a seeded request whose prompt is computed in pieces stops the CPU build
         options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 2048)}
-    return LLM(
-        model,
-        load_format="safetensors",  # the older format is a pickle
-        dtype=DTYPES[precision],
-        max_model_len=longest,
-        enforce_eager=eager or on_cpu,
-        **options,
-    )
+    return options
 
 
 @contextlib.contextmanager

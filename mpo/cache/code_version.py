@@ -42,6 +42,7 @@ PACKAGES = {
     "peft": ("peft",),
     "numpy": ("numpy",),
     "liger_kernel": ("liger-kernel",),
+    "lm_eval": ("lm_eval",),
 }
 """Libraries that :mod:`mpo` imports and whose versions count, with what else their versions decide."""
 ONLY_WITH = {"mpo.policy.adapters": "lora"}

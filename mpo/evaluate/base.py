@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mpo.errors import UserError
 from mpo.evaluate.questions import Answer
-from mpo.evaluate.records import Findings
+from mpo.evaluate.records import Findings, PolicyResult
 from mpo.types import ResponseSet
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Results:
+    """What :meth:`mpo.evaluate.policy_measure.PolicyMeasure.measure_policy` has found on each policy by itself."""
+
+    start: list[PolicyResult]
+    policy: list[PolicyResult]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a measure is given, as far as it needs it.
 
@@ -47,6 +55,7 @@ class Evidence:
         output: folder for files beside the estimates. What a :attr:`Measure.resumable` one has left there when it was
             stopped is there again.
         warn: has the run's console say a line.
+        results: of the two policies, each by itself.
     """
 
     samples: tuple[Samples, ...]
@@ -58,6 +67,7 @@ class Evidence:
     start_answers: tuple[Answer, ...] = ()
     output: Path | None = None
     warn: Callable[[str], None] = lambda text: None
+    results: Results | None = None
 
 
 class Measure(ABC):

@@ -100,6 +100,26 @@ class PromptValues:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """A number measured on one policy by itself.
+
+    Attributes:
+        metric: its name for programs.
+        standard_error: None where it is not known.
+        n: questions behind it.
+        values: one number a question, in their order, whose mean is ``value``; empty where it is no such mean.
+        questions: hash of the questions.
+    """
+
+    metric: str
+    value: float
+    standard_error: float | None
+    n: int
+    values: list[float]
+    questions: str
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRow:
     """One prompt answered by the starting policy (``before``) and by the trained one (``after``)."""
 

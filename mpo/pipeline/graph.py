@@ -39,6 +39,11 @@ class Round:
     measures: list[Stage]
 
     @property
+    def before_training(self) -> list[Stage]:
+        """What is measured on the starting policy: a benchmark without its questions fails before the training."""
+        return [each.inputs.start_results for each in self.measures if each.inputs.start_results is not None]
+
+    @property
     def stages(self) -> list[Stage]:
         """Those whose summaries say what was left out of it, in order."""
         embed = self.partition.inputs.embed
@@ -67,5 +72,5 @@ class Graph:
             yield stage
 
         for one in self.rounds:
-            for last in (one.train, *one.measures):
+            for last in (*one.before_training, one.train, *one.measures):
                 yield from walk(last)

@@ -14,9 +14,11 @@ from mpo.config.source import source_of
 from mpo.data.sources.base import Source
 from mpo.evaluate.base import errors_of
 from mpo.evaluate.benchmark import Benchmark
+from mpo.evaluate.policy_measure import PolicyMeasure
 from mpo.pipeline.benchmarks import answer_stages
 from mpo.pipeline.graph import Graph, Policy, Round
 from mpo.pipeline.needs import build_measure, samples
+from mpo.pipeline.policy_measures import measure_policy_stage
 from mpo.pipeline.rules import NO_REFERENCE
 from mpo.pipeline.sampling import evaluation_sample_stage, sample_stage
 from mpo.pipeline.scoring import score_names, score_stage, true_score_stage
@@ -198,6 +200,13 @@ def _measures(
                 if measure.against_start:
                     asked = f"evaluate/{name}/start_answers"
                     inputs = replace(inputs, start_answers=answer_stages(config, asked, data, start, measure))
+        if isinstance(measure, PolicyMeasure):
+            asked = f"evaluate/{name}"
+            of_start, of_policy = (
+                measure_policy_stage(config, stage_name, name, measure, policy)
+                for stage_name, policy in ((f"{asked}/start", start), (f"{prefix}{asked}/policy", Policy(trained)))
+            )
+            inputs = replace(inputs, start_results=of_start, policy_results=of_policy)
         used = models if measure.needs_models else None
         stage_name = f"{prefix}evaluate/{name}"
         truth = scorer_name(source.true_scorer) if measure.needs_samples and source.true_scorer else None

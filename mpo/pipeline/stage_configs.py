@@ -266,17 +266,24 @@ def measure_stage(
     models: evaluate.Models | None,
 ) -> Stage:
     """The measure ``name`` of a trained policy; ``score``: name of the true rewards of its samples."""
-    node = dict(config.evaluate.measures[name])
-    paths = named_files(measure)
-    apart = {option: node.pop(option) for option in measure.change_nothing | paths.keys() if option in node}
-    apart |= {option: str(path) for option, path in paths.items()}
+    node, files, apart = parted(config, name, measure)
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
     slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
     key = f"evaluate.measures.{name}"
     settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, apart, key)
-    inputs = replace(inputs, files={option: File(str(path)) for option, path in paths.items()})
+    inputs = replace(inputs, files=files)
     stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, here(measure.immediate))
     return replace(stage, resumable=measure.resumable)
+
+
+def parted(config: RunConfig, name: str, measure: Measure) -> tuple[dict[str, Any], dict[str, File], dict[str, Any]]:
+    """A measure's node without what cannot change its findings; its files, by option; the options taken out."""
+    node = dict(config.evaluate.measures[name])
+    paths = named_files(measure)
+    apart = {option: node.pop(option) for option in measure.change_nothing | paths.keys() if option in node}
+    apart |= {option: str(path) for option, path in paths.items()}
+    files = {option: File(str(path)) for option, path in paths.items()}
+    return node, files, apart
 
 
 def named_files(measure: Measure) -> dict[str, Path]:

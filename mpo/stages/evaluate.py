@@ -8,7 +8,8 @@ from pathlib import Path
 from mpo.cache.artifacts import write_json
 from mpo.config.targets import build
 from mpo.data.store import read_stored_sets
-from mpo.evaluate.base import Evidence, Measure, Samples, errors_of
+from mpo.evaluate.base import Evidence, Measure, Results, Samples, errors_of
+from mpo.evaluate.policy_measure import read_results
 from mpo.evaluate.questions import Answer, read_answers
 from mpo.failures.user_code import user_code
 from mpo.plain import finite, to_plain
@@ -39,6 +40,9 @@ def run(context: Context) -> None:
         from mpo.stages.heldout import heldout_of  # seconds of imports, for measures that forward the policy
 
         heldout = heldout_of(context)
+    results = None
+    if inputs.start_results is not None and inputs.policy_results is not None:
+        results = Results(read_results(inputs.start_results), read_results(inputs.policy_results))
     evidence = Evidence(
         samples,
         config.score,
@@ -49,6 +53,7 @@ def run(context: Context) -> None:
         _answers(inputs.start_answers),
         context.output,
         context.warn,
+        results,
     )
     key = context.settings.key
     with errors_of(key), user_code(type(measure).__module__, type(measure).__name__, key):

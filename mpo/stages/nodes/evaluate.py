@@ -49,7 +49,8 @@ class Settings:
 class Inputs(Generic[Given]):
     """What the measure needs. ``policy``, ``before``: models; with the held-out part of ``sets`` (texts), ``prepare``
     and ``partition``, and of ``reference``. ``start_samples``, ``policy_samples``, ``answers``, ``start_answers``: by
-    temperature. ``files``: those that its options name, by option."""
+    temperature. ``start_results``, ``policy_results``: what was measured on each policy by itself. ``files``: those
+    that its options name, by option."""
 
     policy: Given | None = None
     before: Given | File | Hub | None = None
@@ -62,6 +63,8 @@ class Inputs(Generic[Given]):
     answers: dict[str, Given] = field(default_factory=dict)
     start_answers: dict[str, Given] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
+    start_results: Given | None = None
+    policy_results: Given | None = None
 
 
 TASK = Task("evaluate", Config, Settings, Inputs)

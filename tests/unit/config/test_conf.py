@@ -69,6 +69,7 @@ RUNS = [
     ["model=mistral_7b_instruct", "regime=sft"],
     [INSTRUCT, "evaluate=arena_hard", "evaluate.measures.arena_hard.question_file=question.jsonl"],
     [INSTRUCT, "evaluate=alpaca_eval", "evaluate.measures.alpaca_eval.reference=model_outputs.json"],
+    [INSTRUCT, "evaluate=lm_eval"],
     [INSTRUCT],
 ]
 

@@ -105,6 +105,27 @@ def test_a_few_held_out_prompts_are_answered_where_nothing_judges(load: Load, tm
     assert samples == {"evaluate/start@0.7": 8, "evaluate/policy@0.7": 8}
 
 
+def test_a_policy_is_measured_by_itself_the_starting_one_once_and_first(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "own.yaml").write_text("task: own")
+    chosen = ("evaluate=lm_eval", f"evaluate.measures.lm_eval.include_path={folder}", "regime=iterative", "rounds=2")
+    before = fingerprints(load, tmp_path, *chosen)
+    names = list(before)
+    assert names.index("evaluate/lm_eval/start") < names.index("round1/train")
+    assert {name for name in names if "lm_eval" in name} == {
+        "evaluate/lm_eval/start",
+        *(f"round{number}/evaluate/{name}" for number in (1, 2) for name in ("lm_eval/policy", "lm_eval")),
+    }
+    other_seed = fingerprints(load, tmp_path, *chosen, "seed=1", "evaluate.measures.lm_eval.gpu_memory=0.5")
+    assert other_seed["evaluate/lm_eval/start"] == before["evaluate/lm_eval/start"]
+    assert other_seed["round1/evaluate/lm_eval/policy"] != before["round1/evaluate/lm_eval/policy"]
+    (folder / "own.yaml").write_text("task: own\nnum_fewshot: 2")
+    other_task = fingerprints(load, tmp_path, *chosen)
+    assert other_task["evaluate/lm_eval/start"] != before["evaluate/lm_eval/start"]
+    assert other_task["round2/train"] == before["round2/train"]
+
+
 @pytest.mark.parametrize(("loss", "needed"), [("point_ce", True), ("point_mse", True), ("sft", False), ("mpo", True)])
 def test_losses_that_read_scores_get_them_transformed(load: Load, tmp_path: Path, loss: str, needed: bool) -> None:
     graph = compose(
