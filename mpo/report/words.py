@@ -24,6 +24,7 @@ NAMES = {
     "ranking_margin": "held-out margin",
     "reference_kl": "held-out KL(reference || policy)",
     "loss": "held-out loss",
+    "mt_bench": "MT-Bench score",
 }
 """Names of the project's own metrics; others are shown by theirs, with blanks."""
 IN_EVERY_ROUND = ("true_reward", "win_rate")

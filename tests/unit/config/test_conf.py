@@ -70,6 +70,7 @@ RUNS = [
     [INSTRUCT, "evaluate=arena_hard", "evaluate.measures.arena_hard.question_file=question.jsonl"],
     [INSTRUCT, "evaluate=alpaca_eval", "evaluate.measures.alpaca_eval.reference=model_outputs.json"],
     [INSTRUCT, "evaluate=lm_eval"],
+    [INSTRUCT, "evaluate=mt_bench", "evaluate.measures.mt_bench={question_file:q.jsonl,model:judge}"],
     [INSTRUCT],
 ]
 

@@ -1,0 +1,206 @@
+"""MT-Bench (arXiv 2306.05685): a judge grades answers to 80 questions of two turns from 1 to 10. No torch.
+
+What FastChat's llm_judge does for single answers, without that package, whose questions and prompts are no part of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from mpo.cache.artifacts import write_json
+from mpo.endpoint import check_requests, check_url
+from mpo.errors import ConfigError
+from mpo.evaluate.base import START, Evidence
+from mpo.evaluate.benchmark import Benchmark
+from mpo.evaluate.mt_bench_files import (
+    read_prompts,
+    read_questions,
+    read_references,
+    write_judgments,
+    write_model_answers,
+)
+from mpo.evaluate.mt_bench_judge import Judged, Judgment, judge
+from mpo.evaluate.mt_bench_prompts import OWN, prompts_of
+from mpo.evaluate.questions import Answer, Decoding, Question, decodings
+from mpo.evaluate.records import Baseline, Estimate, Findings
+
+OPENAI = "https://api.openai.com/v1"
+RECORD_FILE = "mt_bench.json"
+SPLIT, METRIC = "benchmark", "mt_bench"
+UNIT = "of 10"
+SAMPLED = 0.7
+NO_SCORE = -1
+"""FastChat's mark of an answer without a score."""
+
+
+@dataclass(frozen=True)
+class MTBench(Benchmark):
+    """Mean score over both turns, by turn, and by category.
+
+    Args:
+        question_file: FastChat's question.jsonl.
+        references: FastChat's reference_answer/gpt-4.jsonl; None for questions that need none.
+        prompts: FastChat's judge_prompts.jsonl; None for the project's own, whose scores are another measurement.
+        model: name under which the judge's server serves it.
+        url: the server's address, OpenAI's chat API.
+        key_variable: environment variable that holds the server's key.
+        name: of the policy in FastChat's files.
+        against_start: whether the starting policy is judged too.
+        seeds: an answer each; at temperature 0 they are the same.
+        top_p, max_new_tokens: of each turn's answer; temperatures are FastChat's by category.
+        max_judge_tokens: of the judge's answer.
+        retries: how often the judge is asked again whose answer has no score.
+        concurrency: requests at once.
+        timeout_s: seconds that an answer may take.
+        attempts: how often a request is sent before it is missing.
+
+    Raises:
+        ConfigError: a number out of range, an address that is none or holds a secret, no judge.
+    """
+
+    question_file: str
+    model: str
+    references: str | None = None
+    prompts: str | None = None
+    url: str = OPENAI
+    key_variable: str = "OPENAI_API_KEY"
+    name: str = "policy"
+    against_start: bool = False
+    seeds: list[int] = field(default_factory=lambda: [0])
+    top_p: float = 1.0
+    max_new_tokens: int = 1024
+    max_judge_tokens: int = 2048
+    retries: int = 2
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    attempts: int = 6
+
+    files: ClassVar[frozenset[str]] = frozenset({"question_file", "references", "prompts"})
+    change_nothing: ClassVar[frozenset[str]] = frozenset(
+        {"url", "key_variable", "concurrency", "timeout_s", "attempts"}
+    )
+
+    def __post_init__(self) -> None:
+        check_url(self.url, "measure.url")
+        check_requests("measure", self.concurrency, self.timeout_s, self.attempts)
+        for name, least in (("max_judge_tokens", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{getattr(self, name)} is out of range", f"measure.{name}", f"give {least} or more")
+        for name in ("model", "name"):
+            if not getattr(self, name):
+                raise ConfigError("has no value", f"measure.{name}", "give a name")
+        self.decodings()
+
+    def check(self) -> None:
+        """See :meth:`Measure.check`."""
+        read_references(self.references, self.questions())
+        prompts_of(None if self.prompts is None else read_prompts(self.prompts))
+        if self.url == OPENAI and not os.environ.get(self.key_variable):
+            what = f"the environment variable {self.key_variable} is empty, and {OPENAI} wants a key"
+            raise ConfigError(what, "measure.key_variable", "export it, or give the address of another judge")
+
+    def questions(self) -> list[Question]:
+        """See :meth:`Benchmark.questions`."""
+        return read_questions(self.question_file)
+
+    def decodings(self) -> list[Decoding]:
+        """See :meth:`Benchmark.decodings`; every question has a temperature of its own."""
+        return decodings([SAMPLED], self.top_p, self.max_new_tokens, self.seeds, "measure")
+
+    def measure(self, evidence: Evidence) -> Findings:
+        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.mt_bench_judge.judge`."""
+        assert evidence.output is not None
+        questions = {one.id: one for one in self.questions()}
+        references = read_references(self.references, list(questions.values()))
+        policies = {self.name: evidence.answers}
+        if self.against_start:
+            policies[f"{self.name}_start"] = evidence.start_answers
+        for name, answers in policies.items():
+            write_model_answers(evidence.output, name, answers)
+        every = [answer for answers in policies.values() for answer in answers]
+        judged = judge(self, questions, references, every, evidence)
+        by_policy = _by_policy(judged, questions, policies)
+        rows = [_row(self, name, each) for name, judgments in by_policy.items() for each in judgments]
+        write_judgments(evidence.output, self._file_name, rows)
+        missing = judged.missing.total()
+        record = {
+            "judge": self.model,
+            "prompts": f"the project's own, {OWN.rstrip('-')}" if self.prompts is None else Path(self.prompts).name,
+            "questions": len(questions),
+            "judgments": len(judged.judgments),
+            "without score": dict(judged.missing),
+            "temperatures": {one.id: one.temperature for one in questions.values()},
+        }
+        write_json(evidence.output / RECORD_FILE, record)
+        if missing:
+            why = ", ".join(f"{count} × {reason}" for reason, count in judged.missing.items())
+            evidence.warn(f"{missing} of {len(judged.judgments)} answers have no score and are left out ({why})")
+        start = by_policy.get(f"{self.name}_start")
+        return Findings(_estimates(self, by_policy[self.name], start))
+
+    @property
+    def _file_name(self) -> str:
+        return self.model.replace("/", "_")
+
+
+def _by_policy(
+    judged: Judged, questions: dict[str, Question], policies: dict[str, tuple[Answer, ...]]
+) -> dict[str, list[Judgment]]:
+    """Judgments in the order of the answers, parted again."""
+    found, at = {}, 0
+    for name, answers in policies.items():
+        count = sum(len(questions[each.question_id].turns) for each in answers)
+        found[name] = judged.judgments[at : at + count]
+        at += count
+    return found
+
+
+def _row(measure: MTBench, policy: str, each: Judgment) -> dict[str, object]:
+    return {
+        "question_id": each.question.id,
+        "model": policy,
+        "judge": [measure.model, each.prompt],
+        "user_prompt": each.messages[-1]["content"],
+        "judgment": each.text,
+        "score": NO_SCORE if each.score is None else each.score,
+        "turn": each.turn,
+    }
+
+
+def _estimates(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[Judgment] | None) -> list[Estimate]:
+    from mpo.evaluate.estimates import Mean, share_of_pairs  # here: it leads to scipy
+
+    def mean(of: Iterable[Judgment]) -> Mean:
+        """Over all scores; the error over questions, whose turns belong together."""
+        scores: dict[str, list[float]] = defaultdict(list)
+        for each in of:
+            if each.score is not None:
+                scores[each.question.id].append(each.score)
+        return share_of_pairs([sum(each) for each in scores.values()], [len(each) for each in scores.values()])
+
+    def estimate(metric: str, chosen: Callable[[Judgment], bool]) -> Estimate:
+        found = mean(filter(chosen, judgments))
+        baselines: tuple[Baseline, ...] = ()
+        if start is not None:
+            base = mean(filter(chosen, start))
+            baselines = (Baseline(START, base.value, base.standard_error),)
+        return Estimate(metric, found.value, found.standard_error, found.count, UNIT, SPLIT, judge=measure.model,
+                        baselines=baselines)  # fmt: skip
+
+    found = [estimate(METRIC, lambda each: True)]
+    for turn in sorted({each.turn for each in judgments}):
+        found.append(estimate(f"{METRIC}/turn_{turn}", lambda each, turn=turn: each.turn == turn))  # type: ignore[misc]
+    for category in dict.fromkeys(each.question.category for each in judgments):
+        if category:
+            chosen = lambda each, category=category: each.question.category == category  # noqa: E731
+            found.append(estimate(f"{METRIC}/{category}", chosen))
+    missing = sum(each.score is None for each in judgments)
+    if missing:
+        found.append(Estimate(f"{METRIC}/without_score", missing, None, len(judgments), "answers", SPLIT,
+                              judge=measure.model))  # fmt: skip
+    return found
