@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from enum import Enum
@@ -87,6 +88,11 @@ class LMEval(PolicyMeasure):
             raise ConfigError("lm-eval is not installed", WHERE, "pip install 'mpo[eval]'")
         if self.backend is Backend.vllm:
             check_installed(f"{WHERE}.backend", "backend=hf")
+            try:
+                importlib.metadata.version("vllm")
+            except importlib.metadata.PackageNotFoundError:
+                what = "lm_eval knows vLLM by the package vllm alone, not by its CPU build"
+                raise ConfigError(what, f"{WHERE}.backend", "take backend=hf") from None
 
     def measure_policy(self, policy: PolicyFiles, folder: Path) -> list[PolicyResult]:
         """See :meth:`PolicyMeasure.measure_policy`; raises as :func:`mpo.evaluate.lm_eval_tasks.run_tasks`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from mpo.config.schema import Precision
 from mpo.config.targets import build
 from mpo.errors import ConfigError, UserError
 from mpo.evaluate.base import Evidence, Measure, Results
-from mpo.evaluate.lm_eval import LMEval
+from mpo.evaluate.lm_eval import Backend, LMEval
 from mpo.evaluate.policy_measure import PolicyFiles, read_results, write_results
 from mpo.evaluate.records import Baseline
 from tests.unit.evaluate.local_tasks import CHOICES, policy, task_files
@@ -153,6 +155,16 @@ def test_options_out_of_range_are_one_line(options: dict[str, Any], said: str) -
     node = {"_target_": "mpo.evaluate.lm_eval.LMEval", "tasks": ["gsm8k"], **options}
     with pytest.raises(ConfigError, match=said):
         build(node, Measure, (), "evaluate.measures.lm_eval")  # type: ignore[type-abstract]
+
+
+def test_vllms_cpu_build_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(ConfigError, match=r"^measure\.backend: lm_eval knows vLLM by the package vllm alone"):
+        LMEval(["gsm8k"], backend=Backend.vllm).check()
 
 
 def test_its_version_counts_and_the_file_has_the_defaults() -> None:
