@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import traceback
@@ -21,6 +20,7 @@ from mpo.engine import DTYPES, engine_options
 from mpo.errors import ConfigError, UserError, cut
 from mpo.evaluate.lm_eval import WHERE, Backend, LMEval
 from mpo.evaluate.policy_measure import PolicyFiles
+from mpo.evaluate.prompts import numbered
 from mpo.evaluate.records import PolicyResult
 from mpo.failures.explain import explain_failure
 
@@ -35,6 +35,7 @@ BOOTSTRAPS = 1000
 """For the standard errors of metrics that are no means, as on lm_eval's command line."""
 SAME = 1e-6
 SHOWN = 200
+KEY_DIGITS = 16
 NO_NETWORK = "load its data once where the hub can be reached and bring the cache (HF_HOME), or name local task files"
 
 
@@ -110,8 +111,8 @@ def results_of(found: Mapping[str, Any], samples: Mapping[str, list[dict[str, An
                     float(value),
                     float(error) if isinstance(error, int | float) else None,
                     len(asked),
+                    numbered(str(one["doc_hash"])[:KEY_DIGITS] for one in asked),
                     values,
-                    hashlib.sha256("".join(str(one["doc_hash"]) for one in asked).encode()).hexdigest()[:20],
                 )
             )
     return results

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mpo.cache.artifacts import write_json
 from mpo.endpoint import check_requests, check_url
@@ -27,7 +27,10 @@ from mpo.evaluate.mt_bench_files import (
 from mpo.evaluate.mt_bench_judge import Judged, Judgment, judge
 from mpo.evaluate.mt_bench_prompts import OWN, prompts_of
 from mpo.evaluate.questions import Answer, Decoding, Question, decodings
-from mpo.evaluate.records import Baseline, Estimate, Findings
+from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
+
+if TYPE_CHECKING:
+    from mpo.evaluate.estimates import Mean
 
 OPENAI = "https://api.openai.com/v1"
 RECORD_FILE = "mt_bench.json"
@@ -141,7 +144,7 @@ class MTBench(Benchmark):
             why = ", ".join(f"{count} × {reason}" for reason, count in judged.missing.items())
             evidence.warn(f"{missing} of {len(judged.judgments)} answers have no score and are left out ({why})")
         start = by_policy.get(f"{self.name}_start")
-        return Findings(_estimates(self, by_policy[self.name], start))
+        return _findings(self, by_policy[self.name], start)
 
     @property
     def _file_name(self) -> str:
@@ -172,35 +175,38 @@ def _row(measure: MTBench, policy: str, each: Judgment) -> dict[str, object]:
     }
 
 
-def _estimates(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[Judgment] | None) -> list[Estimate]:
-    from mpo.evaluate.estimates import Mean, share_of_pairs  # here: it leads to scipy
+def _findings(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[Judgment] | None) -> Findings:
+    from mpo.evaluate.estimates import share_of_pairs  # here: it leads to scipy
 
-    def mean(of: Iterable[Judgment]) -> Mean:
-        """Over all scores; the error over questions, whose turns belong together."""
+    def mean(of: Iterable[Judgment]) -> tuple[Mean, dict[str, list[float]]]:
+        """Over all scores; the error over questions, whose turns belong together. The scores by question."""
         scores: dict[str, list[float]] = defaultdict(list)
         for each in of:
             if each.score is not None:
                 scores[each.question.id].append(each.score)
-        return share_of_pairs([sum(each) for each in scores.values()], [len(each) for each in scores.values()])
+        return share_of_pairs(list(map(sum, scores.values())), list(map(len, scores.values()))), scores
 
-    def estimate(metric: str, chosen: Callable[[Judgment], bool]) -> Estimate:
-        found = mean(filter(chosen, judgments))
+    found = Findings()
+
+    def add(metric: str, chosen: Callable[[Judgment], bool]) -> None:
+        whole, scores = mean(filter(chosen, judgments))
         baselines: tuple[Baseline, ...] = ()
         if start is not None:
-            base = mean(filter(chosen, start))
+            base, _ = mean(filter(chosen, start))
             baselines = (Baseline(START, base.value, base.standard_error),)
-        return Estimate(metric, found.value, found.standard_error, found.count, UNIT, SPLIT, judge=measure.model,
-                        baselines=baselines)  # fmt: skip
+        estimate = Estimate(metric, whole.value, whole.standard_error, whole.count, UNIT, SPLIT, judge=Path(measure.model).name,
+                            baselines=baselines)  # fmt: skip
+        found.estimates.append(estimate)
+        values = [sum(each) / len(each) for each in scores.values()]
+        found.by_prompt.append(PromptValues.of(estimate, list(scores), values))
 
-    found = [estimate(METRIC, lambda each: True)]
+    add(METRIC, lambda each: True)
     for turn in sorted({each.turn for each in judgments}):
-        found.append(estimate(f"{METRIC}/turn_{turn}", lambda each, turn=turn: each.turn == turn))  # type: ignore[misc]
+        add(f"{METRIC}/turn_{turn}", lambda each, turn=turn: each.turn == turn)  # type: ignore[misc]
     for category in dict.fromkeys(each.question.category for each in judgments):
         if category:
-            chosen = lambda each, category=category: each.question.category == category  # noqa: E731
-            found.append(estimate(f"{METRIC}/{category}", chosen))
-    missing = sum(each.score is None for each in judgments)
-    if missing:
-        found.append(Estimate(f"{METRIC}/without_score", missing, None, len(judgments), "answers", SPLIT,
-                              judge=measure.model))  # fmt: skip
+            add(f"{METRIC}/{category}", lambda each, of=category: each.question.category == of)  # type: ignore[misc]
+    if missing := sum(each.score is None for each in judgments):
+        found.estimates.append(Estimate(f"{METRIC}/without_score", missing, None, len(judgments), "answers", SPLIT,
+                                        judge=Path(measure.model).name))  # fmt: skip
     return found

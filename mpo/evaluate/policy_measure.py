@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +13,7 @@ from typing import ClassVar
 from mpo.cache.artifacts import read_json, write_json
 from mpo.errors import DataError
 from mpo.evaluate.base import START, Evidence, Measure
-from mpo.evaluate.records import Baseline, Estimate, Findings, PolicyResult
+from mpo.evaluate.records import Baseline, Estimate, Findings, PolicyResult, PromptValues
 from mpo.plain import finite, to_plain
 
 RESULTS_FILE = "results.json"
@@ -64,7 +64,10 @@ class PolicyMeasure(Measure):
         if evidence.results is None:
             return Findings()
         before = {each.metric: each for each in evidence.results.start}
-        return Findings([one for each in evidence.results.policy for one in _estimates(before.get(each.metric), each)])
+        found = Findings()
+        for each in evidence.results.policy:
+            _compare(before.get(each.metric), each, found)
+        return found
 
 
 def write_results(folder: Path, results: Sequence[PolicyResult]) -> None:
@@ -77,18 +80,22 @@ def read_results(folder: Path) -> list[PolicyResult]:
     return [PolicyResult(**{**row, "value": _number(row["value"])}) for row in read_json(folder / RESULTS_FILE)]
 
 
-def _estimates(before: PolicyResult | None, after: PolicyResult) -> Iterator[Estimate]:
-    if before is None or before.questions != after.questions:
+def _compare(before: PolicyResult | None, after: PolicyResult, found: Findings) -> None:
+    if before is None or before.prompts != after.prompts:
         what = f"the starting policy was asked other questions for {after.metric}"
         raise DataError(what, "measure", "remove its stage of the starting policy from the cache, and run again")
     base = Baseline(START, before.value, before.standard_error)
-    yield Estimate(after.metric, after.value, after.standard_error, after.n, split=SPLIT, baselines=(base,))
-    change = after.value - before.value
-    error = None
-    if len(after.values) == len(before.values) > 1:  # the same questions, so that their difficulty cancels
+    itself = Estimate(after.metric, after.value, after.standard_error, after.n, split=SPLIT, baselines=(base,))
+    pairs, error = [], None
+    if len(after.values) == len(before.values):  # the same questions, so that their difficulty cancels
         pairs = [new - old for old, new in zip(before.values, after.values, strict=True)]
-        error = statistics.stdev(pairs) / math.sqrt(len(pairs))
-    yield Estimate(f"{after.metric}/{CHANGE}", change, error, after.n, split=SPLIT, baseline=START)
+        error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else None
+    value = after.value - before.value
+    change = Estimate(f"{after.metric}/{CHANGE}", value, error, after.n, split=SPLIT, baseline=START)
+    for estimate, values in ((itself, after.values), (change, pairs)):
+        found.estimates.append(estimate)
+        if values:
+            found.by_prompt.append(PromptValues.of(estimate, after.prompts, values))
 
 
 def _number(value: float | None) -> float:

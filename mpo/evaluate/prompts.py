@@ -13,10 +13,14 @@ from mpo.types import ResponseSet
 def prompt_keys(sets: Iterable[ResponseSet]) -> tuple[str, ...]:
     """For each set 16 hexadecimal digits of its prompt's hash, of equal prompts (see :func:`mpo.data.split.prompt_key`)
     the later ones with their count: ``…#2``."""
+    return tuple(numbered(hashlib.sha256(prompt_key(one.prompt).encode()).hexdigest()[:16] for one in sets))
+
+
+def numbered(keys: Iterable[str]) -> list[str]:
+    """``keys``, of equal ones the later with their count."""
     seen: Counter[str] = Counter()
-    keys = []
-    for one in sets:
-        digest = hashlib.sha256(prompt_key(one.prompt).encode()).hexdigest()[:16]
-        seen[digest] += 1
-        keys.append(digest if seen[digest] == 1 else f"{digest}#{seen[digest]}")
-    return tuple(keys)
+    found = []
+    for key in keys:
+        seen[key] += 1
+        found.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
+    return found

@@ -107,16 +107,16 @@ class PolicyResult:
         metric: its name for programs.
         standard_error: None where it is not known.
         n: questions behind it.
-        values: one number a question, in their order, whose mean is ``value``; empty where it is no such mean.
-        questions: hash of the questions.
+        prompts: what each question is known by, in their order.
+        values: one number a question, whose mean is ``value``; empty where it is no such mean.
     """
 
     metric: str
     value: float
     standard_error: float | None
     n: int
+    prompts: list[str]
     values: list[float]
-    questions: str
 
 
 @dataclass(frozen=True, slots=True)

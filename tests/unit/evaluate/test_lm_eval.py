@@ -86,7 +86,8 @@ def test_its_numbers_and_their_change(tasks: Path, start: PolicyFiles, tmp_path:
     assert str(prompt).count("<|begin_of_text|>") == 3  # once in each of the three choices' texts
 
     evidence = Evidence((), None, None, 0, lambda done, total, what: None, results=Results(before, after))
-    estimates = both.measure(evidence).estimates
+    findings = both.measure(evidence)
+    estimates, by_prompt = findings.estimates, {each.metric: each for each in findings.by_prompt}
     plain, change = estimates[:2]
     assert (plain.key, change.key) == ("benchmark/lm_eval/bricks/acc", "benchmark/lm_eval/bricks/acc/change")
     assert (plain.value, plain.n) == (sum(after[0].values) / 12, 12)
@@ -94,7 +95,9 @@ def test_its_numbers_and_their_change(tasks: Path, start: PolicyFiles, tmp_path:
     pairs = torch.tensor(after[0].values) - torch.tensor(before[0].values)
     assert change.value == pytest.approx(float(pairs.mean()))
     assert change.standard_error == pytest.approx(float(pairs.std() / 12**0.5))
-    other = replace(after[0], questions="other")
+    assert list(by_prompt["lm_eval/bricks/acc/change"].values) == pairs.tolist()
+    assert len(set(by_prompt["lm_eval/bricks/acc"].prompts)) == 12
+    other = replace(after[0], prompts=["other"])
     with pytest.raises(UserError, match="the starting policy was asked other questions for lm_eval/bricks/acc"):
         both.measure(replace(evidence, results=Results(before, [other])))
 

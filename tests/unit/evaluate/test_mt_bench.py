@@ -99,15 +99,19 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_scores_over_turns_and_categories_and_fastchats_files(tmp_path: Path, files: dict[str, str]) -> None:
     with serving(judging(by_table)) as server:
-        found = by_metric(measure(files, server, against_start=True).measure(evidence(tmp_path, start=True)).estimates)
+        findings = measure(files, server, against_start=True).measure(evidence(tmp_path, start=True))
+        found = by_metric(findings.estimates)
         bodies = server.bodies("chat/completions")
     values = {name.removeprefix("mt_bench").lstrip("/"): each.value for name, each in found.items()}
     assert values == {
         "": pytest.approx(sum(SCORES.values()) / 7), "turn_1": pytest.approx((8 + 7 + 2 + 10) / 4),
         "turn_2": pytest.approx((6 + 9.5 + 4) / 3), "writing": 7.625, "math": 3.0, "humanities": 10.0,
     }  # fmt: skip
+    by_prompt = {each.metric: dict(zip(each.prompts, each.values, strict=True)) for each in findings.by_prompt}
+    assert by_prompt["mt_bench"] == {"81": 7, "82": 8.25, "101": 3, "151": 10}
+    assert by_prompt["mt_bench/turn_2"] == {"81": 6, "82": 9.5, "101": 4}
     whole = found["mt_bench"]
-    assert (whole.key, whole.n, whole.unit) == ("benchmark/mt_bench/org/judge", 4, "of 10")
+    assert (whole.key, whole.n, whole.unit) == ("benchmark/mt_bench/judge", 4, "of 10")
     assert whole.baselines[0].name == START and whole.baselines[0].value == pytest.approx(whole.value / 2)
     assert whole.standard_error is not None and 1.3 < whole.standard_error < 2.2
     assert len(bodies) == 14 and all((body["temperature"], body["max_tokens"]) == (0.0, 2048) for body in bodies)
