@@ -4,6 +4,9 @@ VENV ?= .venv
 # Another build of torch: make install TORCH='torch==2.13.0 --index-url URL', or install it into $(VENV) beforehand.
 TORCH ?= torch==2.13.0
 ARGS ?=
+# A file of sweeps/sweep, and the folder in which make sweep goes on when it is called again.
+SWEEP ?= beta_alpha
+SWEEP_DIR ?= multirun/$(SWEEP)
 # Processes that share the tests, each on a core.
 WORKERS ?= 2
 
@@ -13,13 +16,13 @@ RUN := $(BIN)/python -m
 
 SCALE ?= micro
 
-.PHONY: help install install-vllm run dry-run multirun tables tuning plan check format test test-slow test-gpu wheel clean
+.PHONY: help install install-vllm run dry-run multirun sweep tables tuning plan check format test test-slow test-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  SCALE=micro, small or paper goes to tables, tuning and each table."
-	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run and multirun; VENV=path uses another environment."
+	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run, multirun and sweep; VENV=path uses another environment."
 
 install: $(READY)  ## an environment with pinned packages, torch first
 
@@ -41,6 +44,9 @@ dry-run: $(READY)  ## the plan of a run, nothing else
 
 multirun: $(READY)  ## DPO, MPO and W-MPO over two seeds, side by side
 	$(RUN) mpo.run --multirun loss=dpo,mpo,wmpo seed=0,1 $(ARGS)
+
+sweep: $(READY)  ## a search space of sweeps/ (SWEEP=beta_alpha), gone on with where it stopped (SWEEP_DIR=path)
+	$(RUN) mpo.run +sweep=$(SWEEP) hydra.sweep.dir=$(SWEEP_DIR) $(ARGS)
 
 tables: $(READY)  ## every table and figure of the papers; make mpo-table1, mpo-fig4, mpo-thm1, mppo-table2, … for one
 	$(RUN) mpo.experiments tables scale=$(SCALE) $(ARGS)

@@ -106,6 +106,8 @@ RUN = {
     "evaluate.prompts": COUNT,
     "evaluate.samples": RESPONSES,
     "evaluate.temperatures": TEMPERATURE,
+    "sweep.trials": Range(1, 10**4),
+    "sweep.seed": SEED,
     "launcher.processes": Range(1, 1024),
     "launcher.nodes": Range(1, 10**4),
     "launcher.node_rank": Range(0, 10**4),

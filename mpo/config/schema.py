@@ -54,6 +54,21 @@ class Unwanted(Enum):
     redraw = "redraw"
 
 
+class Direction(Enum):
+    """Whether a sweep looks for a large value or a small one."""
+
+    maximize = "maximize"
+    minimize = "minimize"
+
+
+class SweepMethod(Enum):
+    """How a sweep chooses its settings (:mod:`mpo.sweeps.methods`)."""
+
+    grid = "grid"
+    random = "random"
+    tpe = "tpe"
+
+
 class RoundReference(Enum):
     """Which policy is the reference of a round, unless ``model.reference`` names one."""
 
@@ -233,6 +248,17 @@ class LauncherConfig:
 
 
 @dataclass
+class SweepConfig:
+    """What ``+sweep=NAME`` looks for, and how it chooses settings; the space is Hydra's ``hydra.sweeper.params``."""
+
+    metric: str | None = None  # key of an estimate, as in W&B: heldout/true_reward@1; without /roundN the last round's
+    direction: Direction = Direction.maximize
+    method: SweepMethod = SweepMethod.grid
+    trials: int = 20  # settings that random and tpe try
+    seed: int = 0  # of their draws
+
+
+@dataclass
 class RunConfig:
     """The complete run configuration."""
 
@@ -258,6 +284,7 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     logger: dict[str, Any] = field(default_factory=dict)  # _target_ nodes of loggers by a name of one's own
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def lr_of(self, number: int) -> float:
         """The learning rate of round ``number``, which counts from 1."""

@@ -31,22 +31,26 @@ _begun = threading.Event()
 """Whether composing is over: exceptions from then on are explained by their type alone."""
 
 
-def experiment(cfg: DictConfig) -> None:
-    """One run, or one member of a multirun."""
+def experiment(cfg: DictConfig) -> float | None:
+    """One run, or one member of a multirun; returns what a sweep looks at, ``sweep.metric``, where it is set."""
     _begun.set()
     gc.enable()
     from mpo.pipeline.runner import run  # here, because it leads to torch
+    from mpo.report.objective import objective
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        run(typed(cfg), folder, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
+        config = typed(cfg)
+        done = run(config, folder, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
+        metric = config.sweep.metric
+        return None if done is None or metric is None else objective(done.evaluation, metric).value
     except Exception as error:
         if asked():
             raise Stopped from None
         if isinstance(error, BrokenPipeError) and cfg.dry_run:  # what reads the plan, such as head, has seen enough
             abandon(sys.stdout)
-            return
+            return None
         mistake = explain(error)
         code = report(error, explain_failure(mistake or error, folder) or mistake)
         if code is None:

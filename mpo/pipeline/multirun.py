@@ -54,11 +54,14 @@ def quiet_reported() -> None:
 def compare_finished() -> None:
     """Compare the members that finished; of fewer than two, or without a multirun, there is nothing to compare."""
     folder, ComparisonPage.folder = ComparisonPage.folder, None
-    members = [] if folder is None else sorted(path.parent for path in folder.glob("*/result.json"))
+    found = [] if folder is None else [path.parent for path in folder.glob("*/result.json")]
+    members = sorted(found, key=lambda member: (len(member.name), member.name))  # they are numbered
     if folder is None or len(members) < 2:
         return
     from mpo.report.comparison import write_comparison_page
     from mpo.report.records import RunReport
+    from mpo.report.sweep_record import SweepRecord
 
-    page = write_comparison_page(folder, [RunReport.load(member) for member in members])
+    runs = [RunReport.load(member) for member in members]
+    page = write_comparison_page(folder, runs, SweepRecord.load(folder))
     say(f"comparison of {len(members)} runs  {page}")

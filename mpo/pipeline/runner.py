@@ -41,8 +41,8 @@ from mpo.track.logger import Identity as Logged
 from mpo.track.logger import Loggers, build_loggers, run_key
 
 
-def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> None:
-    """Plan, build and report one run.
+def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> RunReport | None:
+    """Plan, build and report one run; returns its record, None of a dry run and on machines that do not report.
 
     Args:
         config: typed, not yet checked across groups.
@@ -73,7 +73,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     check_cache(store, graph.stages(store))
     forecast = show_plan(console, config, graph, store, objects)
     if config.dry_run:
-        return
+        return None
     if store.adopt():
         console.line(f"mpo: the stages of an older version in {store.root} are built again; they can be deleted")
     folder = folder.resolve()
@@ -89,7 +89,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
         rows = _build(config, graph, store, console, tracked)
         if not first:
             console.line(f"{len(rows)} stages are there; the first machine reports")
-            return
+            return None
         report = collect(config, graph, store, rows, forecast, identity)
         from mpo.report.page import write_run_page  # here: it leads to matplotlib, and most of a run does without
 
@@ -101,6 +101,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     _log(tracked, report, folder)
     tracked.finish()
     _close(console, report, page, results, graph, store)
+    return report
 
 
 def _logged(config: RunConfig) -> dict[str, Any]:

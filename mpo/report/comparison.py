@@ -18,6 +18,8 @@ from mpo.report.html import write_page
 from mpo.report.labels import differing_keys, labels_of, short, values_of
 from mpo.report.page import PAGE
 from mpo.report.records import RunReport
+from mpo.report.sweep_page import sweep_section
+from mpo.report.sweep_record import SweepRecord
 
 COMPARISON_PAGE = "comparison.html"
 
@@ -41,8 +43,10 @@ class Group:
     evaluation: dict[str, Estimate]
 
 
-def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
+def write_comparison_page(out: Path, runs: Sequence[RunReport], sweep: SweepRecord | None = None) -> Path:
     """Writes ``out/comparison.html`` and ``out/figures/compare_*.png``; returns the page's path.
+
+    With ``sweep``, whose members the runs are, the page begins with its settings.
 
     Raises:
         DataError: there is no run, or a metrics file of one is missing or broken.
@@ -55,9 +59,12 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
     label_of = {group.values: group.label for group in groups}
     seeds = max(len(group.seeds) for group in groups)
     baselines = baseline_rows(groups, _measures(runs))
+    section = None if sweep is None else sweep_section(sweep, runs, out / "figures")
+    drawn = [member for member in members if section is None or member.run.folder.name in section.leaders]
     return write_page(
         out / COMPARISON_PAGE,
         "comparison.html",
+        sweep=section,
         scale=label_and_rest(runs[0].note if len({run.note for run in runs}) == 1 else ""),
         keys=[short(key, keys) for key in keys],
         measures=_measures(runs),
@@ -66,7 +73,7 @@ def write_comparison_page(out: Path, runs: Sequence[RunReport]) -> Path:
         several_seeds=seeds > 1,
         baselines=baselines,
         bars=cell_bars(groups, baselines, _measures(runs)),
-        figures=overlaid_figures([(label_of[m.values], m.run.metrics()) for m in members], out / "figures"),
+        figures=overlaid_figures([(label_of[m.values], m.run.metrics()) for m in drawn], out / "figures"),
     )
 
 
