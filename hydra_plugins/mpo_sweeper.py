@@ -30,7 +30,7 @@ class SettingsSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep."""
-        from mpo.sweeps.sweeper import Sweep  # here: every command imports this file
+        from mpo.sweeps.sweeper import run_sweep  # here: every command imports this file
 
         assert self.config is not None and self.hydra_context is not None and self.launcher is not None
-        Sweep(self.config, self.hydra_context.config_loader, self.launcher, self.params, arguments).run()
+        run_sweep(self.config, self.hydra_context.config_loader, self.launcher, self.params, arguments)

@@ -10,8 +10,6 @@ import numpy as np
 
 from mpo.report.sweep_record import Outcome, SweepRecord
 
-DRAWS = 4000
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -62,6 +60,7 @@ def _apart(best: Outcome, other: Outcome) -> float | None:
 
 
 def _expected(ranked: Sequence[Outcome], sign: float) -> Expected | None:
+    """Over seeds, the value at a seed that had no part in the choice; else an empirical Bayes estimate."""
     values_NS = np.asarray([each.values for each in ranked]) * sign
     seeds = values_NS.shape[1]
     if seeds > 1:
@@ -71,23 +70,14 @@ def _expected(ranked: Sequence[Outcome], sign: float) -> Expected | None:
             left_out.append(values_NS[int(others.argmax()), seed])
         how = f"chosen by all seeds but one and read off that one, mean over the {seeds} seeds"
         return Expected(sign * float(np.mean(left_out)), how)
-    errors_N = np.asarray([each.error if each.error is not None else math.nan for each in ranked])
-    if not np.isfinite(errors_N).all():
+    if any(each.error is None or not math.isfinite(each.error) for each in ranked):
         return None
-    bias = _luck(values_NS[:, 0], errors_N)
-    how = "parametric bootstrap with the errors of the evaluation; how training varies with its seed is not in it"
-    return Expected(sign * (float(values_NS[0, 0]) - bias), how)
-
-
-def _luck(means_N: np.ndarray, errors_N: np.ndarray) -> float:
-    """By how much the highest of ``means_N`` lies above the true mean of its setting, on average.
-
-    Observed means are further apart than true ones. Drawn towards their mean by the share of their variance that the
-    errors explain, they stand for the truth (empirical Bayes), to which errors are then drawn.
-    """
-    noise = float(np.mean(errors_N**2))
+    means_N = values_NS[:, 0]
+    noise = float(np.mean([each.error**2 for each in ranked if each.error is not None]))
     between = max(0.0, float(np.var(means_N, ddof=1)) - noise)
-    shrunk_N = means_N.mean() + (means_N - means_N.mean()) * between / (between + noise or 1.0)
-    drawn_DN = shrunk_N + np.random.default_rng(0).standard_normal((DRAWS, len(means_N))) * errors_N
-    chosen_D = drawn_DN.argmax(axis=1)
-    return float(np.mean(drawn_DN.max(axis=1) - shrunk_N[chosen_D]))
+    middle = float(means_N.mean())
+    own = float(ranked[0].error or 0.0) ** 2
+    share = between / (between + own) if between + own else 1.0
+    how = "drawn towards the mean of all settings by as much of the variance as the errors of the evaluation explain; "
+    how += "how training varies with its seed is not in it"
+    return Expected(sign * (middle + share * (float(means_N[0]) - middle)), how)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpo.config.wording import hint
 from mpo.errors import ConfigError
 from mpo.evaluate.records import Estimate
 
@@ -21,4 +20,4 @@ def objective(estimates: Sequence[Estimate], metric: str) -> Estimate:
     rounds = {estimate.key.rpartition("/round")[0]: estimate for estimate in estimates if estimate.round is not None}
     if metric in rounds:  # they stand in the order of the rounds
         return rounds[metric]
-    raise ConfigError(f"the run has no estimate '{metric}'", "sweep.metric", hint(metric, found))
+    raise ConfigError(f"the run has no estimate '{metric}'", "sweep.metric", f"choose one of {', '.join(found)}")

@@ -75,9 +75,13 @@ class SweepFolder:
         """Whether the member in the folder ``name`` has its result."""
         return name in self._runs or (self.root / name / RESULT_FILE).is_file()
 
+    def is_worked_on(self, number: int) -> bool:
+        """Whether some process holds the setting's lock."""
+        return is_locked(self._lock(number))
+
     def gave_up(self, number: int) -> bool:
         """Whether this process has tried the setting."""
-        return number in self._worked_on and not is_locked(self._lock(number))
+        return number in self._worked_on and not self.is_worked_on(number)
 
     def outcomes(self) -> list[Outcome]:
         """What the settings that were begun came to so far."""
@@ -96,7 +100,7 @@ class SweepFolder:
         number = outcome.number
         if number in self._worked_on or not self.open_members(number):
             return False
-        return not is_locked(self._lock(number))
+        return not self.is_worked_on(number)
 
     def _lock(self, number: int) -> Path:
         return self.root / LOCKS / str(number)

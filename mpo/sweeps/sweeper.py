@@ -15,18 +15,16 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from mpo.config.compose import typed
-from mpo.config.files import with_own_shape
-from mpo.config.schema import RunConfig, SweepMethod
+from mpo.config.schema import SweepConfig, SweepMethod
 from mpo.errors import FAILURE_CODE, ConfigError
 from mpo.pipeline.multirun import AlreadyReported, ComparisonPage
-from mpo.pipeline.rules import validate
 from mpo.report.best import best_of
 from mpo.report.objective import objective
 from mpo.report.sweep_record import Outcome, SweepRecord
+from mpo.sweeps.check import check_values
 from mpo.sweeps.folder import SweepFolder
 from mpo.sweeps.methods import METHODS, Tried, check_method
-from mpo.sweeps.space import space_of
+from mpo.sweeps.space import Space, space_of
 from mpo.track.streams import say
 from mpo.track.units import number
 
@@ -34,89 +32,86 @@ UNLIKE = ("launcher", "logger", "cache_dir", "dry_run", "sweep.")
 """Keys in which a sweep may differ from itself: where it runs, and for how long it looks."""
 
 
-class Sweep:
-    """One sweep by one process.
+def run_sweep(
+    config: DictConfig, loader: ConfigLoader, launcher: Launcher, params: Mapping[str, Any], arguments: Sequence[str]
+) -> None:
+    """A sweep from the command line.
 
     Args:
         config: the composed configuration without what varies.
         loader: composes the members.
         launcher: Hydra's, set up.
-        params: of the search space, from ``hydra.sweeper.params``.
+        params: the search space, from ``hydra.sweeper.params``.
         arguments: overrides of the command line; they win over ``params``.
+
+    Raises:
+        ConfigError, AlreadyReported: see :meth:`Sweep.run`; a value that cannot be run, before anything is.
+    """
+    lines = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+    space = space_of(OverridesParser.create(config_loader=loader).parse_overrides(lines))
+    first = check_values(space, config, loader)
+    beside = config.hydra.launcher.get("n_jobs") or config.hydra.launcher.get("array_parallelism") or 1
+    root = Path(config.hydra.sweep.dir).resolve()
+    sweep = Sweep(space, first.sweep, launcher, root, beside if beside > 0 else os.cpu_count() or 1)
+    if first.dry_run:
+        sweep.plan_only()
+        return
+    sweep.open()
+    OmegaConf.save(config, root / "multirun.yaml")
+    sweep.run()
+
+
+class Sweep:
+    """One sweep by one process.
+
+    Args:
+        root: the sweep's folder.
+        beside: members that the launcher runs side by side.
+
+    Raises:
+        ConfigError: the metric has no name, the method cannot look through the space.
     """
 
-    def __init__(
-        self,
-        config: DictConfig,
-        loader: ConfigLoader,
-        launcher: Launcher,
-        params: Mapping[str, Any],
-        arguments: Sequence[str],
-    ) -> None:
-        lines = [*(f"{key}={value}" for key, value in params.items()), *arguments]
-        self.space = space_of(OverridesParser.create(config_loader=loader).parse_overrides(lines))
-        self.launcher, self._loader, self._config = launcher, loader, config
-        first = self._check_values()
-        self.sweep, self.dry = first.sweep, first.dry_run
-        if self.sweep.metric is None:
+    def __init__(self, space: Space, sweep: SweepConfig, launcher: Launcher, root: Path, beside: int = 1) -> None:
+        if sweep.metric is None:
             raise ConfigError("has no value", "sweep.metric", "name an estimate: sweep.metric=heldout/true_reward@1")
-        self.metric = self.sweep.metric
-        check_method(self.space, self.sweep)
+        check_method(space, sweep)
+        self.space, self.sweep, self.launcher, self.root, self.beside = space, sweep, launcher, root, beside
+        self.metric = sweep.metric
+        self.folder = SweepFolder(root, self._record())
 
-    def run(self) -> None:
-        """Every setting, those that are done aside.
-
-        Raises:
-            ConfigError: the folder holds something else, or a finished member lacks the metric.
-            AlreadyReported: no setting has a value, and its member has said why; or the first one lacks the metric.
-        """
-        root = Path(self._config.hydra.sweep.dir).resolve()
-        if self.dry:
-            self._plan_only()
-            return
-        folder = self._opened(root)
-        say(f"sweep: {self._size()}, {self.sweep.method.name}; hydra.sweep.dir={root} goes on with it after a stop")
-        codes = []
-        while True:
-            with ExitStack() as held:
-                taken = folder.take(self._width(), lambda found: self._next(found, folder), held)
-                for run in folder.runs():
-                    objective(run.evaluation, self.metric)  # a metric that there is not ends the sweep at once
-                if not taken:
-                    break
-                codes += self._launch(folder, taken)
-        self._close(folder.outcomes(), codes)
-
-    def _check_values(self) -> RunConfig:
-        """Compose and check each value once, beside the first of the others; returns the first member's configuration.
-
-        Which values fit together only their member can tell; it fails alone.
-        """
-        first = [axis.ends[0] for axis in self.space.axes]
-        config = self._checked(first, self.space.seeds[0])
-        for place, axis in enumerate(self.space.axes):
-            for value in axis.ends[1:]:
-                self._checked([*first[:place], value, *first[place + 1 :]], self.space.seeds[0])
-        for seed in self.space.seeds[1:]:
-            self._checked(first, seed)
-        return config
-
-    def _checked(self, setting: Sequence[str], seed: str) -> RunConfig:
-        composed = self._loader.load_sweep_config(self._config, self.space.overrides(setting, seed))
-        OmegaConf.set_struct(composed, False)
-        config = with_own_shape(typed(composed))
-        validate(config)
-        return config
-
-    def _opened(self, root: Path) -> SweepFolder:
-        folder = SweepFolder(root, self._record())
+    def open(self) -> None:
+        """Make the folder, or look whether it is this sweep's; raises ConfigError if it holds something else."""
         try:
-            folder.check()
+            self.folder.check()
         except ConfigError:
             ComparisonPage.folder = None  # what it holds is another command's to compare
             raise
-        OmegaConf.save(self._config, root / "multirun.yaml")
-        return folder
+
+    def take(self, held: ExitStack) -> list[int]:
+        """Numbers of the settings to run next; ``held`` keeps their locks."""
+        return self.folder.take(self._width(), self._next, held)
+
+    def run(self) -> None:
+        """Every setting, those that are done aside; :meth:`open` comes first.
+
+        Raises:
+            ConfigError: a finished member lacks the metric.
+            AlreadyReported: no setting has a value, and its member has said why; or the first one lacks the metric.
+        """
+        say(
+            f"sweep: {self._size()}, {self.sweep.method.name}; hydra.sweep.dir={self.root} goes on with it after a stop"
+        )
+        codes: list[int] = []
+        while True:
+            with ExitStack() as held:
+                taken = self.take(held)
+                for run in self.folder.runs():
+                    objective(run.evaluation, self.metric)  # a metric that there is not ends the sweep at once
+                if not taken:
+                    break
+                codes += self._launch(taken)
+        self._close(self.folder.outcomes(), codes)
 
     def _record(self) -> SweepRecord:
         axes = self.space.axes
@@ -133,20 +128,20 @@ class Sweep:
             space=(*words, *like, *how),
         )
 
-    def _next(self, found: Sequence[Outcome], folder: SweepFolder) -> tuple[str, ...] | None:
+    def _next(self, found: Sequence[Outcome]) -> tuple[str, ...] | None:
         tried = [
-            Tried(each.setting, each.mean if each.complete else None, not each.complete and folder.gave_up(each.number))
+            Tried(
+                each.setting,
+                each.mean if each.complete else None,
+                not each.complete and self.folder.gave_up(each.number),
+            )
             for each in found
         ]
         return METHODS[self.sweep.method](self.space, self.sweep, tried)
 
     def _width(self) -> int:
-        """Settings taken at once: what the launcher runs side by side, all of them where none waits for another."""
-        launcher = self._config.hydra.launcher
-        jobs = launcher.get("n_jobs") or launcher.get("array_parallelism") or 1
-        if jobs == 1 or self.sweep.method is SweepMethod.tpe:
-            return int(jobs) if jobs > 0 else os.cpu_count() or 1
-        return self._settings()
+        """Settings taken at once: one, or what runs side by side; all where none waits for another's result."""
+        return self.beside if self.beside == 1 or self.sweep.method is SweepMethod.tpe else self._settings()
 
     def _settings(self) -> int:
         return self.space.grid_size if self.sweep.method is SweepMethod.grid else self.sweep.trials
@@ -155,13 +150,13 @@ class Sweep:
         seeds = len(self.space.seeds)
         return f"{self._settings()} settings" + (f" with {seeds} seeds each" if seeds > 1 else "")
 
-    def _launch(self, folder: SweepFolder, taken: Sequence[int]) -> list[int]:
+    def _launch(self, taken: Sequence[int]) -> list[int]:
         """Run the open members of some settings; the exit statuses of those that failed."""
         names, jobs = [], []
         for number_ in taken:
-            for name, seed in folder.open_members(number_):
+            for name, seed in self.folder.open_members(number_):
                 names.append(name)
-                own = self.space.overrides(folder.record.settings[number_], seed)
+                own = self.space.overrides(self.folder.record.settings[number_], seed)
                 jobs.append([*own, f"hydra.sweep.subdir={name}"])
         returns = self.launcher.launch(jobs, initial_job_idx=int(names[0])) if jobs else []
         codes = []
@@ -169,11 +164,12 @@ class Sweep:
             if done.status is not JobStatus.FAILED:
                 continue
             codes.append(_said(name, done))
-            if folder.is_done(name):  # only its metric was missing, as it would be for all others
+            if self.folder.is_done(name):  # only its metric was missing, as it would be for all others
                 raise AlreadyReported(codes[-1])
         return codes
 
-    def _plan_only(self) -> None:
+    def plan_only(self) -> None:
+        """Plan every member and run none; raises AlreadyReported if some cannot be planned."""
         tried: list[Tried] = []
         while (setting := METHODS[self.sweep.method](self.space, self.sweep, tried)) is not None:
             tried.append(Tried(setting))
@@ -189,7 +185,11 @@ class Sweep:
     def _close(self, found: Sequence[Outcome], codes: Sequence[int]) -> None:
         record = self._record()
         for each in found:
-            if not each.complete:
+            if each.complete:
+                continue
+            if self.folder.is_worked_on(each.number):
+                say(f"sweep: {self._words(each)} is worked on by another process")
+            else:
                 say(f"sweep: no value for {self._words(each)}: {each.failed} of {len(record.seeds)} members have none")
         best = best_of(found, record)
         if best is None:
