@@ -6,18 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis, XAxis
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullFormatter
 
 from mpo.report.best import Best
 from mpo.report.curves import Drawn
-from mpo.report.style import colour, figure
+from mpo.report.style import colour, figure, log_axis
 from mpo.report.sweep_record import Outcome, SweepRecord
 from mpo.track.units import number
 
@@ -41,17 +39,15 @@ class Scale:
         """Position of a value on the axis."""
         return float(value) if self.numbers is not None else self.values.index(value)
 
-    def apply(self, axis: Axis) -> None:
+    def apply(self, axes: Axes, which: Literal["x", "y"]) -> None:
         """Scale, ticks and label of an axis."""
+        axis = axes.xaxis if which == "x" else axes.yaxis
+        few = self.numbers is None or len(self.values) <= MOST_CELLS
+        places = [self.place(value) for value in self.values] if few else None
         if self.log:
-            (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
-            axis.set_major_formatter(lambda number, _: f"{number:g}")
-            axis.set_minor_formatter(NullFormatter())
-        if self.numbers is None or len(self.values) <= MOST_CELLS:
-            axis.set_ticks(
-                [self.place(value) for value in self.values], labels=[_shown(value) for value in self.values]
-            )
-            axis.set_ticks([], minor=True)
+            log_axis(axes, which, places)
+        elif places is not None:
+            axis.set_ticks(places, labels=[_shown(value) for value in self.values])
         axis.set_label_text(self.key)
 
 
@@ -110,7 +106,7 @@ def _curve(axes: Axes, scale: Scale, place: int, found: Sequence[Outcome], best:
         low = axes.get_ylim()[0]
         axes.plot(lost, [low] * len(lost), "x", color="#333333", clip_on=False, label="a run without a value")
         axes.set_ylim(bottom=low)
-    scale.apply(axes.xaxis)
+    scale.apply(axes, "x")
 
 
 def _map(scales: Sequence[Scale], found: Sequence[Outcome], best: Best | None, title: str, path: Path) -> Drawn:
@@ -170,8 +166,8 @@ def _plane(scales: Sequence[Scale], found: Sequence[Outcome], best: Best | None,
         if best is not None:
             at = [scale.place(best.outcome.setting[place]) for place, scale in enumerate(scales)]
             axes.plot(*at, "o", color=colour(1), markersize=13, fillstyle="none", mew=2)
-        across.apply(axes.xaxis)
-        up.apply(axes.yaxis)
+        across.apply(axes, "x")
+        up.apply(axes, "y")
         axes.set(title=title)
         sheet.colorbar(points, ax=axes, pad=0.02)
     return Drawn(path, title, "A point a setting; the best has a ring.")

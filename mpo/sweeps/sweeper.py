@@ -28,7 +28,7 @@ from mpo.sweeps.space import Space, space_of
 from mpo.track.streams import say
 from mpo.track.units import number
 
-UNLIKE = ("launcher", "logger", "cache_dir", "dry_run", "sweep.")
+UNLIKE = ("launcher", "logger", "cache_dir", "results", "dry_run", "sweep.")
 """Keys in which a sweep may differ from itself: where it runs, and for how long it looks."""
 
 
