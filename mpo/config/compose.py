@@ -62,15 +62,14 @@ def _check_sweeps() -> None:
 
 
 class OwnFolders(SearchPathPlugin):
-    """Makes Hydra look into ``experiments/`` and ``sweeps/`` too.
+    """Makes Hydra look into ``sweeps/`` too.
 
     ``hydra.searchpath`` in the configuration would be read anew for each of the hundred groups that ``--help`` lists,
     and a user's own would replace it.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for name in ("experiments", "sweeps"):
-            search_path.append("mpo", f"file://{folder(name)}")
+        search_path.append("mpo", f"file://{folder('sweeps')}")
 
 
 class _Shared(dict[str, Any]):

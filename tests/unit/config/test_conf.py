@@ -50,7 +50,7 @@ RUNS = [
     [BASE, "data=mistral_ultrafeedback_pairrm", "partition=trimmed_mean", "train=small", "launcher=joblib"],
     [BASE, "partition=mean", "launcher=multi_node", "launcher.rendezvous=node0:29500"],
     [BASE, "partition=top_bottom", "sample=small"],
-    ["partition=best_vs_spread", "sample.n=16"],
+    ["partition=best_vs_spread", "sample.n=16", "evaluate=testbed_table"],
     ["partition=best_vs_lowest", "sample.n=16"],
     ["partition=best_vs_clusters", "partition.path=owner/encoder", "sample.n=16"],
     ["regime=on_policy", "score=function", "score.function=mpo.testbed.reward.true_reward"],
