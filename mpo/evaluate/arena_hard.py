@@ -82,9 +82,6 @@ class ArenaHard(Benchmark):
             value = getattr(self, name)
             if not value or "/" in value or value.startswith("."):
                 raise ConfigError(f"{value!r} is no name of a file", f"{KEY}.{name}", "leave slashes out")
-        if self.tool is None and self.question_file is None:
-            remedy = f"give the tool's question.jsonl: {KEY}.question_file=FILE, or the tool: {KEY}.tool=FOLDER"
-            raise ConfigError("neither questions nor the tool is given", KEY, remedy)
         if self.tool is not None and self.judgments is not None:
             what = "judgments that are there already, and a tool to make them"
             raise ConfigError(what, f"{KEY}.judgments", f"leave one of {KEY}.judgments and {KEY}.tool out")
@@ -155,7 +152,9 @@ class ArenaHard(Benchmark):
     def _questions(self) -> Path:
         if self.question_file is not None:
             return Path(self.question_file).expanduser()
-        assert self.tool is not None
+        if self.tool is None:
+            remedy = f"give the tool's question.jsonl: {KEY}.question_file=FILE, or the tool: {KEY}.tool=FOLDER"
+            raise ConfigError("neither questions nor the tool is given", KEY, remedy)
         return Path(self.tool).expanduser() / "data" / self.benchmark / "question.jsonl"
 
     def _tool(self) -> Tool | None:

@@ -41,6 +41,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     assert {*made.split()} == {
         *("World", "Mixture", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
         *("LLMJudge", "LLMJudgePairwise", "Examples", "HeldOutRanking", "WinRate"),
+        *("AlpacaEval", "ArenaHard"),
     }
     assert heavy == ""
 

@@ -280,7 +280,7 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path: Path) -> None:
     url = "http://localhost:1/v1"
     measure(tool, url).check()
     for make, message in (
-        (ArenaHard, "^measure: neither questions nor the tool is given"),
+        (ArenaHard().check, "^measure: neither questions nor the tool is given"),
         (lambda: measure(tool, url, judgments="x"), "^measure.judgments: judgments that are there already"),
         (lambda: measure(tool, url, name="a/b"), "^measure.name: 'a/b' is no name of a file"),
         (lambda: measure(tool, url, question_file=str(questions)).check(), "^measure.question_file: .* 2024, the tool"),
