@@ -21,13 +21,12 @@ from mpo.errors import ConfigError, DataError, cut
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.benchmark import Benchmark
 from mpo.evaluate.questions import Answer, Decoding, Question, check_questions, decodings
-from mpo.evaluate.records import Baseline, Estimate, Findings
+from mpo.evaluate.records import Findings
 
 KEY = "measure"
 VERSION = "0.6.6"
 OPENAI = "https://api.openai.com/v1"
 ANNOTATIONS_FILE, RECORD_FILE = "annotations.json", "alpaca_eval.json"
-SPLIT = "alpaca_eval"
 
 
 @dataclass(frozen=True)
@@ -161,6 +160,7 @@ class AlpacaEval(Benchmark):
     def measure(self, evidence: Evidence) -> Findings:
         """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.alpaca_annotators.annotate`."""
         from mpo.evaluate.alpaca_annotators import annotate, package_length_control  # seconds of imports
+        from mpo.evaluate.alpaca_report import findings
 
         assert evidence.output is not None
         rows = self.rows()
@@ -197,7 +197,8 @@ class AlpacaEval(Benchmark):
             why = ", ".join(f"{count} {reason}" for reason, count in judged.reasons.items())
             every = len(annotations)
             evidence.warn(f"{judged.missing} of {every} pairs have no verdict and are left out ({why or 'unreadable'})")
-        return Findings(_estimates(self, evidence.output / ANNOTATIONS_FILE, controlled))
+        names = {temperature: self.name_at(temperature) for temperature in self.temperatures}
+        return findings(evidence.output / ANNOTATIONS_FILE, names, self.questions(), controlled)
 
     def name_at(self, temperature: float) -> str:
         """The policy's name in annotations; several temperatures are several models there."""
@@ -219,42 +220,3 @@ def _by_run(answers: Sequence[Answer], count: int) -> dict[Run, list[str]]:
             what = f"{len(texts)} answers at temperature {run[0]:g}, seed {run[1]}, for {count} instructions"
             raise DataError(what, f"{KEY}.reference", "give the file that the policy has answered")
     return {run: [texts[each] for each in wanted] for run, texts in found.items()}
-
-
-def _estimates(
-    measure: AlpacaEval, annotations: Path, controlled: dict[float, tuple[float, float]] | None
-) -> list[Estimate]:
-    """From the annotations as the command ``mpo.evaluate.winrate`` reads them; rates in percent."""
-    from mpo.evaluate.judged import read_judgements
-    from mpo.evaluate.judged_models import win_rates
-
-    def unusable(error: DataError) -> None:
-        raise error
-
-    (group,) = win_rates(read_judgements([str(annotations)], None, unusable))
-    by_name = {each.model: each for each in group.models}
-    found = []
-    for temperature in measure.temperatures:
-        model = by_name[measure.name_at(temperature)]
-
-        def estimate(
-            metric: str, value: float, error: float | None = None, unit: str = "%",
-            baselines: tuple[Baseline, ...] = (), count: int = model.instructions, at: float = temperature,
-        ) -> Estimate:  # fmt: skip
-            return Estimate(
-                metric, value, error, count, unit, SPLIT, at, judge=measure.judge, baseline=group.baseline,
-                baselines=baselines,
-            )  # fmt: skip
-
-        even = (Baseline("even", 50.0),)
-        found.append(estimate("win_rate", model.win_rate, model.standard_error, baselines=even))
-        if controlled is None:
-            own = model.length_controlled, model.length_controlled_error
-            found.append(estimate("length_controlled_win_rate_by_mpo", *own, baselines=even))
-        else:
-            found.append(estimate("length_controlled_win_rate", *controlled[temperature], baselines=even))
-        reference = (Baseline(group.baseline, model.baseline_length),)
-        found.append(estimate("length", model.length, unit="characters", baselines=reference))
-        if model.unjudged:
-            found.append(estimate("pairs_without_verdict", model.unjudged, unit="pairs"))
-    return found

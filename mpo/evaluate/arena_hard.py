@@ -121,7 +121,7 @@ class ArenaHard(Benchmark):
                 file = self._answers(evidence.output, layout) / f"{self.name_at(run)}.jsonl"
                 write_answers(file, layout, self.name_at(run), by_id, answers)
         judged = self._judge(evidence, questions, list(by_run))
-        found = [_length(self.benchmark, temperature, by_run) for temperature in self.temperatures]
+        lengths = [_length(self.benchmark, temperature, by_run) for temperature in self.temperatures]
         if not judged:
             folder = self._answers(evidence.output, Layout.of_2025)
             words = shlex.join(command("python", "ARENA_HARD_AUTO"))
@@ -129,14 +129,15 @@ class ArenaHard(Benchmark):
                 f"the answers are not judged: copy {folder} into the tool's data/{self.benchmark}, name them in its "
                 f"settings and run {words}, then give what it writes: judgments=FOLDER; or give its folder: tool=FOLDER"
             )
-            return Findings(found)
-        from mpo.evaluate.arena_report import estimates  # here: it leads to scipy
+            return Findings(lengths)
+        from mpo.evaluate.arena_report import report  # here: it leads to scipy
 
-        scored, record, gaps = estimates(self.benchmark, self.temperatures, judged, len(questions))
-        write_json(evidence.output / RECORD_FILE, finite(record))
-        if gaps:
-            evidence.warn(gaps)
-        return Findings([*scored, *found])
+        made = report(self.benchmark, self.temperatures, judged, questions)
+        missing = {"questions": made.asked, "judged": made.judged, "with two verdicts": made.whole}
+        write_json(evidence.output / RECORD_FILE, finite({"scores": made.scores, **missing}))
+        if made.gaps:
+            evidence.warn(made.gaps)
+        return Findings([*made.estimates, *lengths], by_prompt=made.by_prompt)
 
     def name_at(self, run: Run) -> str:
         """The policy's name in the tool's files, of one temperature and seed of those that there are."""

@@ -4,74 +4,113 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from typing import Any
 
 from mpo.errors import DataError
 from mpo.evaluate.arena_files import Judgment, is_whole
 from mpo.evaluate.arena_scores import known, score_of_2024, score_of_2025
-from mpo.evaluate.records import Baseline, Estimate
+from mpo.evaluate.questions import Question, question_keys
+from mpo.evaluate.records import Baseline, Estimate, PromptValues
 
 DEFINITIONS = {"win_rate_of_2024": score_of_2024, "mean_score_of_2025": score_of_2025}
 """The tool's two scores by metric."""
 
 
-def estimates(
-    benchmark: str, temperatures: Sequence[float], judged: Mapping[tuple[float, int], Sequence[Judgment]], count: int
-) -> tuple[list[Estimate], dict[str, Any], str]:
-    """Both scores by temperature and category, a record with their intervals, and what is missing, as a sentence.
+@dataclass
+class Report:
+    """Estimates, the values behind them by prompt, each score with its interval, and what is missing.
+
+    Attributes:
+        asked: questions, each for every seed and temperature.
+        judged: those with a judgment; ``whole``: of which both games have a verdict.
+        without: games of them without one.
+        strange: labels that are no verdicts.
+    """
+
+    estimates: list[Estimate] = field(default_factory=list)
+    by_prompt: list[PromptValues] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    asked: int = 0
+    judged: int = 0
+    whole: int = 0
+    without: int = 0
+    strange: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def gaps(self) -> str:
+        """What is missing, as a sentence; empty where nothing is."""
+        if self.whole == self.asked:
+            return ""
+        text = (
+            f"{self.asked - self.whole} of {self.asked} questions have not two verdicts ({self.without} games without "
+        )
+        text += f"one, {self.asked - self.judged} questions without a judgment); they are neither lost nor won"
+        if self.strange:
+            text += f"; {', '.join(f'{count} × {label}' for label, count in self.strange.items())} is no verdict"
+        return text
+
+
+def report(
+    benchmark: str,
+    temperatures: Sequence[float],
+    judged: Mapping[tuple[float, int], Sequence[Judgment]],
+    questions: Sequence[Question],
+) -> Report:
+    """Both scores by temperature and category.
 
     Args:
         judged: by temperature and seed; the seeds of a temperature are taken together, by question.
-        count: questions that there are.
 
     Raises:
         DataError: not one verdict at a temperature.
     """
-    found: list[Estimate] = []
-    records: list[dict[str, Any]] = []
-    gaps = games = judgments_in = 0
-    asked = count * len(judged)
-    labels: Counter[str] = Counter()
+    made, keys = Report(asked=len(questions) * len(judged)), question_keys(questions)
+    categories = {one.id: one.category for one in questions}
+    several = len(set(categories.values())) > 1
     for temperature in temperatures:
         runs = [judgments for run, judgments in judged.items() if run[0] == temperature]
         every, strange = known(one for judgments in runs for one in judgments)
-        labels += strange
-        without = count * len(runs) - sum(map(is_whole, every))
-        gaps, judgments_in = gaps + without, judgments_in + len(every)
-        games += sum(2 - len(one.games) for one in every)
-        by_category: dict[str, list[Judgment]] = defaultdict(list)
-        for one in every:
-            by_category[one.category].append(one)
+        whole, asked = sum(map(is_whole, every)), len(questions) * len(runs)
+        made.strange += strange
+        made.judged, made.whole = made.judged + len(every), made.whole + whole
+        made.without += sum(2 - len(one.games) for one in every)
         if not any(one.games for one in every):
             what = f"no judgment at temperature {temperature:g} has a verdict"
             raise DataError(what, benchmark, "look at what the judge has answered")
+        by_category: dict[str, list[Judgment]] = defaultdict(list)
+        for one in every:
+            by_category[categories[one.question_id]].append(one)
         for category, judgments in by_category.items():
-            split = f"{benchmark}/{category}" if len(by_category) > 1 else benchmark
-            for metric, score_of in DEFINITIONS.items():
-                score = score_of(judgments)
-                if score is None:
-                    continue
-                judge, baseline = judgments[0].judge, judgments[0].baseline
-                found.append(
-                    Estimate(
-                        metric, score.value, score.error, score.questions, "%", split, temperature, judge=judge,
-                        baseline=baseline, baselines=(Baseline("even", 50.0),),
-                    )
-                )  # fmt: skip
-                said = {"metric": metric, "split": split, "temperature": temperature, "judge": judge}
-                records.append({**said, "baseline": baseline, **asdict(score)})
-        if without:
-            found.append(
-                Estimate("questions_without_verdict", without, n=count * len(runs), unit="questions", split=benchmark,
-                         temperature=temperature)
+            _add_scores(made, f"{benchmark}/{category}" if several else benchmark, temperature, judgments, keys)
+        if whole < asked:
+            missing = Estimate(
+                "questions_without_verdict", asked - whole, n=asked, unit="questions", split=benchmark,
+                temperature=temperature,
             )  # fmt: skip
-    sentence = ""
-    if gaps:
-        sentence = (
-            f"{gaps} of {asked} questions have not two verdicts ({games} games without one, {asked - judgments_in} "
+            made.estimates.append(missing)
+    return made
+
+
+def _add_scores(
+    made: Report, split: str, temperature: float, judgments: Sequence[Judgment], keys: Mapping[str, str]
+) -> None:
+    judge, baseline = judgments[0].judge, judgments[0].baseline
+    for metric, score_of in DEFINITIONS.items():
+        score = score_of(judgments)
+        if score is None:
+            continue
+        one = Estimate(
+            metric, score.value, score.error, score.questions, "%", split, temperature, judge=judge, baseline=baseline,
+            baselines=(Baseline("even", 50.0),),
+        )  # fmt: skip
+        made.estimates.append(one)
+        prompts = [keys[name] for name in score.by_question]
+        made.by_prompt.append(PromptValues.of(one, prompts, [*score.by_question.values()]))
+        made.scores.append(
+            {
+                **{"metric": metric, "split": split, "temperature": temperature, "judge": judge, "baseline": baseline},
+                **{"value": score.value, "low": score.low, "high": score.high, "error": score.error},
+                "questions": score.questions,
+            }
         )
-        sentence += "questions without a judgment); what is missing counts neither as lost nor as won"
-        if labels:
-            sentence += f"; {', '.join(f'{count} × {label}' for label, count in labels.items())} is no verdict"
-    return found, {"scores": records, "questions": count, "without_two_verdicts": gaps}, sentence

@@ -29,6 +29,7 @@ class Score:
         error: standard error with questions as independent draws, which the tool does not give: its intervals take the
             games, and each count of a clear verdict, as independent.
         questions: behind it.
+        by_question: each one's own share of wins in percent, by its id.
     """
 
     value: float
@@ -36,6 +37,7 @@ class Score:
     high: float
     error: float
     questions: int
+    by_question: dict[str, float]
 
 
 def known(judgments: Iterable[Judgment]) -> tuple[list[Judgment], Counter[str]]:
@@ -78,4 +80,5 @@ def _score(judgments: Sequence[Judgment], tail: float, point: bool) -> Score | N
     low, high = (float(each) for each in np.percentile(means, [tail, 100 - tail]))
     value = float(every.mean() if point else means.mean())
     error = share_of_pairs(list(won.values()), list(counted.values())).standard_error
-    return Score(100 * value, 100 * low, 100 * high, 100 * error, len(counted))
+    by_question = {name: 100 * won[name] / counted[name] for name in won}
+    return Score(100 * value, 100 * low, 100 * high, 100 * error, len(counted), by_question)

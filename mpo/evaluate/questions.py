@@ -11,7 +11,8 @@ from pathlib import Path
 from mpo.cache.artifacts import write_text
 from mpo.config.limits import TEMPERATURE, TOKENS
 from mpo.errors import ConfigError, DataError
-from mpo.types import Message
+from mpo.evaluate.prompts import prompt_keys
+from mpo.types import Message, ResponseSet
 
 ANSWERS_FILE = "answers.jsonl"
 GREEDY = 0.0
@@ -104,6 +105,12 @@ def decodings(
         Decoding(float(each), top_p, max_new_tokens, tuple(seeds[:1] if each == GREEDY else seeds))
         for each in temperatures
     ]
+
+
+def question_keys(questions: Sequence[Question]) -> dict[str, str]:
+    """What each question's prompt is known by in every run, by the question's id."""
+    sets = [ResponseSet(one.id, one.conversation([""] * (len(one.turns) - 1)), ()) for one in questions]
+    return {one.id: key for one, key in zip(questions, prompt_keys(sets), strict=True)}
 
 
 def check_questions(questions: Sequence[Question], where: str) -> None:

@@ -94,7 +94,11 @@ def test_win_rates_at_each_temperature_over_seeds(
         given = evidence(tmp_path, (0.0,))
         sampled = evidence(tmp_path, (1.0,), (0, 1))
         given = replace(given, answers=given.answers + sampled.answers)
-        found = by_metric(one.measure(given).estimates)
+        findings = one.measure(given)
+    found = by_metric(findings.estimates)
+    assert [(each.metric, len(set(each.prompts))) for each in findings.by_prompt] == 2 * [
+        ("win_rate", COUNT), ("length", COUNT)
+    ]  # fmt: skip
     for at in ("0", "1"):
         rate = found[f"win_rate@{at}"]
         assert rate.value == pytest.approx(75, abs=1e-3) and rate.n == COUNT and rate.unit == "%"

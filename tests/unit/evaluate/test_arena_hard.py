@@ -191,7 +191,9 @@ def test_what_stays_without_a_verdict_counts_neither_as_lost_nor_as_won(tmp_path
 
     given, said = evidence(tmp_path, (0, 1))
     with serving(judging(label_of)) as server:
-        found = by_metric(measure(tool, server.url, seeds=[0, 1], attempts=2).measure(given).estimates)
+        findings = measure(tool, server.url, seeds=[0, 1], attempts=2).measure(given)
+        found = by_metric(findings.estimates)
+        assert [len(each.values) for each in findings.by_prompt] == [8, 7]
         assert len(server.asked) == 2 * 2 * (len(IDS) + 1)
     assert found["mean_score_of_2025"].value == found["win_rate_of_2024"].value == 100
     assert (found["mean_score_of_2025"].n, found["win_rate_of_2024"].n) == (7, 8)
