@@ -194,9 +194,10 @@ def _findings(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[J
         if start is not None:
             base, _ = mean(filter(chosen, start))
             baselines = (Baseline(START, base.value, base.standard_error),)
-        judge = Path(measure.model).name
-        estimate = Estimate(metric, whole.value, whole.standard_error, whole.count, UNIT, SPLIT, judge=judge,
-                            baselines=baselines)  # fmt: skip
+        estimate = Estimate(
+            metric, whole.value, whole.standard_error, whole.count, UNIT, SPLIT, judge=Path(measure.model).name,
+            baselines=baselines,
+        )  # fmt: skip
         found.estimates.append(estimate)
         values = [sum(each) / len(each) for each in scores.values()]
         found.by_prompt.append(PromptValues.of(estimate, list(scores), values))
