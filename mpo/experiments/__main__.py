@@ -25,6 +25,7 @@ The same command goes on where it was stopped; tables share runs.
   gpus=N    cards of each run
   launcher= local, slurm (slurm.partition=… slurm.timeout_min=… go to submitit)
   out=DIR runs=DIR
+  'overrides=[key=value,…]' of every run
   show=true writes pages from what is finished; dry_run=true plans every run
 """
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _cells(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> dict[str, list[Cell]]:
     tuned, units = tuned_rates(options.scale), options.units or scale.units
     return {
-        name: cells_of(one, options.scale, scale, units, {} if one.kind is Kind.tuning else tuned)
+        name: cells_of(one, options.scale, scale, units, {} if one.kind is Kind.tuning else tuned, options.overrides)
         for name, one in experiments.items()
         if one.kind is not Kind.simulation
     }

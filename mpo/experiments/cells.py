@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpo.config.paths import folder
@@ -45,10 +45,13 @@ def axis_of(experiment: Experiment, scale_name: str) -> Axis | None:
     return at.axis if at is not None and at.axis is not None else experiment.axis
 
 
-def cells_of(experiment: Experiment, scale_name: str, scale: Scale, units: int, tuned: dict[str, float]) -> list[Cell]:
+def cells_of(
+    experiment: Experiment, scale_name: str, scale: Scale, units: int, tuned: dict[str, float], more: Sequence[str] = ()
+) -> list[Cell]:
     """Every cell that needs a run, replication by replication.
 
-    ``tuned``: learning rate of each loss, as :func:`tuned_rates` reads them.
+    ``tuned``: learning rate of each loss, as :func:`tuned_rates` reads them. ``more``: overrides of every run that win over
+    all others.
     """
     at = experiment.scales.get(scale_name)
     axis = axis_of(experiment, scale_name)
@@ -63,7 +66,7 @@ def cells_of(experiment: Experiment, scale_name: str, scale: Scale, units: int, 
                 of_scale = [*at.overrides, *at.rows.get(name, [])] if at is not None else []
                 for value, of_value in (axis.overrides if axis is not None and axis.overrides else {"": []}).items():
                     wanted = [*scale.overrides, *experiment.overrides, *row.overrides, *of_scale, *of_block, *of_value]
-                    overrides = _once([*_rate(wanted, tuned), *wanted, *of_unit])
+                    overrides = _once([*_rate(wanted, tuned), *wanted, *of_unit, *more])
                     found.append(Cell(block, name, value, unit, tuple(overrides)))
     return found
 

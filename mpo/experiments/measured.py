@@ -13,7 +13,7 @@ from mpo.experiments.execute import is_finished
 from mpo.experiments.spec import Column, Experiment
 from mpo.report.records import RunReport
 
-START = "starting policy"
+START, EVEN = "starting policy", "even"
 Place = tuple[str, str, str]
 """Block, row and value of the axis."""
 
@@ -54,7 +54,8 @@ def collect(
                     continue
                 place = values.setdefault((cell.block, cell.row, value), {})
                 place.setdefault(column.label, {})[cell.unit] = found.value * column.times
-                base = next((one for one in found.baselines if one.name in (START, "even")), None)
+                names = (START, EVEN) if found.baseline == START else (START,)  # a win rate over itself is even
+                base = next((one for one in found.baselines if one.name in names), None)
                 for name in starting if base is not None else ():
                     start = values.setdefault((cell.block, name, value), {}).setdefault(column.label, {})
                     start[cell.unit] = base.value * column.times  # type: ignore[union-attr]
@@ -66,8 +67,10 @@ def _find(report: RunReport, column: Column, temperature: float | None, number: 
     return next(
         (
             one
+            for metric in column.metric.split("|")
             for one in report.evaluation
-            if one.metric == column.metric
+            if one.metric == metric
+            and (column.split is None or one.split == column.split)
             and (wanted is None or one.temperature == wanted)
             and (column.judge is None or one.judge == column.judge)
             and one.round == number

@@ -38,6 +38,7 @@ class Options:
         slurm: what submitit is given, such as partition or timeout_min.
         out: folder for pages; None: ``outputs/experiments/SCALE``.
         runs: folder of the runs; None: ``outputs/experiments/SCALE/runs``.
+        overrides: of every run, which win over the experiment's and the scale's, such as ``evaluate=alpaca_eval``.
         dry_run: plan, run nothing.
         show: write pages from what is finished, run nothing.
     """
@@ -51,6 +52,7 @@ class Options:
     slurm: dict[str, str] = field(default_factory=dict)
     out: str | None = None
     runs: str | None = None
+    overrides: list[str] = field(default_factory=list)
     dry_run: bool = False
     show: bool = False
 

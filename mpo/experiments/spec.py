@@ -32,10 +32,12 @@ class Kind(Enum):
 
 @dataclass
 class Column:
-    """A measured number of a run: an estimate by its metric and temperature, multiplied by ``times`` (100: percent)."""
+    """A measured number of a run: an estimate by its metric (or the first of several, ``A|B``), split, temperature and
+    judge, multiplied by ``times`` (100: percent)."""
 
     metric: str = MISSING
     label: str = MISSING
+    split: str | None = None
     temperature: float | None = None
     judge: str | None = None
     times: float = 1.0
