@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mpo.config.paths import folder
-from mpo.experiments.spec import Axis, Experiment, Kind, Scale, read_yaml
+from mpo.experiments.spec import Axis, Experiment, Kind, Scale, find, read_yaml
 
 WHOLE = ""
 """The block of a table that has one only."""
@@ -50,8 +49,9 @@ def cells_of(
 ) -> list[Cell]:
     """Every cell that needs a run, replication by replication.
 
-    ``tuned``: learning rate of each loss, as :func:`tuned_rates` reads them. ``more``: overrides of every run that win over
-    all others.
+    Args:
+        tuned: learning rate of each loss, as :func:`tuned_rates` reads them.
+        more: overrides of every run that win over all others.
     """
     at = experiment.scales.get(scale_name)
     axis = axis_of(experiment, scale_name)
@@ -96,5 +96,5 @@ def by_run(cells: Iterable[Cell]) -> dict[str, Cell]:
 
 def tuned_rates(scale_name: str) -> dict[str, float]:
     """Learning rates that were chosen for each loss at this scale; empty where none were."""
-    path = folder("experiments") / "tuned" / f"{scale_name}.yaml"
-    return {str(loss): float(rate) for loss, rate in read_yaml(path)["lr"].items()} if path.is_file() else {}
+    path = find(f"tuned/{scale_name}.yaml")
+    return {str(loss): float(rate) for loss, rate in read_yaml(path)["lr"].items()} if path is not None else {}

@@ -145,10 +145,20 @@ class Scale:
     axes: dict[str, Any] = field(default_factory=dict)
 
 
+def roots() -> list[Path]:
+    """Where experiments lie: those that ship, and ``experiments/`` in the working directory, which may add to them."""
+    own = Path("experiments").resolve()
+    return [folder("experiments"), *([own] if own.is_dir() and own != folder("experiments").resolve() else [])]
+
+
+def find(name: str) -> Path | None:
+    """The file ``name`` below one of the roots; the working directory's wins."""
+    return next((path for root in reversed(roots()) if (path := root / name).is_file()), None)
+
+
 def names() -> list[str]:
     """Every experiment, in the order of the papers."""
-    found = [path.parent.name for path in folder("experiments").glob(f"*/{FILE}")]
-    return sorted(found, key=_order)
+    return sorted({path.parent.name for root in roots() for path in root.glob(f"*/{FILE}")}, key=_order)
 
 
 def _order(name: str) -> tuple[str, int, int, str]:
@@ -164,13 +174,13 @@ def _order(name: str) -> tuple[str, int, int, str]:
 
 def scales() -> list[str]:
     """Every scale."""
-    return sorted(path.stem for path in (folder("experiments") / "scales").glob("*.yaml"))
+    return sorted({path.stem for root in roots() for path in (root / "scales").glob("*.yaml")})
 
 
 def load(name: str) -> Experiment:
     """The experiment ``name``, such as ``mpo_table1``; raises ConfigError where there is none or its file is wrong."""
-    path = folder("experiments") / name / FILE
-    if not path.is_file():
+    path = find(f"{name}/{FILE}")
+    if path is None:
         raise ConfigError(f"there is no experiment '{name}'", "", hint(name, names()))
     plain = read_yaml(path)
     plain["rows"] = {str(key): _row(value) for key, value in (plain.get("rows") or {}).items()}
@@ -187,15 +197,16 @@ def load(name: str) -> Experiment:
 
 def load_scale(name: str) -> Scale:
     """The scale ``name``; raises ConfigError where there is none or its file is wrong."""
-    path = folder("experiments") / "scales" / f"{name}.yaml"
-    if not path.is_file():
+    path = find(f"scales/{name}.yaml")
+    if path is None:
         raise ConfigError(f"there is no scale '{name}'", "scale", hint(name, scales()))
     return _typed(Scale, read_yaml(path), path)
 
 
 def published() -> dict[str, Any]:
     """The papers' numbers, by key."""
-    return read_yaml(folder("experiments") / "published.yaml")
+    path = find("published.yaml")
+    return read_yaml(path) if path is not None else {}
 
 
 def _row(value: Any) -> Any:

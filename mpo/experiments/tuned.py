@@ -8,15 +8,14 @@ from pathlib import Path
 import yaml
 
 from mpo.cache.artifacts import write_text
-from mpo.config.paths import folder
 from mpo.errors import DataError
 from mpo.experiments.cells import Cell
 from mpo.experiments.measured import collect
-from mpo.experiments.spec import Experiment, Scale
+from mpo.experiments.spec import Experiment, Scale, roots
 
 
 def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, scale: Scale, runs: Path) -> Path:
-    """Write ``experiments/tuned/SCALE.yaml``: the best rate of each loss by the first column, and all that was tried.
+    """Write ``tuned/SCALE.yaml`` into the last of the roots: the best rate of each loss, and all that was tried.
 
     Raises:
         DataError: runs are missing.
@@ -30,7 +29,7 @@ def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, 
         tried.setdefault(cell.row, {})[cell.value] = round(found, 3)
     best = {loss: max(rates, key=lambda rate: rates[rate]) for loss, rates in tried.items()}
     reports = list(numbers.runs.values())
-    path = folder("experiments") / "tuned" / f"{scale_name}.yaml"
+    path = roots()[-1] / "tuned" / f"{scale_name}.yaml"
     budget, by = len(next(iter(tried.values()))), scale.columns[0].label
     commits = ", ".join(sorted({report.commit for report in reports}))
     head = (

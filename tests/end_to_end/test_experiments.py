@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpo.experiments import __main__, cells, spec
+from mpo.experiments import __main__
 from mpo.report.records import RESULT_FILE
 from tests.end_to_end.conftest import CommandLine
 
@@ -20,7 +20,7 @@ COLUMNS = [
 
 @pytest.fixture
 def command(mpo: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of experiments with one table at one scale, in place of those that ship."""
+    """A folder of experiments in the working directory, with one table at one scale."""
     folder = tmp_path / "experiments"
     (folder / "scales").mkdir(parents=True)
     (folder / "mine").mkdir()
@@ -42,8 +42,7 @@ def command(mpo: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     }
     (folder / "mine/experiment.yaml").write_text(yaml.safe_dump(table))
     (folder / "published.yaml").write_text("mine: {columns: [lc], theirs: {DPO: [10.5], MPO: [12]}}\n")
-    for module in (spec, cells):
-        monkeypatch.setattr(module, "folder", lambda _: folder)
+    monkeypatch.chdir(tmp_path)
     for name, value in mpo.variables().items():
         monkeypatch.setenv(name, value)
     return tmp_path

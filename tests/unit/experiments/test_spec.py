@@ -116,9 +116,9 @@ def test_tables_are_all_but_the_tuning() -> None:
 
 
 def test_a_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine").mkdir()
-    file = tmp_path / "mine" / spec.FILE
-    monkeypatch.setattr(spec, "folder", lambda _: tmp_path)
+    file = tmp_path / "experiments/mine" / spec.FILE
+    file.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     for text, message in (
         ("title: A\npaper: B\nrow: {}\n", "Key 'row' not in 'Experiment'"),
         ("title: A\npaper: B\nrows: {X: [loss=dpo]}\nclaims: [X > Y]\n", "claim 'X > Y' is not 'ROW > ROW'"),
@@ -128,3 +128,4 @@ def test_a_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ConfigError) as error:
             load("mine")
         assert message in str(error.value) and "mine/experiment.yaml" in str(error.value)
+    assert "mine" in names() and "mpo_table1" in names()  # one's own add to those that ship
