@@ -1,42 +1,63 @@
-"""What LLM judges have in common: their options, and questions to chat servers that end in a verdict. No torch."""
+"""What LLM judges have in common: their options, and questions that end in a verdict. No torch."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
+from mpo.config.files import is_local
+from mpo.config.schema import Precision
 from mpo.endpoint import Endpoint, check_servers
+from mpo.engine import check_installed
 from mpo.errors import ConfigError, DataError, cut
+from mpo.plain import to_plain
 from mpo.score.base import Scorer, check_score_name
+from mpo.score.chat import Answer, Chat, Refused
 from mpo.score.judge_prompt import check_prompt
-from mpo.score.verdicts import Verdict, Verdicts
+from mpo.score.model_folder import read_model_config
+from mpo.score.verdicts import READING, NoVerdict, Verdict, Verdicts
+from mpo.types import Message
 
 LEAST_MASS = 0.9
 UNSURE = f"less than {LEAST_MASS} of the judge's probability is on verdicts"
 NO_LOGPS = "the judge's answer has no log-probs for its verdict, which counts as written"
 SHOWN = 100
+AT_ONCE = 512
+"""Questions that are asked, and asked again where an answer has no verdict, before the next ones."""
+REFUSED, CUT_OFF, EMPTY, OTHERWISE = (
+    "the question was refused",
+    "the answer was cut at max_answer_tokens",
+    "the answer was empty",
+    "the answer has no verdict",
+)
+"""Reasons of a question without verdict."""
 
 
 @dataclass(frozen=True)
 class Judge(Scorer):
-    """Asks a language model behind servers of OpenAI's chat API, each in turn, many requests at once.
+    """Asks a language model, behind servers of OpenAI's chat API or loaded with vLLM in this process.
 
     Every question is one user turn, answered at temperature 0. An answer without a verdict is shown to the judge with
-    the request to answer in the wanted form; if no answer has one, the stage stops: a score in its place would be made
-    up. Nothing is cut to the judge's context; a server refuses what is too long.
+    the request to answer in the wanted form; if no answer has one, scoring stops: a score in its place would be made
+    up. Nothing is cut to the judge's context; what is too long is refused.
 
     Args:
-        urls: addresses of servers, e.g. ``http://localhost:8000/v1``.
-        model: name under which they serve the judge.
         name: under which the scores are kept.
         criteria: what the judge is to look at, for ``{criteria}`` in ``prompt``.
         prompt: the question, with fields in braces.
+        urls: addresses of servers, e.g. ``http://localhost:8000/v1``, asked in turn.
+        model: name under which they serve the judge.
+        path: or the judge itself, a folder or hub name, for an engine in this process.
+        revision: of a hub name.
+        precision: of its weights.
+        context_tokens: most tokens of a question with its answer, of the engine.
+        tensor_parallel: cards that share the engine's model.
+        gpu_memory: share of a card's memory that the engine takes.
         top_logprobs: alternatives of each token whose log-probs are asked for; 0 where a server gives none.
         max_answer_tokens: of an answer, thinking included.
         key_variable: environment variable that holds the servers' key.
@@ -46,14 +67,21 @@ class Judge(Scorer):
             verdict.
 
     Raises:
-        ConfigError: a number out of range, an address that is none or holds a secret, a prompt that lacks a field.
+        ConfigError: a number out of range, an address that is none or holds a secret, a prompt that lacks a field,
+            neither servers nor a path, or both.
     """
 
-    urls: list[str]
-    model: str
     name: str
     criteria: str
     prompt: str
+    urls: list[str] = field(default_factory=list)
+    model: str | None = None
+    path: str | None = None
+    revision: str | None = None
+    precision: Precision = Precision.bf16
+    context_tokens: int = 8192
+    tensor_parallel: int = 1
+    gpu_memory: float = 0.9
     top_logprobs: int = 20
     max_answer_tokens: int = 16
     key_variable: str = "OPENAI_API_KEY"
@@ -63,22 +91,69 @@ class Judge(Scorer):
 
     replicated: ClassVar[bool] = True
     change_no_score: ClassVar[frozenset[str]] = frozenset(
-        {"urls", "key_variable", "concurrency", "timeout_s", "attempts"}
+        {"urls", "key_variable", "concurrency", "timeout_s", "attempts", "gpu_memory"}
     )
     fields: ClassVar[tuple[str, ...]] = ()
     """What a prompt must have in braces."""
 
     def __post_init__(self) -> None:
-        check_servers("score", self.urls, self.concurrency, self.timeout_s, self.attempts)
+        if self.path is None:
+            self._check_servers()
+        else:
+            self._check_engine()
         check_score_name(self.name)
-        if not self.model:
-            raise ConfigError("has no value", "score.model", "give the name under which the servers serve the judge")
         if not 0 <= self.top_logprobs <= 20:
             raise ConfigError(f"{self.top_logprobs} is out of range", "score.top_logprobs", "give 0 to 20")
+        if self.attempts < 1:
+            raise ConfigError(f"{self.attempts} is out of range", "score.attempts", "give 1 or more")
         if self.max_answer_tokens < 1:
             what = f"{self.max_answer_tokens} is out of range"
             raise ConfigError(what, "score.max_answer_tokens", "give 1 or more")
         check_prompt(self.prompt, self.fields)
+
+    def _check_servers(self) -> None:
+        if not self.urls:
+            remedy = "give addresses: 'score.urls=[http://localhost:8000/v1]', or the judge itself: score.path=…"
+            raise ConfigError("has no value", "score.urls", remedy)
+        check_servers("score", self.urls, self.concurrency, self.timeout_s, self.attempts)
+        if not self.model:
+            raise ConfigError("has no value", "score.model", "give the name under which the servers serve the judge")
+
+    def _check_engine(self) -> None:
+        if self.urls or self.model:
+            key = "urls" if self.urls else "model"
+            raise ConfigError("a judge of a path is loaded, not served", f"score.{key}", "leave it out, or score.path")
+        for key, least in (("context_tokens", self.max_answer_tokens + 1), ("tensor_parallel", 1)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"{getattr(self, key)} is too few", f"score.{key}", f"give at least {least}")
+        if not 0 < self.gpu_memory <= 1:
+            raise ConfigError(f"{self.gpu_memory} is out of range", "score.gpu_memory", "give a share in (0, 1]")
+
+    def check(self) -> None:
+        """Raise ConfigError for a folder without a model, or without vLLM; a hub's files are looked at when loaded."""
+        if self.path is None:
+            return
+        check_installed("score.path", "score.urls and score.model of a server")
+        config = read_model_config(self.path)
+        limit = None if config is None else config.get("max_position_embeddings")
+        if isinstance(limit, int) and self.context_tokens > limit:
+            what = f"{self.context_tokens} is beyond the judge's {limit} positions"
+            raise ConfigError(what, "score.context_tokens", f"give at most {limit}")
+
+    @property
+    def judge_name(self) -> str:
+        """The model that judges, as it is served or loaded."""
+        return str(self.path or self.model)
+
+    @property
+    def asked_as(self) -> dict[str, Any]:
+        """What decides a verdict beside the question; of a folder also which files it holds now."""
+        left_out = {*self.change_no_score, "name", "criteria", "prompt", "tensor_parallel"}
+        chosen = {each.name: to_plain(getattr(self, each.name)) for each in fields(self) if each.name not in left_out}
+        folder = Path(self.path).expanduser() if self.path is not None and is_local(self.path) else None
+        files = [] if folder is None else sorted(one for one in folder.rglob("*") if one.is_file())
+        marks = [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files]
+        return {**chosen, "files": marks, "reading": READING}
 
     def ask(self, prompts: Sequence[str], verdicts: Verdicts, form: str, logprobs: bool) -> list[Verdict]:
         """The judge's verdict on each prompt, in order.
@@ -92,20 +167,44 @@ class Judge(Scorer):
             ProcessError: it fails over and over.
             DataError: no answer has a verdict, or an answer is none of the chat API.
         """
-        asking = self._asking
-        turn = itertools.cycle(asking.served.items())
-        shown = {"logprobs": True, "top_logprobs": self.top_logprobs} if logprobs else {}
+        found: dict[int, Verdict] = {}
+        with contextlib.closing(self.verdicts_on(prompts, verdicts, form, logprobs)) as asking:
+            for place, verdict in asking:
+                if isinstance(verdict, NoVerdict):
+                    raise verdict.error
+                found[place] = verdict
+        return [found[place] for place in range(len(prompts))]
 
-        def judged(end: Endpoint, model: str, prompt: str) -> Verdict:
-            body = {"model": model, "temperature": 0.0, "max_tokens": self.max_answer_tokens, **shown}
-            return _verdict(end, body, prompt, verdicts, form, self.attempts)
+    def verdicts_on(
+        self, prompts: Sequence[str], verdicts: Verdicts, form: str, logprobs: bool
+    ) -> Generator[tuple[int, Verdict | NoVerdict], None, None]:
+        """As :meth:`ask`, each beside its prompt's place as it comes; a prompt that is refused, or has no verdict
+        after all attempts, stops nothing."""
+        for start in range(0, len(prompts), AT_ONCE):
+            waiting = {place: [Message("user", prompts[place])] for place in range(start, len(prompts))[:AT_ONCE]}
+            for attempt in range(self.attempts):
+                last, places = attempt == self.attempts - 1, list(waiting)
+                asked = [waiting.pop(place) for place in places]
+                top = self.top_logprobs if logprobs else 0
+                for n, answer in self._chat.answers(asked, self.max_answer_tokens, top) if asked else ():
+                    if isinstance(answer, Refused):
+                        yield places[n], NoVerdict(REFUSED, answer.error)
+                        continue
+                    verdict = self._read(answer, verdicts)
+                    if verdict is not None:
+                        yield places[n], verdict
+                    elif last:
+                        yield places[n], _none(answer, self.attempts)
+                    else:  # at temperature 0 the same question would mostly have the same answer
+                        reminder = [Message("assistant", answer.text), Message("user", form)]
+                        waiting[places[n]] = asked[n][:1] + (reminder if answer.text.strip() else [])
 
-        asked = [asking.workers.submit(judged, *next(turn), prompt) for prompt in prompts]
+    def _read(self, answer: Answer, verdicts: Verdicts) -> Verdict | None:
         try:
-            return [each.result() for each in asked]
-        except BaseException:  # also a request to stop: what waits in the queue need not be asked first
-            asking.workers.shutdown(cancel_futures=True)
-            raise
+            return verdicts.read(answer.text, answer.tokens)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            what = f"log-probs that are no answer of the chat API: {cut(str(answer.tokens), SHOWN)}"
+            raise DataError(what, "score.urls", "name a server of OpenAI's chat API") from None
 
     def reasons(self, verdict: Verdict, logprobs: bool) -> list[str]:
         """What a response with this verdict is warned of; ``logprobs``: they were asked for."""
@@ -120,66 +219,31 @@ class Judge(Scorer):
         return found
 
     def close(self) -> None:
-        """Close the connections."""
-        if (asking := self.__dict__.pop("_asking", None)) is not None:
-            asking.stack.close()
+        """Close the connections, or drop the model."""
+        if (chat := self.__dict__.pop("_chat", None)) is not None:
+            chat.close()
 
     @cached_property
     def _counts(self) -> Counter[str]:
         return Counter()
 
     @cached_property
-    def _asking(self) -> _Asking:
-        with contextlib.ExitStack() as stack:
-            ends = [
-                stack.enter_context(Endpoint(url, self.key_variable, self.timeout_s, self.attempts, "score"))
-                for url in self.urls
-            ]
-            served = {end: _served(end, self.model) for end in ends}
-            workers = stack.enter_context(ThreadPoolExecutor(self.concurrency * len(ends)))
-            return _Asking(served, workers, stack.pop_all())
+    def _chat(self) -> Chat:
+        if self.path is not None:
+            from mpo.score.chat_engine import LoadedChat
+
+            options = (self.precision, self.context_tokens, self.tensor_parallel, self.gpu_memory)
+            return LoadedChat(self.path, self.revision, *options)
+        from mpo.score.chat_server import ServedChat
+
+        ends = [Endpoint(url, self.key_variable, self.timeout_s, self.attempts, "score") for url in self.urls]
+        return ServedChat(ends, str(self.model), self.concurrency)
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """Open connections. ``served``: the judge's name by server."""
-
-    served: dict[Endpoint, str]
-    workers: ThreadPoolExecutor
-    stack: contextlib.ExitStack
-
-
-def _served(end: Endpoint, model: str) -> str:
-    cards = end.cards()
-    for card in cards:
-        if model in (card.get("id"), card.get("root")):
-            return str(card["id"])
-    named = ", ".join(str(card.get("id")) for card in cards) or "no model"
-    raise ConfigError(f"{end.url} serves {cut(named, SHOWN)}, not {model}", "score.model", "name one that it serves")
-
-
-def _verdict(
-    end: Endpoint, body: Mapping[str, Any], prompt: str, verdicts: Verdicts, form: str, attempts: int
-) -> Verdict:
-    question = {"role": "user", "content": prompt}
-    messages, said, ended = [question], "", ""
-    for _ in range(attempts):
-        answer = end.post("chat/completions", {**body, "messages": messages})
-        try:
-            (choice,) = answer["choices"]
-            said = choice["message"]["content"] or ""
-            ended = str(choice.get("finish_reason"))
-            tokens = (choice.get("logprobs") or {}).get("content") or []
-            verdict = verdicts.read(said, tokens)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            what = f"{end.url} answered what is no answer of the chat API: {cut(str(answer), SHOWN)}"
-            raise DataError(what, "score.urls", "name a server of OpenAI's chat API") from None
-        if verdict is not None:
-            return verdict
-        # At temperature 0 the same question would mostly have the same answer.
-        reminder = {"role": "user", "content": form}
-        messages = [question, {"role": "assistant", "content": said}, reminder] if said.strip() else [question]
-    what = f"the judge gave no verdict in {attempts} answers; the last one: {cut(repr(said), SHOWN)}"
-    if ended == "length":
-        raise DataError(f"{what}, where its tokens ended", "score.max_answer_tokens", "give more")
-    raise DataError(what, "score.prompt", "ask for it more clearly, or take another judge")
+def _none(answer: Answer, attempts: int) -> NoVerdict:
+    """What to say of a question whose last answer has no verdict either."""
+    what = f"the judge gave no verdict in {attempts} answers; the last one: {cut(repr(answer.text), SHOWN)}"
+    if answer.ended == "length":
+        return NoVerdict(CUT_OFF, DataError(f"{what}, where its tokens ended", "score.max_answer_tokens", "give more"))
+    error = DataError(what, "score.prompt", "ask for it more clearly, or take another judge")
+    return NoVerdict(OTHERWISE if answer.text.strip() else EMPTY, error)

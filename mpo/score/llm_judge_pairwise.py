@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,7 +13,8 @@ from mpo.errors import ConfigError
 from mpo.score.base import Item
 from mpo.score.judge import Judge
 from mpo.score.judge_prompt import conversation_text, fill_prompt, response_text
-from mpo.score.verdicts import LETTERS, Verdict
+from mpo.score.pair_judge import PairJudge
+from mpo.score.verdicts import LETTERS, NoVerdict, Verdict
 
 FORM = "Answer with one letter, A or B, or C if both are equally good, and nothing else."
 ORDER_DECIDES = "wins or loses against another by the order in which the judge reads them"
@@ -20,7 +22,7 @@ FIRST_WINS, FLIPPED = "mean P(first response wins)", "pairs whose winner changes
 
 
 @dataclass(frozen=True)
-class LLMJudgePairwise(Judge):
+class LLMJudgePairwise(Judge, PairJudge):
     """Asks which of two responses is better, each pair in both orders: A or B, or C for equally good ones.
 
     The score of a response is its mean win probability over its opponents and both orders, so from 0 to 1; of a set's
@@ -54,7 +56,7 @@ class LLMJudgePairwise(Judge):
         orders = [order for i, j in pairs for order in ((i, j), (j, i))]
         asked = list(dict.fromkeys((texts[i], texts[j]) for i, j in orders if texts[i] != texts[j]))
         logprobs = self.top_logprobs > 0
-        prompts = [self._prompt(items[0], first, second) for first, second in asked]
+        prompts = [self.question(items[0], first, second) for first, second in asked]
         verdicts = dict(zip(asked, self.ask(prompts, LETTERS, FORM, logprobs) if asked else [], strict=True))
         self._report(texts, pairs, verdicts, logprobs)
         wins, met = [0.0] * len(items), [0] * len(items)
@@ -66,6 +68,15 @@ class LLMJudgePairwise(Judge):
             met[i] += 1
             met[j] += 1
         return [won / count if count else 0.5 for won, count in zip(wins, met, strict=True)]
+
+    def decide(self, questions: Sequence[str]) -> Iterator[tuple[int, Verdict | NoVerdict]]:
+        """See :meth:`PairJudge.decide`."""
+        return self.verdicts_on(questions, LETTERS, FORM, self.top_logprobs > 0)
+
+    @property
+    def prompt_version(self) -> str:
+        """See :attr:`PairJudge.prompt_version`."""
+        return hashlib.sha256("\0".join((self.prompt, self.criteria, FORM)).encode()).hexdigest()[:8]
 
     def take_means(self) -> dict[str, tuple[float, int]]:
         """See :meth:`Scorer.take_means`."""
@@ -95,7 +106,8 @@ class LLMJudgePairwise(Judge):
                 self._means[what] = (before[0] + value, before[1] + number)
         self._counts.update(reason for reason, _ in warned)
 
-    def _prompt(self, item: Item, first: str, second: str) -> str:
+    def question(self, item: Item, first: str, second: str) -> str:
+        """See :meth:`PairJudge.question`."""
         return fill_prompt(
             self.prompt,
             {

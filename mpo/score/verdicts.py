@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpo.errors import UserError
+
+READING = 1
+"""Raise it when answers are read otherwise: verdicts that are kept are then asked for again."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -16,6 +21,14 @@ class Verdict:
 
     value: float
     mass: float | None = None
+
+
+@dataclass(frozen=True)
+class NoVerdict:
+    """A question that stays without a verdict. ``reason``: of how many others too; ``error``: what to raise of it."""
+
+    reason: str
+    error: UserError
 
 
 @dataclass(frozen=True)
