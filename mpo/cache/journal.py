@@ -25,7 +25,9 @@ def remove_journal(folder: Path, name: str) -> None:
 
 
 class Journal:
-    """JSON values by number in the files of a folder, a line each, on the disk when :meth:`add` returns.
+    """JSON values by number, or by a digest of what they are of, in the files of a folder, a line each.
+
+    Each is on the disk when :meth:`add` returns.
 
     Several processes may write at once, each to a file of its own. What a kill has cut off or damage has changed is
     left out, and counted.
@@ -33,15 +35,15 @@ class Journal:
     Args:
         folder: where the files lie.
         name: what theirs begin with.
-        writer: number of this process, which writes the file ``NAME.WRITER.jsonl``.
+        writer: number of this process or another name, by which it writes the file ``NAME.WRITER.jsonl``.
 
     Attributes:
         kept: what earlier attempts have left, by its number.
         damaged: lines that are not as they were written.
     """
 
-    def __init__(self, folder: Path, name: str, writer: int = 0) -> None:
-        self.kept: dict[int, Any] = {}
+    def __init__(self, folder: Path, name: str, writer: int | str = 0) -> None:
+        self.kept: dict[Any, Any] = {}
         self.damaged = 0
         own = folder / f"{name}.{writer}.jsonl"
         whole = self._read(own)
@@ -66,7 +68,7 @@ class Journal:
             self.kept[row["number"]] = row["value"]
         return whole
 
-    def add(self, number: int, value: Any) -> None:
+    def add(self, number: int | str, value: Any) -> None:
         """Write ``value``, to the disk itself."""
         self._file.write(json.dumps(sealed({"number": number, "value": value})).encode() + b"\n")
         self._file.flush()

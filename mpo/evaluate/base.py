@@ -56,6 +56,8 @@ class Evidence:
             stopped is there again.
         warn: has the run's console say a line.
         results: of the two policies, each by itself.
+        verdicts: folder of the judges' verdicts that runs keep by their content; None: none are kept.
+        allow_targets: prefixes of classes that nodes within a measure may name beside this package's.
     """
 
     samples: tuple[Samples, ...]
@@ -68,6 +70,8 @@ class Evidence:
     output: Path | None = None
     warn: Callable[[str], None] = lambda text: None
     results: Results | None = None
+    verdicts: Path | None = None
+    allow_targets: tuple[str, ...] = ()
 
 
 class Measure(ABC):
@@ -89,6 +93,16 @@ class Measure(ABC):
     """Options that name files or folders: their content counts, not where they lie."""
     change_nothing: ClassVar[frozenset[str]] = frozenset()
     """Options that cannot change what it finds, such as a server's address."""
+
+    @property
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Models that nodes within it name, folders or hub names with revisions, by names of its own."""
+        return {}
+
+    @property
+    def change_nothing_within(self) -> frozenset[str]:
+        """As :attr:`change_nothing`, of nodes within it: ``judges.mine.urls``."""
+        return frozenset()
 
     def check(self) -> None:  # noqa: B027  # many have nothing to look at
         """Raise ConfigError for what is wrong already before anything is trained. Loads no model, imports no torch."""

@@ -60,9 +60,9 @@ def read_judgements(
     """
     judgements = []
     for path in _unique(paths):
-        for number, record in enumerate(_records(path), start=1):
+        for number, record in enumerate(read_records(path), start=1):
             try:
-                judgements.append(_judgement(record, f"{path}:row {number}", path, baseline))
+                judgements.append(judgement_of(record, f"{path}:row {number}", path, baseline))
             except DataError as error:
                 on_problem(error)
     models = {each.model: each for each in reversed(judgements)}
@@ -86,7 +86,8 @@ def _unique(paths: Iterable[str]) -> list[str]:
     return list(seen.values())
 
 
-def _records(path: str) -> list[Any]:
+def read_records(path: str) -> list[Any]:
+    """The elements of a JSON list in a file, gzipped or not; raises DataError for what is none, or is empty."""
     try:
         content = Path(path).read_bytes()
         if content.startswith(_GZIP):
@@ -104,13 +105,14 @@ def _records(path: str) -> list[Any]:
     except (RecursionError, ValueError) as error:  # too deep, or an integer of thousands of digits
         raise DataError(f"not JSON: {error}", path, "give a JSON list of records") from None
     if not isinstance(values, list):
-        raise DataError(f"{_kind(values)}, not a list of records", path, "give AlpacaEval's annotations.json")
+        raise DataError(f"{_kind(values)}, not a list of records", path, "give a file in AlpacaEval's format")
     if not values:
         raise DataError("the list is empty", path, "give a file with at least one record")
     return values
 
 
-def _judgement(record: Any, where: str, file: str, baseline: str | None) -> Judgement:
+def judgement_of(record: Any, where: str, file: str, baseline: str | None) -> Judgement:
+    """One record as a judgement; raises DataError for one that cannot be used."""
     if not isinstance(record, Mapping):
         raise DataError(f"{_kind(record)}, not a record with fields", where, "take it out")
     first, second = _text(record, "generator_1", where), _text(record, "generator_2", where)

@@ -26,7 +26,7 @@ from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import answers, build_measure, draws, measure_class, samples
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import build_objects, check
-from mpo.pipeline.scoring import build_scorers, errors_of
+from mpo.pipeline.scoring import build_scorers
 from mpo.plain import to_plain
 from mpo.report.headline import label_and_rest
 from mpo.report.records import RunReport, StageRow
@@ -34,7 +34,7 @@ from mpo.results import Results
 from mpo.results import Run as Recorded
 from mpo.sample.base import Sampler
 from mpo.sample.checked import check_sampler
-from mpo.score.checked import check_scorer
+from mpo.score.checked import check_scorer, errors_of
 from mpo.track import provenance
 from mpo.track.console import Console
 from mpo.track.logger import Identity as Logged

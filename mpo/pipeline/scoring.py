@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,15 +10,15 @@ from mpo.cache.stage import Stage
 from mpo.config.schema import RunConfig, ThinkingConfig
 from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
-from mpo.errors import ConfigError, UserError
+from mpo.errors import ConfigError
 from mpo.pipeline.needs import samples
 from mpo.pipeline.stage_configs import allowed, here, outside, side_by_side
 from mpo.score.base import Scorer, scorer_name
+from mpo.score.checked import errors_of
 from mpo.stages.nodes import score
 from mpo.types import OWN_SCORE
 
 OWN_SCORER = "give your own: score=function score.function=package.module.name"
-SCORE_KEY = re.compile(r"\bscore(?=[.=]|$)")
 Nodes = dict[str, dict[str, Any]]
 
 
@@ -55,18 +53,6 @@ def build_scorers(config: RunConfig) -> Iterator[tuple[str, Scorer]]:
         with errors_of(key):
             scorer = build(node, Scorer, config.allow_targets, key)  # type: ignore[type-abstract]
         yield key, scorer
-
-
-@contextlib.contextmanager
-def errors_of(key: str) -> Iterator[None]:
-    """A scorer names its options as those of ``score``: errors name ``key`` instead."""
-    try:
-        yield
-    except UserError as error:
-        if key == "score":
-            raise
-        where, remedy = (SCORE_KEY.sub(key, text) for text in (error.where, error.remedy))
-        raise type(error)(error.what, where, remedy) from error
 
 
 def check_scorers(config: RunConfig, source: Source) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
+from mpo.config.nodes import apart
 from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.config.targets import TARGET, build, own_alone, resolve
 from mpo.data.sources.base import Source
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 SFT_LOSS = {TARGET: "mpo.losses.SFT"}
 EVERYTHING = {TARGET: "mpo.partition.Everything"}
+VERDICTS = "verdicts"
+"""Folder of the cache with verdicts of judges by their content, for runs to come."""
 BASELINE_SEED = 0
 """Seed of the starting policy's evaluation samples: one baseline for all seeds and losses."""
 
@@ -266,24 +269,25 @@ def measure_stage(
     models: evaluate.Models | None,
 ) -> Stage:
     """The measure ``name`` of a trained policy; ``score``: name of the true rewards of its samples."""
-    node, files, apart = parted(config, name, measure)
+    node, files, taken = parted(config, name, measure)
     needed = allowed(node, config) + (allowed(models.loss, config) if models is not None else [])
     slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
     key = f"evaluate.measures.{name}"
-    settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, apart, key)
-    inputs = replace(inputs, files=files)
+    verdicts = str(Path(config.cache_dir).expanduser().resolve() / VERDICTS)
+    settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, taken, key, verdicts)
+    inputs = replace(inputs, files=files, models={what: outside(*where) for what, where in measure.models.items()})
     stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, here(measure.immediate))
     return replace(stage, resumable=measure.resumable)
 
 
 def parted(config: RunConfig, name: str, measure: Measure) -> tuple[dict[str, Any], dict[str, File], dict[str, Any]]:
     """A measure's node without what cannot change its findings; its files, by option; the options taken out."""
-    node = dict(config.evaluate.measures[name])
     paths = named_files(measure)
-    apart = {option: node.pop(option) for option in measure.change_nothing | paths.keys() if option in node}
-    apart |= {option: str(path) for option, path in paths.items()}
+    free = measure.change_nothing | measure.change_nothing_within | paths.keys()
+    node, taken = apart(config.evaluate.measures[name], free)
+    taken |= {option: str(path) for option, path in paths.items()}
     files = {option: File(str(path)) for option, path in paths.items()}
-    return node, files, apart
+    return node, files, taken
 
 
 def named_files(measure: Measure) -> dict[str, Path]:

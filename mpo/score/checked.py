@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mpo.errors import DataError, cut
+from mpo.errors import DataError, UserError, cut
 from mpo.failures.user_code import user_code
 from mpo.score.base import Item, Scorer
+
+_SCORE_KEY = re.compile(r"\bscore(?=[.=]|$)")
 
 
 def scores_of_sets(scorer: Scorer, sets: Sequence[Sequence[Item]]) -> list[float]:
@@ -64,6 +68,18 @@ def check_spread(scorer: Scorer, name: str, scores: Sequence[float], texts_diffe
     if scorer.continuous:
         raise DataError(what, "score", "check that its head is trained and that max_tokens leaves the responses whole")
     return what
+
+
+@contextlib.contextmanager
+def errors_of(key: str) -> Iterator[None]:
+    """A scorer names its options as those of ``score``: errors name ``key`` instead."""
+    try:
+        yield
+    except UserError as error:
+        if key == "score":
+            raise
+        where, remedy = (_SCORE_KEY.sub(key, text) for text in (error.where, error.remedy))
+        raise type(error)(error.what, where, remedy) from error
 
 
 def close_scorer(scorer: Scorer) -> None:

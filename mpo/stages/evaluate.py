@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mpo.cache.artifacts import write_json
+from mpo.config.nodes import together
 from mpo.config.targets import build
 from mpo.data.store import read_stored_sets
 from mpo.evaluate.base import Evidence, Measure, Results, Samples, errors_of
@@ -28,7 +29,7 @@ def run(context: Context) -> None:
         ConfigError: a measure of the user's own raised something.
     """
     config, inputs = context.config, context.inputs
-    node = {**config.measure, **context.settings.options}
+    node = together(config.measure, context.settings.options)
     measure = build(node, Measure, config.allow_targets, context.settings.key)  # type: ignore[type-abstract]
     samples = tuple(
         Samples(float(temperature), _heldout_sets(folder), _heldout_sets(inputs.policy_samples[temperature]))
@@ -54,6 +55,8 @@ def run(context: Context) -> None:
         context.output,
         context.warn,
         results,
+        None if context.settings.verdicts is None else Path(context.settings.verdicts),
+        tuple(config.allow_targets),
     )
     key = context.settings.key
     with errors_of(key), user_code(type(measure).__module__, type(measure).__name__, key):

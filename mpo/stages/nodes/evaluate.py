@@ -37,12 +37,13 @@ class Config:
 @dataclass(frozen=True)
 class Settings:
     """Most sets and tokens of a forward pass. ``options``: of the measure, those that cannot change what it finds, and
-    where its files lie. ``key``: its configuration key, for errors."""
+    where its files lie. ``key``: its configuration key, for errors. ``verdicts``: folder of kept verdicts."""
 
     batch: int
     micro_tokens: int
     options: dict[str, Any] = field(default_factory=dict)
     key: str = "evaluate.measures"
+    verdicts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Inputs(Generic[Given]):
     """What the measure needs. ``policy``, ``before``: models; with the held-out part of ``sets`` (texts), ``prepare``
     and ``partition``, and of ``reference``. ``start_samples``, ``policy_samples``, ``answers``, ``start_answers``: by
     temperature. ``start_results``, ``policy_results``: what was measured on each policy by itself. ``files``: those
-    that its options name, by option."""
+    that its options name, by option. ``models``: those that nodes within it name."""
 
     policy: Given | None = None
     before: Given | File | Hub | None = None
@@ -63,6 +64,7 @@ class Inputs(Generic[Given]):
     answers: dict[str, Given] = field(default_factory=dict)
     start_answers: dict[str, Given] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
+    models: dict[str, File | Hub] = field(default_factory=dict)
     start_results: Given | None = None
     policy_results: Given | None = None
 

@@ -34,6 +34,7 @@ COMPOSITIONS: dict[str, type[Loss]] = {"raft": SFT, "list_hinge": Composed, "mix
 JUDGES = [name for name in options("score") if name.startswith("llm_judge")]
 OTHER_SCORERS = ("data", "function", "reward_model", "testbed", "testbed_proxy", *JUDGES)  # those that name no model
 SERVED = ["score.urls=[http://localhost:8000/v1]", "score.model=judge"]
+JUDGED = "evaluate.measures.judged.judges.judge"
 MODELS = [name for name in options("model") if name != "small" and "ultrachat" not in name]  # fewer than losses
 INSTRUCT, BASE, FILE = "model=llama3_8b_instruct", "model=llama3_8b", "data.source=FILE"
 
@@ -58,6 +59,8 @@ RUNS = [
     ["regime=on_policy", "score=reward_model", "score.path=owner/model", "logger=trackio"],
     *(["regime=on_policy", f"score={name}"] for name in options("score") if name not in OTHER_SCORERS),
     *(["regime=on_policy", f"score={name}", *SERVED] for name in JUDGES),
+    ["evaluate=judged", *(f"{JUDGED}.{entry.removeprefix('score.')}" for entry in SERVED)],
+    ["evaluate=judged_by_reward", f"score@{JUDGED}=armorm"],
     ["regime=iterative", "sampler=vllm"],
     [INSTRUCT, "data=prompts", FILE],
     ["model=small", "data=mixture", "data.source.parts={a:{path:owner/name,weight:2},b:{path:owner/other}}"],

@@ -17,6 +17,12 @@ from mpo.sample.base import Sampler
 from mpo.score.base import Scorer
 
 GIVEN = {{"urls": ["http://localhost:8000/v1"], "parts": {{"a": {{"path": "x"}}}}}}
+SERVED = {{"urls": GIVEN["urls"], "model": "x"}}
+CHOSEN = {{
+    "mpo.score.llm_judge.LLMJudge": SERVED,
+    "mpo.score.llm_judge_pairwise.LLMJudgePairwise": SERVED,
+    "mpo.evaluate.judged_win_rate.JudgedWinRate": {{"judges": {{"a": {{}}}}}},
+}}
 
 def nodes(node):
     if isinstance(node, dict):
@@ -24,7 +30,7 @@ def nodes(node):
             given = {{key: GIVEN.get(key, "x") if value == "???" else value for key, value in node.items()}}
             if given.get("question_file", "") is None:  # one of several that may be given
                 given["question_file"] = "x"
-            yield given
+            yield {{**given, **CHOSEN.get(node["_target_"], {{}})}}
         for value in node.values():
             yield from nodes(value)
 
@@ -43,7 +49,7 @@ def test_measures_samplers_scorers_and_sources_are_made_without_heavy_libraries(
     made, heavy = done.stdout.splitlines()
     assert {*made.split()} == {
         *("World", "Mixture", "HFSampler", "VLLMSampler", "ServerSampler", "FunctionScorer", "RewardModel", "PairRM"),
-        *("LLMJudge", "LLMJudgePairwise", "Examples", "HeldOutRanking", "WinRate"),
+        *("LLMJudge", "LLMJudgePairwise", "Examples", "HeldOutRanking", "JudgedWinRate", "WinRate"),
         *("AlpacaEval", "ArenaHard", "LMEval", "MTBench"),
     }
     assert heavy == ""

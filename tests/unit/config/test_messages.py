@@ -33,7 +33,6 @@ SLIPS = {
     "evaluate.temperatures=[hot]": ("evaluate.temperatures[0]", "'hot' does not fit", "give a number"),
     "launcher.rendezvous=null": ("launcher.rendezvous", "null does not fit", "give a text"),
     "data=response_sets": ("data.source", "has no value", "data.source="),
-    "score=llm_judge": ("score.urls", "has no value", "score.urls="),
     "train.lr=[1": ("'train.lr=[1'", "not a readable override", "key=value"),
     "train.lr": ("'train.lr'", "not a readable override", "key=value"),
     "train.lr=1,2": ("'train.lr=1,2'", "several values", "add -m"),

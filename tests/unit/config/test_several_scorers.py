@@ -13,7 +13,8 @@ from mpo.config.flags import _scorers_apart
 from mpo.errors import ConfigError
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import validate
-from mpo.pipeline.scoring import build_scorers, errors_of
+from mpo.pipeline.scoring import build_scorers
+from mpo.score.checked import errors_of
 from tests.unit.config.conftest import Load
 
 MODELS = ("model=llama3_8b_instruct", "regime=on_policy", "dry_run=true")

@@ -123,7 +123,7 @@ def test_judges_baselines_and_gaps_are_reported(tmp_path: Path, capsys: pytest.C
     ("content", "message"),
     [
         ("{", ":1: not JSON: Expecting property name enclosed in double quotes at column 2; give a JSON list"),
-        ('{"a": 1}', ": an object, not a list of records; give AlpacaEval's annotations.json"),
+        ('{"a": 1}', ": an object, not a list of records; give a file in AlpacaEval's format"),
         ("[]", ": the list is empty; give"),
         ("[3]", ":row 1: a number, not a record with fields; take it out"),
         ([record("a", 1.5), {"instruction": "b"}], ":row 2: no generator_1; add generator_1"),
