@@ -12,9 +12,24 @@ import mpo.stages.nodes
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import File, Hub, Nothing, Stage
 from mpo.config.schema import Precision, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
+from mpo.evaluate.questions import Question
 from mpo.plain import from_plain, to_plain
 from mpo.stages.context import StageContext
-from mpo.stages.nodes import canary, data, embed, evaluate, init, partition, prepare, reference, sample, score, train
+from mpo.stages.nodes import (
+    answers,
+    canary,
+    data,
+    embed,
+    evaluate,
+    init,
+    measure_policy,
+    partition,
+    prepare,
+    reference,
+    sample,
+    score,
+    train,
+)  # fmt: skip
 
 NODE = {"_target_": "mpo.losses.WMPO", "beta": 0.1, "list": [1, None, {"a": 2}]}
 UPSTREAM = Stage("data", "data")
@@ -51,6 +66,17 @@ STAGES = [
     train.TASK.stage(
         "train", train.Config(NODE, TrainConfig(lr=1e-3), 0, 2, [1], True, None, False, []),
         train.Settings(5, 2, 64, {"source": "x"}), train.Inputs(UPSTREAM, UPSTREAM, UPSTREAM, UPSTREAM),
+    ),
+    answers.TASK.stage(
+        "answers",
+        answers.Config(NODE, SampleConfig(temperature=0.0), [Question("1", ("a", "b"), system="s")], [0, 1], [], [7], None,
+                       True),
+        Nothing(), answers.Inputs(UPSTREAM, Hub("owner/model"), UPSTREAM),
+    ),
+    measure_policy.TASK.stage(
+        "measure_policy", measure_policy.Config(NODE, None, {"enable_thinking": False}, "</think>", True, ["own"]),
+        measure_policy.Settings({"batch": 2}, "evaluate.measures.x"),
+        measure_policy.Inputs(UPSTREAM, None, {"file": File("/questions")}),
     ),
     evaluate.TASK.stage(
         "evaluate/x", evaluate.Config(NODE, 1, "true", MODELS), evaluate.Settings(4, 64),
