@@ -69,8 +69,7 @@ STAGES = [
     ),
     answers.TASK.stage(
         "answers",
-        answers.Config(NODE, SampleConfig(temperature=0.0), [Question("1", ("a", "b"), system="s")], [0, 1], [], [7], None,
-                       True),
+        answers.Config(NODE, SampleConfig(), [Question("1", ("a", "b"), system="s")], [0, 1], [], [7], None, True),
         Nothing(), answers.Inputs(UPSTREAM, Hub("owner/model"), UPSTREAM),
     ),
     measure_policy.TASK.stage(
