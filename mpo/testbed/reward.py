@@ -56,7 +56,7 @@ def true_reward(prompt: str, response: str) -> float:
 
 
 def proxy_reward(
-    prompt: str, response: str, noise_sigma: float = 0.0, length_bias: float = 0.0, tail: float = 0.0, seed: int = 0
+    prompt: str, response: str, noise_sigma: float = 0.0, length_bias: float = 0.0, seed: int = 0, tail: float = 0.0
 ) -> float:
     """A learned reward model's stand-in: the true reward with Gaussian noise and a liking for length.
 
