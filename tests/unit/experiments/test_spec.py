@@ -66,7 +66,7 @@ def test_cells_name_each_key_once_and_the_last_override_wins() -> None:
 
 def test_a_learning_rate_of_the_loss_gives_way_to_the_rows_own() -> None:
     (cell, *_) = cells_of(load("tuning"), "micro", load_scale("micro"), 1, {"dpo": 9.0})
-    assert "train.lr=2.5e-4" in cell.overrides
+    assert "train.lr=1.25e-4" in cell.overrides
     tuned = cells_of(load("mpo_table4"), "micro", load_scale("micro"), 1, {"mpo": 0.002})
     assert ["train.lr=0.002" in cell.overrides for cell in tuned] == [True, False]
 
