@@ -1,4 +1,4 @@
-"""What a policy is worth: one file a measure."""
+"""What a policy is worth: one file or folder a measure."""
 
 from mpo.evaluate.base import Evidence, Measure, Samples
 from mpo.evaluate.benchmark import Benchmark

@@ -15,9 +15,9 @@ import scipy
 
 import mpo
 from mpo.errors import EXIT_CODE, DataError, UserError, printable
-from mpo.evaluate.judged import Judgement, read_judgements
-from mpo.evaluate.judged_models import Group, ModelResult, win_rates
-from mpo.evaluate.length_control import DIFFICULTY_PRIOR, LENGTH_PRIOR, QUALITY_PRIOR
+from mpo.evaluate.annotations.judgements import Judgement, read_judgements
+from mpo.evaluate.annotations.length_control import DIFFICULTY_PRIOR, LENGTH_PRIOR, QUALITY_PRIOR
+from mpo.evaluate.annotations.win_rates import Group, ModelResult, win_rates
 from mpo.plain import finite, to_plain
 from mpo.track.units import number
 

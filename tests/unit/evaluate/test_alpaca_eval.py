@@ -113,7 +113,7 @@ def test_win_rates_at_each_temperature_over_seeds(
     out = tmp_path / "out"
     assert not any("sesame" in file.read_text() for file in out.iterdir())
     record = json.loads((out / "alpaca_eval.json").read_text())
-    assert record["length control"] == "mpo.evaluate.length_control" and record["missing"] == 0
+    assert record["length control"] == "the project's own" and record["missing"] == 0
     from mpo.evaluate.winrate import main
 
     assert main([str(out / "annotations.json"), "--json"]) == 0

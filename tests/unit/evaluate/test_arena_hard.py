@@ -13,10 +13,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from mpo.errors import ConfigError, DataError, ProcessError
-from mpo.evaluate import arena_tool
-from mpo.evaluate.arena_files import Game, Judgment, Layout, read_judgments, read_questions
 from mpo.evaluate.arena_hard import ArenaHard
-from mpo.evaluate.arena_scores import score_of_2024, score_of_2025
+from mpo.evaluate.arena_hard import tool as arena_tool
+from mpo.evaluate.arena_hard.files import Game, Judgment, Layout, read_judgments, read_questions
+from mpo.evaluate.arena_hard.scores import score_of_2024, score_of_2025
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.questions import Answer
 from mpo.evaluate.records import Estimate

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mpo.errors import DataError
-from mpo.evaluate.answer_pairs import pairs_of
-from mpo.evaluate.judge_estimates import agreement
-from mpo.evaluate.pair_asking import Asked, Decision
+from mpo.evaluate.judged_win_rate.asking import Asked, Decision
+from mpo.evaluate.judged_win_rate.estimates import agreement
+from mpo.evaluate.judged_win_rate.pairs import pairs_of
 from tests.unit.evaluate.judged_samples import Judged, by_key, evidence, judged, measure, samples
 from tests.unit.evaluate.test_judged_win_rate import TEXTS, words
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpo.evaluate.length_control import Comparisons, LengthControl, control_length
+from mpo.evaluate.annotations.length_control import Comparisons, LengthControl, control_length
 
 UNKNOWN = np.array([np.nan, np.nan])
 

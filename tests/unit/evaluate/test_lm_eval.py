@@ -20,7 +20,7 @@ from mpo.config.schema import Precision
 from mpo.config.targets import build
 from mpo.errors import ConfigError, UserError
 from mpo.evaluate.base import Evidence, Measure, Results
-from mpo.evaluate.lm_eval import Backend, LMEval
+from mpo.evaluate.lm_eval.measure import Backend, LMEval
 from mpo.evaluate.policy_measure import PolicyFiles, read_results, write_results
 from mpo.evaluate.records import Baseline
 from tests.unit.evaluate.local_tasks import CHOICES, policy, task_files
@@ -111,7 +111,7 @@ def test_a_limit_examples_and_a_run_that_was_stopped(
     row = json.loads((tmp_path / "samples" / "bricks.jsonl").read_text().splitlines()[0])
     assert str(row["arguments"]).count("of a brick.") == 3 * 3 and "start_header" not in str(row["arguments"])
     with monkeypatch.context() as patch:  # stopped while the last file is written
-        patch.setattr("mpo.evaluate.lm_eval_tasks.write_json", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("mpo.evaluate.lm_eval.tasks.write_json", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             few.measure_policy(start, tmp_path)
     monkeypatch.setattr(LlamaForCausalLM, "forward", lambda *given, **named: pytest.fail("asked again"))
@@ -133,7 +133,7 @@ def test_a_task_that_cannot_be_asked_is_one_line_before_a_model_is_loaded(
 ) -> None:  # fmt: skip
     nothing = PolicyFiles(str(tmp_path / "none"), None, str(tmp_path / "none"), True, None, False)
     if options.get("include_path", tasks) is None:  # reading the package's own takes seconds
-        monkeypatch.setattr("mpo.evaluate.lm_eval_tasks.TaskManager", lambda: type("Few", (), {"all_tasks": ["gsm8k"]}))
+        monkeypatch.setattr("mpo.evaluate.lm_eval.tasks.TaskManager", lambda: type("Few", (), {"all_tasks": ["gsm8k"]}))
     with pytest.raises(ConfigError, match=said):
         measure(tasks, *names, **options).measure_policy(nothing, tmp_path)
 

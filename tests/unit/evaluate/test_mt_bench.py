@@ -15,8 +15,8 @@ from mpo import endpoint
 from mpo.errors import ConfigError, DataError, ProcessError, UserError
 from mpo.evaluate.base import START, Evidence
 from mpo.evaluate.mt_bench import MTBench
-from mpo.evaluate.mt_bench_files import read_questions, read_references
-from mpo.evaluate.mt_bench_prompts import MATH, PLAIN, TWO_TURNS, prompts_of, score_in
+from mpo.evaluate.mt_bench.files import read_questions, read_references
+from mpo.evaluate.mt_bench.prompts import MATH, PLAIN, TWO_TURNS, prompts_of, score_in
 from mpo.evaluate.questions import Answer
 from mpo.evaluate.records import Estimate
 from tests.unit.sample.loopback import Loopback, serving

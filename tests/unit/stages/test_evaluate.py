@@ -11,8 +11,8 @@ import pytest
 
 from mpo.config.nodes import apart, together
 from mpo.data.store import write_sets
-from mpo.evaluate.judged import read_judgements
-from mpo.evaluate.judged_models import win_rates
+from mpo.evaluate.annotations.judgements import read_judgements
+from mpo.evaluate.annotations.win_rates import win_rates
 from mpo.evaluate.judged_win_rate import JudgedWinRate
 from mpo.stages import evaluate
 from mpo.stages.context import StageContext

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpo.evaluate.arena_files import LABELS, Judgment, is_whole
+from mpo.evaluate.arena_hard.files import LABELS, Judgment, is_whole
 from mpo.evaluate.estimates import share_of_pairs
 
 ROUNDS, SEED = 100, 42

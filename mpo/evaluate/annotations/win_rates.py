@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpo.errors import DataError
+from mpo.evaluate.annotations.judgements import Judgement
+from mpo.evaluate.annotations.length_control import Comparisons, LengthControl, control_length
 from mpo.evaluate.estimates import mean_over_prompts
-from mpo.evaluate.judged import Judgement
-from mpo.evaluate.length_control import Comparisons, LengthControl, control_length
 
 
 @dataclass(frozen=True)

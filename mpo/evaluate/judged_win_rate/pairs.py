@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mpo.errors import DataError, cut
+from mpo.evaluate.annotations.judgements import read_records
 from mpo.evaluate.base import START, Samples
-from mpo.evaluate.judged import read_records
 from mpo.evaluate.prompts import prompt_keys
 from mpo.score.base import Item
 from mpo.score.judge_prompt import conversation_text, response_text

@@ -1,7 +1,7 @@
 """AlpacaEval 2 (arXiv 2404.04475): a judge compares answers to its instructions with reference answers. No torch.
 
 The judge's prompt, the order of the two answers and the reading of verdicts are those of the package ``alpaca_eval``,
-which :mod:`mpo.evaluate.alpaca_annotators` runs.
+which :mod:`mpo.evaluate.alpaca_eval.annotators` runs.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ class AlpacaEval(Benchmark):
         return decodings(self.temperatures, self.top_p, self.max_new_tokens, self.seeds, KEY)
 
     def measure(self, evidence: Evidence) -> Findings:
-        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.alpaca_annotators.annotate`."""
-        from mpo.evaluate.alpaca_annotators import annotate, package_length_control  # seconds of imports
-        from mpo.evaluate.alpaca_report import findings
+        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.alpaca_eval.annotators.annotate`."""
+        from mpo.evaluate.alpaca_eval.annotators import annotate, package_length_control  # seconds of imports
+        from mpo.evaluate.alpaca_eval.report import findings
 
         assert evidence.output is not None
         rows = self.rows()
@@ -188,7 +188,7 @@ class AlpacaEval(Benchmark):
             "asked as": judged.asked_as,
             "reference": rows[0]["generator"],
             "instructions": len(rows),
-            "length control": "mpo.evaluate.length_control" if controlled is None else f"alpaca_eval {VERSION}",
+            "length control": "the project's own" if controlled is None else f"alpaca_eval {VERSION}",
             "missing": judged.missing,
             "reasons": dict(judged.reasons),
         }

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpo.errors import DataError
-from mpo.evaluate.judged import Judgement, read_judgements
-from mpo.evaluate.judged_models import win_rates
+from mpo.evaluate.annotations.judgements import Judgement, read_judgements
+from mpo.evaluate.annotations.win_rates import win_rates
 from mpo.evaluate.questions import Question, question_keys
 from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
 

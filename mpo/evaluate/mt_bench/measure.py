@@ -17,15 +17,15 @@ from mpo.endpoint import check_requests, check_url
 from mpo.errors import ConfigError
 from mpo.evaluate.base import START, Evidence
 from mpo.evaluate.benchmark import Benchmark
-from mpo.evaluate.mt_bench_files import (
+from mpo.evaluate.mt_bench.files import (
     read_prompts,
     read_questions,
     read_references,
     write_judgments,
     write_model_answers,
 )
-from mpo.evaluate.mt_bench_judge import Judged, Judgment, judge
-from mpo.evaluate.mt_bench_prompts import OWN, prompts_of
+from mpo.evaluate.mt_bench.judge import Judged, Judgment, judge
+from mpo.evaluate.mt_bench.prompts import OWN, prompts_of
 from mpo.evaluate.questions import Answer, Decoding, Question, decodings
 from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
 
@@ -116,7 +116,7 @@ class MTBench(Benchmark):
         return decodings([SAMPLED], self.top_p, self.max_new_tokens, self.seeds, "measure")
 
     def measure(self, evidence: Evidence) -> Findings:
-        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.mt_bench_judge.judge`."""
+        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.mt_bench.judge.judge`."""
         assert evidence.output is not None
         questions = {one.id: one for one in self.questions()}
         references = read_references(self.references, list(questions.values()))

@@ -26,7 +26,7 @@ from mpo.evaluate.asking import Asking
 from mpo.evaluate.estimates import mean_over_prompts
 
 if TYPE_CHECKING:
-    from mpo.evaluate.alpaca_eval import AlpacaEval, Run
+    from mpo.evaluate.alpaca_eval.measure import AlpacaEval, Run
     from mpo.evaluate.base import Evidence
 
 CACHE_FILE = "judged.json"

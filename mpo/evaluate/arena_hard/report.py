@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpo.errors import DataError
-from mpo.evaluate.arena_files import Judgment, is_whole
-from mpo.evaluate.arena_scores import known, score_of_2024, score_of_2025
+from mpo.evaluate.arena_hard.files import Judgment, is_whole
+from mpo.evaluate.arena_hard.scores import known, score_of_2024, score_of_2025
 from mpo.evaluate.questions import Question, question_keys
 from mpo.evaluate.records import Baseline, Estimate, PromptValues
 

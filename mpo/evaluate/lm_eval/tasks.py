@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from mpo.cache.artifacts import write_json
 from mpo.engine import DTYPES, engine_options
 from mpo.errors import ConfigError, UserError, cut
-from mpo.evaluate.lm_eval import WHERE, Backend, LMEval
+from mpo.evaluate.lm_eval.measure import WHERE, Backend, LMEval
 from mpo.evaluate.policy_measure import PolicyFiles
 from mpo.evaluate.prompts import numbered
 from mpo.evaluate.records import PolicyResult

@@ -95,7 +95,7 @@ class LMEval(PolicyMeasure):
                 raise ConfigError(what, f"{WHERE}.backend", "take backend=hf") from None
 
     def measure_policy(self, policy: PolicyFiles, folder: Path) -> list[PolicyResult]:
-        """See :meth:`PolicyMeasure.measure_policy`; raises as :func:`mpo.evaluate.lm_eval_tasks.run_tasks`."""
-        from mpo.evaluate.lm_eval_tasks import run_tasks
+        """See :meth:`PolicyMeasure.measure_policy`; raises as :func:`mpo.evaluate.lm_eval.tasks.run_tasks`."""
+        from mpo.evaluate.lm_eval.tasks import run_tasks
 
         return run_tasks(self, policy, folder)

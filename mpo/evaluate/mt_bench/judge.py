@@ -14,13 +14,13 @@ from mpo.data.batches import batched
 from mpo.endpoint import Endpoint
 from mpo.errors import DataError, cut
 from mpo.evaluate.asking import Asking
-from mpo.evaluate.mt_bench_files import read_prompts
-from mpo.evaluate.mt_bench_prompts import prompt_name, prompts_of, score_in
+from mpo.evaluate.mt_bench.files import read_prompts
+from mpo.evaluate.mt_bench.prompts import prompt_name, prompts_of, score_in
 from mpo.evaluate.questions import Answer, Question
 
 if TYPE_CHECKING:
     from mpo.evaluate.base import Evidence
-    from mpo.evaluate.mt_bench import MTBench
+    from mpo.evaluate.mt_bench.measure import MTBench
 
 JOURNAL = "scores"
 NO_SCORE = "the judge's answer has no score"

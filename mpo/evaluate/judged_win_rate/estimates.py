@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mpo.evaluate.answer_pairs import Pairs
+from mpo.evaluate.annotations.judgements import judgement_of
+from mpo.evaluate.annotations.win_rates import ModelResult, win_rates
 from mpo.evaluate.estimates import Mean, mean_over_prompts
-from mpo.evaluate.judged import judgement_of
-from mpo.evaluate.judged_models import ModelResult, win_rates
-from mpo.evaluate.pair_asking import Asked, Decision
+from mpo.evaluate.judged_win_rate.asking import Asked, Decision
+from mpo.evaluate.judged_win_rate.pairs import Pairs
 from mpo.evaluate.records import Baseline, Estimate, PromptValues
 from mpo.score.judge_prompt import response_text
 

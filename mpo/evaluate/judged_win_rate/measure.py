@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from mpo.cache.artifacts import write_json
 from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.errors import ConfigError
-from mpo.evaluate.answer_pairs import Pair, pairs_of, read_answers
 from mpo.evaluate.base import START, Evidence, Measure
-from mpo.evaluate.pair_asking import Asked, ask_in_pairs, compare_scores
+from mpo.evaluate.judged_win_rate.asking import Asked, ask_in_pairs, compare_scores
+from mpo.evaluate.judged_win_rate.pairs import Pair, pairs_of, read_answers
 from mpo.evaluate.records import Findings
 from mpo.plain import finite
 from mpo.score.base import SCORE_NAME, Scorer
@@ -95,7 +95,7 @@ class JudgedWinRate(Measure):
             DataError: too many questions have no verdict, or prompts no answer in the file.
             UserError: a judge cannot be loaded or asked; its verdicts so far are kept.
         """
-        from mpo.evaluate.judge_estimates import annotation_records, estimates, wins_by_prompt
+        from mpo.evaluate.judged_win_rate.estimates import annotation_records, estimates, wins_by_prompt
 
         answers = None if self.baseline is None else read_answers(self.baseline)
         groups = [pairs_of(one, answers) for one in evidence.samples]

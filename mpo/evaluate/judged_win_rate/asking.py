@@ -10,8 +10,8 @@ from typing import Any
 
 from mpo.data.batches import batched
 from mpo.errors import DataError, UserError, cut
-from mpo.evaluate.answer_pairs import Pair
-from mpo.evaluate.kept_verdicts import KeptVerdicts
+from mpo.evaluate.judged_win_rate.kept_verdicts import KeptVerdicts
+from mpo.evaluate.judged_win_rate.pairs import Pair
 from mpo.failures.user_code import user_code
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import check_spread, scores_of_sets

@@ -16,8 +16,8 @@ from typing import ClassVar
 from mpo.cache.artifacts import write_json
 from mpo.endpoint import check_requests, check_url
 from mpo.errors import ConfigError, DataError
-from mpo.evaluate.arena_files import Judgment, Layout, read_judgments, read_questions, write_answers
-from mpo.evaluate.arena_tool import Judge, Tool, command, find_tool, prepare, run_tool
+from mpo.evaluate.arena_hard.files import Judgment, Layout, read_judgments, read_questions, write_answers
+from mpo.evaluate.arena_hard.tool import Judge, Tool, command, find_tool, prepare, run_tool
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.benchmark import Benchmark
 from mpo.evaluate.questions import Answer, Decoding, Question, decodings
@@ -109,7 +109,7 @@ class ArenaHard(Benchmark):
         return decodings(self.temperatures, self.top_p, self.max_new_tokens, self.seeds, KEY)
 
     def measure(self, evidence: Evidence) -> Findings:
-        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.arena_tool.run_tool`."""
+        """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.arena_hard.tool.run_tool`."""
         assert evidence.output is not None
         questions = self.questions()
         by_run: dict[Run, list[Answer]] = defaultdict(list)
@@ -130,7 +130,7 @@ class ArenaHard(Benchmark):
                 f"settings and run {words}, then give what it writes: judgments=FOLDER; or give its folder: tool=FOLDER"
             )
             return Findings(lengths)
-        from mpo.evaluate.arena_report import report  # here: it leads to scipy
+        from mpo.evaluate.arena_hard.report import report  # here: it leads to scipy
 
         made = report(self.benchmark, self.temperatures, judged, questions)
         missing = {"questions": made.asked, "judged": made.judged, "with two verdicts": made.whole}

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from mpo.errors import ConfigError, ProcessError, cut
-from mpo.evaluate.arena_files import Layout, without_gaps
+from mpo.evaluate.arena_hard.files import Layout, without_gaps
 
 LOG = "tool.log"
 SETTING, ENDPOINT = "setting.yaml", "endpoint.yaml"

@@ -1,0 +1,1 @@
+"""Win rates from annotations in AlpacaEval's format: raw and length-controlled. No torch."""
