@@ -7,9 +7,10 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from mpo.errors import ConfigError, ProcessError, UserError, cut
@@ -24,6 +25,8 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 SHOWN = 120
 GO_ON = "then run the same command again, it goes on from where it was"
+
+T = TypeVar("T")
 
 
 def check_servers(where: str, urls: Sequence[str], concurrency: int, timeout_s: float, attempts: int) -> None:
@@ -147,6 +150,33 @@ class Endpoint:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._client.close()
+
+
+def in_parallel(workers: ThreadPoolExecutor, calls: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
+    """What ``calls`` return, each beside its place, in the order in which they end.
+
+    Of a call that raises, the error is raised once those that are under way have given theirs: their answers are paid
+    for. Those that wait are not begun then, nor when the caller asks for no more.
+    """
+    places = {workers.submit(call): place for place, call in enumerate(calls)}
+    failure: UserError | None = None
+    try:
+        for done in as_completed(places):
+            if done.cancelled():
+                continue
+            try:
+                value = done.result()
+            except UserError as error:
+                failure = failure or error
+                for each in places:
+                    each.cancel()
+                continue
+            yield places[done], value
+    finally:  # also of a request to stop
+        for each in places:
+            each.cancel()
+    if failure is not None:
+        raise failure
 
 
 @functools.cache  # a tenth of a second each

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mpo.endpoint import Endpoint, RefusedRequest
-from mpo.errors import ConfigError, DataError, UserError, cut
+from mpo.endpoint import Endpoint, RefusedRequest, in_parallel
+from mpo.errors import ConfigError, DataError, cut
 from mpo.score.chat import Answer, Chat, Refused
 from mpo.types import Message
 
@@ -42,37 +43,17 @@ class ServedChat(Chat):
     ) -> Iterator[tuple[int, Answer | Refused]]:
         """See :meth:`Chat.answers`; raises ProcessError for a server that fails over and over."""
         logprobs = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
-        asked = {}
-        for place, turns in enumerate(conversations):
+        calls = []
+        for turns in conversations:
             end, model = next(self._turn)
             body = {"model": model, "temperature": 0.0, "max_tokens": most_tokens, **logprobs}
             messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-            asked[self._workers.submit(_answer, end, {**body, "messages": messages})] = place
-        failure: UserError | None = None
-        try:
-            for done in as_completed(asked):
-                if done.cancelled():
-                    continue
-                try:
-                    answer = done.result()
-                except UserError as error:  # what others are being asked already is paid for
-                    failure = failure or error
-                    _cancel(asked)
-                    continue
-                yield asked[done], answer
-        finally:  # also of a request to stop: what waits in the queue need not be asked first
-            _cancel(asked)
-        if failure is not None:
-            raise failure
+            calls.append(functools.partial(_answer, end, {**body, "messages": messages}))
+        yield from in_parallel(self._workers, calls)
 
     def close(self) -> None:
         """Close the connections."""
         self._stack.close()
-
-
-def _cancel(asked: Iterable[Future[Answer | Refused]]) -> None:
-    for each in asked:
-        each.cancel()
 
 
 def _served(end: Endpoint, model: str) -> str:

@@ -24,6 +24,7 @@ from mpo.endpoint import Endpoint
 from mpo.errors import ConfigError, DataError, ProcessError, UserError, cut
 from mpo.evaluate.asking import Asking
 from mpo.evaluate.estimates import mean_over_prompts
+from mpo.score.verdicts import NoVerdict
 
 if TYPE_CHECKING:
     from mpo.evaluate.alpaca_eval.measure import AlpacaEval, Run
@@ -67,14 +68,14 @@ def annotate(
     configuration = measure.configuration()
     where, total, reasons = "measure.annotator", sum(map(len, outputs.values())), Counter[str]()
     with Endpoint(measure.url, measure.key_variable, measure.timeout_s, measure.attempts, "measure.url") as end:
-        asking = Asking(end, measure.concurrency, reasons)
+        client = _Client(Asking(end, measure.concurrency), reasons)
         try:
             annotator = PairwiseAnnotator(
                 annotators_config=configuration, caching_path=cache, is_store_missing_annotations=True
             )
         except Exception as error:
             raise ConfigError(f"alpaca_eval cannot use it: {error}", where, "look at its configs.yaml") from error
-        asked_as = _own_client(annotator, configuration, measure, asking)
+        asked_as = _own_client(annotator, configuration, measure, client)
         annotations, done = {}, 0
         for run, produced in outputs.items():
             evidence.on_progress(done, total, "pairs")
@@ -161,7 +162,7 @@ def _forget_missing(cache: Path, evidence: Evidence) -> None:
 
 
 def _own_client(
-    annotator: PairwiseAnnotator, configuration: Path, measure: AlpacaEval, asking: Asking
+    annotator: PairwiseAnnotator, configuration: Path, measure: AlpacaEval, client: _Client
 ) -> dict[str, Any]:
     """Put the project's client in the place of the package's; what each annotator asks with, by its name."""
     written = yaml.safe_load(configuration.read_text(encoding="utf-8"))
@@ -177,7 +178,7 @@ def _own_client(
             if "<|im_start|>" not in one.prompt_template:
                 raise ConfigError(f"'{name}' asks no chat model", "measure.annotator", "take another annotator")
             one.completions_kwargs = options
-            one.fn_completions = _Client(asking)
+            one.fn_completions = client
         elif measure.model is not None:
             what = f"'{name}' asks its judge by {written[name]['fn_completions']}"
             raise ConfigError(what, "measure.model", "leave it out, or take an annotator of OpenAI's API")
@@ -187,9 +188,10 @@ def _own_client(
 
 @dataclass(frozen=True)
 class _Client:
-    """A completion function as the package's annotators call one."""
+    """A completion function as the package's annotators call one. ``reasons``: counts why requests have no answer."""
 
     asking: Asking
+    reasons: Counter[str]
 
     def __call__(self, prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
         sent = {key: value for key, value in options.items() if key not in NOT_SENT}
@@ -198,7 +200,12 @@ class _Client:
             {"model": options["model_name"], "messages": alpaca_eval.utils.prompt_to_chatml(each.strip()), **sent}
             for each in prompts
         ]
-        answers = [each or {"text": "", "total_tokens": 0} for each in self.asking(bodies, _read)]
+        answers: list[Record] = [{"text": "", "total_tokens": 0}] * len(bodies)
+        for place, found in self.asking(bodies, _read):
+            if isinstance(found, NoVerdict):
+                self.reasons[found.reason] += 1
+            else:
+                answers[place] = found
         return {"completions": [each["text"] for each in answers], "completions_all": answers}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from mpo.data.batches import batched
 from mpo.errors import DataError, UserError, cut
-from mpo.evaluate.judged_win_rate.kept_verdicts import KeptVerdicts
 from mpo.evaluate.judged_win_rate.pairs import Pair
+from mpo.evaluate.kept_answers import KeptAnswers
 from mpo.failures.user_code import user_code
 from mpo.score.base import Item, Scorer
 from mpo.score.checked import check_spread, scores_of_sets
@@ -84,10 +84,10 @@ def ask_in_pairs(
     )
     reasons: dict[tuple[str, int], str] = {}
     verdicts: dict[tuple[str, int], Verdict] = {}
-    with KeptVerdicts(folder, judge.asked_as) as kept:
+    with KeptAnswers(folder, judge.asked_as) as kept:
         for each in questions:
             if (known := kept.get(*each)) is not None:
-                verdicts[each] = known
+                verdicts[each] = Verdict(*known)
         waiting = [each for each in questions if each not in verdicts]
         try:
             with user_code(source, type(judge).__name__, "score"):
@@ -97,7 +97,8 @@ def ask_in_pairs(
                         if len(reasons) > most_missing * len(questions):
                             raise _too_many(reasons, len(questions), most_missing, found.error)
                     else:
-                        kept.add(*waiting[place], found)
+                        text, repeat = waiting[place]
+                        kept.add(text, [found.value, found.mass], repeat)
                         verdicts[waiting[place]] = found
                     on_progress(len(verdicts) + len(reasons), len(questions))
         except UserError as error:
@@ -108,7 +109,8 @@ def ask_in_pairs(
         for a, b in zip(there, back, strict=True)
     ]
     missing = Counter(reasons.values())
-    warnings = [f"{count} of {len(questions)} questions have no verdict: {why}" for why, count in missing.items()]
+    warnings = [f"{kept.damaged} kept verdicts are damaged; those were asked for again"] if kept.damaged else []
+    warnings += [f"{count} of {len(questions)} questions have no verdict: {why}" for why, count in missing.items()]
     if unsure := sum(each.mass is not None and each.mass < LEAST_MASS for each in verdicts.values()):
         warnings.append(f"{unsure} of {len(questions)} verdicts have less than {LEAST_MASS} of its probability")
     details = {"judge": judge.judge_name, "prompt_version": judge.prompt_version}

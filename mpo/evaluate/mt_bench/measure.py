@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -26,7 +26,7 @@ from mpo.evaluate.mt_bench.files import (
 )
 from mpo.evaluate.mt_bench.judge import Judged, Judgment, judge
 from mpo.evaluate.mt_bench.prompts import OWN, prompts_of
-from mpo.evaluate.questions import Answer, Decoding, Question, decodings
+from mpo.evaluate.questions import Answer, Decoding, Question, decodings, question_keys
 from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class MTBench(Benchmark):
             why = ", ".join(f"{count} × {reason}" for reason, count in judged.missing.items())
             evidence.warn(f"{missing} of {len(judged.judgments)} answers have no score and are left out ({why})")
         start = by_policy.get(f"{self.name}_start")
-        return _findings(self, by_policy[self.name], start)
+        return _findings(self, by_policy[self.name], start, question_keys(list(questions.values())))
 
     @property
     def _file_name(self) -> str:
@@ -175,7 +175,10 @@ def _row(measure: MTBench, policy: str, each: Judgment) -> dict[str, object]:
     }
 
 
-def _findings(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[Judgment] | None) -> Findings:
+def _findings(
+    measure: MTBench, judgments: Sequence[Judgment], start: Sequence[Judgment] | None, keys: Mapping[str, str]
+) -> Findings:
+    """``keys``: what each question is known by in every run, by its id."""
     from mpo.evaluate.estimates import share_of_pairs  # here: it leads to scipy
 
     def mean(of: Iterable[Judgment]) -> tuple[Mean, dict[str, list[float]]]:
@@ -200,7 +203,7 @@ def _findings(measure: MTBench, judgments: Sequence[Judgment], start: Sequence[J
         )  # fmt: skip
         found.estimates.append(estimate)
         values = [sum(each) / len(each) for each in scores.values()]
-        found.by_prompt.append(PromptValues.of(estimate, list(scores), values))
+        found.by_prompt.append(PromptValues.of(estimate, [keys[name] for name in scores], values))
 
     add(METRIC, lambda each: True)
     for turn in sorted({each.turn for each in judgments}):

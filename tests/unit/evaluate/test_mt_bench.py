@@ -17,7 +17,7 @@ from mpo.evaluate.base import START, Evidence
 from mpo.evaluate.mt_bench import MTBench
 from mpo.evaluate.mt_bench.files import read_questions, read_references
 from mpo.evaluate.mt_bench.prompts import MATH, PLAIN, TWO_TURNS, prompts_of, score_in
-from mpo.evaluate.questions import Answer
+from mpo.evaluate.questions import Answer, question_keys
 from mpo.evaluate.records import Estimate
 from tests.unit.sample.loopback import Loopback, serving
 
@@ -61,7 +61,7 @@ def evidence(tmp_path: Path, seeds: tuple[int, ...] = (0,), start: bool = False)
     (tmp_path / "out").mkdir(exist_ok=True)
     said: list[str] = []
     found = Evidence((), None, None, 0, lambda *_: None, answers("policy"), answers("start") if start else (),
-                     tmp_path / "out", said.append)  # fmt: skip
+                     tmp_path / "out", said.append, verdicts=tmp_path / "verdicts")  # fmt: skip
     object.__setattr__(found, "said", said)
     return found
 
@@ -108,8 +108,9 @@ def test_scores_over_turns_and_categories_and_fastchats_files(tmp_path: Path, fi
         "turn_2": pytest.approx((6 + 9.5 + 4) / 3), "writing": 7.625, "math": 3.0, "humanities": 10.0,
     }  # fmt: skip
     by_prompt = {each.metric: dict(zip(each.prompts, each.values, strict=True)) for each in findings.by_prompt}
-    assert by_prompt["mt_bench"] == {"81": 7, "82": 8.25, "101": 3, "151": 10}
-    assert by_prompt["mt_bench/turn_2"] == {"81": 6, "82": 9.5, "101": 4}
+    keys = question_keys(measure(files).questions())
+    assert by_prompt["mt_bench"] == {keys["81"]: 7, keys["82"]: 8.25, keys["101"]: 3, keys["151"]: 10}
+    assert by_prompt["mt_bench/turn_2"] == {keys["81"]: 6, keys["82"]: 9.5, keys["101"]: 4}
     whole = found["mt_bench"]
     assert (whole.key, whole.n, whole.unit) == ("benchmark/mt_bench/judge", 4, "of 10")
     assert whole.baselines[0].name == START and whole.baselines[0].value == pytest.approx(whole.value / 2)
@@ -191,7 +192,14 @@ def test_a_run_that_is_stopped_goes_on(tmp_path: Path, files: dict[str, str]) ->
         found = by_metric(replace(hasty, timeout_s=5.0, retries=2).measure(given).estimates)
         assert found["mt_bench"].value == pytest.approx(sum(SCORES.values()) / 7)
         assert len(server.bodies("chat/completions")) == 3
-    assert not list((tmp_path / "out").glob("scores.*"))
+        again = replace(hasty, concurrency=1).measure(replace(given, output=tmp_path))  # of another run
+        assert repr(by_metric(again.estimates)) == repr(found) and len(server.bodies("chat/completions")) == 3
+        file, _ = (tmp_path / "verdicts").glob("*.jsonl")  # of the two that have asked
+        file.write_text(file.read_text().replace("Rating", "Eating", 1))
+        replace(hasty, timeout_s=5.0).measure(given)
+        assert "1 kept answers of the judge are damaged" in given.said[-1]  # type: ignore[attr-defined]
+        assert len(server.bodies("chat/completions")) == 4
+    given = replace(given, verdicts=None)
     with serving(lambda path, body: (401, {})) as server, pytest.raises(ConfigError, match=r"wants another key \(401"):
         measure(files, server).measure(given)
     with serving(judging(lambda text: says("Hm."))) as server:
