@@ -91,8 +91,6 @@ class Measure(ABC):
     """Whether it goes on from what it has left in ``Evidence.output`` when it was stopped."""
     files: ClassVar[frozenset[str]] = frozenset()
     """Options that name files or folders: their content counts, not where they lie."""
-    change_nothing: ClassVar[frozenset[str]] = frozenset()
-    """Options that cannot change what it finds, such as a server's address."""
 
     @property
     def models(self) -> dict[str, tuple[str, str | None]]:
@@ -100,8 +98,9 @@ class Measure(ABC):
         return {}
 
     @property
-    def change_nothing_within(self) -> frozenset[str]:
-        """As :attr:`change_nothing`, of nodes within it: ``judges.mine.urls``."""
+    def change_nothing(self) -> frozenset[str]:
+        """Options that cannot change what it finds, such as a server's address; those of nodes within it dotted, as
+        ``judges.mine.urls``. A class variable does as well."""
         return frozenset()
 
     def check(self) -> None:  # noqa: B027  # many have nothing to look at

@@ -283,7 +283,7 @@ def measure_stage(
 def parted(config: RunConfig, name: str, measure: Measure) -> tuple[dict[str, Any], dict[str, File], dict[str, Any]]:
     """A measure's node without what cannot change its findings; its files, by option; the options taken out."""
     paths = named_files(measure)
-    free = measure.change_nothing | measure.change_nothing_within | paths.keys()
+    free = measure.change_nothing | paths.keys()
     node, taken = apart(config.evaluate.measures[name], free)
     taken |= {option: str(path) for option, path in paths.items()}
     files = {option: File(str(path)) for option, path in paths.items()}

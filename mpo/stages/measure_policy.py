@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpo.config.nodes import together
 from mpo.config.targets import build
 from mpo.evaluate.base import errors_of
 from mpo.evaluate.policy_measure import PolicyFiles, PolicyMeasure, write_results
@@ -23,7 +24,7 @@ def run(context: StageContext[measure_policy.Config, measure_policy.Settings, me
         ConfigError: a measure of the user's own raised something.
     """
     config, inputs, key = context.config, context.inputs, context.settings.key
-    node = {**config.measure, **context.settings.options}
+    node = together(config.measure, context.settings.options)
     measure = build(node, PolicyMeasure, config.allow_targets, key)  # type: ignore[type-abstract]
     tokenizer = stage_tokenizer(
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments

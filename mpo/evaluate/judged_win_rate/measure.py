@@ -70,8 +70,8 @@ class JudgedWinRate(Measure):
         }
 
     @property
-    def change_nothing_within(self) -> frozenset[str]:
-        """See :attr:`Measure.change_nothing_within`: of each judge what changes no score."""
+    def change_nothing(self) -> frozenset[str]:
+        """See :attr:`Measure.change_nothing`: of each judge what changes no score."""
         keys = set()
         for name, node in self.judges.items():
             if _is_own(node):

@@ -33,7 +33,7 @@ def run(tmp_path: Path, made: JudgedWinRate, texts: Texts) -> dict[str, Any]:
         if sets is not None:
             write_sets(tmp_path / name / "heldout.parquet", sets)
     options = {"_target_": TARGET, **{each.name: getattr(made, each.name) for each in dataclasses.fields(made)}}
-    kept, taken = apart(options, made.change_nothing_within)
+    kept, taken = apart(options, made.change_nothing)
     context = StageContext(
         "evaluate",
         node.Config(kept, seed=0),
@@ -53,7 +53,7 @@ def test_annotations_stand_beside_the_estimates_and_addresses_do_not_count(tmp_p
         found = run(tmp_path, made, TEXTS)
         again = run(tmp_path, measure(server, repeats=1), TEXTS)
         assert len(server.bodies("chat/completions")) == 10 and again == found  # which the folder of verdicts has
-    kept, taken = apart({"judges": made.judges, "repeats": 1}, made.change_nothing_within)
+    kept, taken = apart({"judges": made.judges, "repeats": 1}, made.change_nothing)
     assert taken["judges"]["judge"]["urls"] == [server.url] and set(taken) == {"judges"}
     assert not {"urls", "timeout_s", "concurrency", "key_variable", "attempts"} & set(kept["judges"]["judge"])
     assert together(kept, taken) == {"judges": made.judges, "repeats": 1}
