@@ -15,6 +15,7 @@ from mpo.results.keys import result_config, start_key
 from mpo.results.paired import Paired, paired
 from mpo.results.records import Row, Run
 from mpo.results.store import Results
+from mpo.results.text import title
 
 _Unit = tuple[int, str]
 """Seed and starting policy."""
@@ -95,6 +96,11 @@ def compare(store: Results, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> tup
         if older
     ]
     of_a, of_b = _by_about(kept_a), _by_about(kept_b)
+    notes += [
+        f"{side}: estimates that the other lacks, which are left out: {', '.join(map(title, lacking))}"
+        for side, own, other in (("A", of_a, of_b), ("B", of_b, of_a))
+        if (lacking := [about for about in own if about not in other])
+    ]
     values = {run.id: _values(store, run) for side in (a, b) for unit, run in side.items() if unit in common}
     found = []
     for about in (each for each in of_a if each in of_b):

@@ -74,6 +74,19 @@ def test_the_newest_of_several_runs_of_a_seed_counts(store: Results) -> None:
     assert "B: older runs of the same configuration and seed that are left out: 1" in both.notes
 
 
+def test_estimates_that_one_lacks_are_named(store: Results) -> None:
+    made = report("IPO", 0, 5.0)
+    other = dataclasses.replace(made.evaluation[0], metric="win_rate", judge="j", baseline="gpt")
+    store.add(dataclasses.replace(made, evaluation=(made.evaluation[0], other)))
+    rows = store.rows()
+    found, both = compare(store, *(select(rows, conditions([one])) for one in ("wmpo-seed0", "ipo-seed0")))
+    assert [each.about[0] for each in found] == ["true_reward"]
+    assert both.notes == (
+        "A: estimates that the other lacks, which are left out: lc_win_rate at T=1, judge testbed",
+        "B: estimates that the other lacks, which are left out: win_rate at T=1, judge j, against gpt",
+    )
+
+
 def test_what_cannot_be_paired_is_said(store: Results) -> None:
     with pytest.raises(DataError, match="is in both A and B"):
         sides(store, "wmpo-seed0", "seed=0,loss._target_=WMPO")
