@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -138,6 +138,17 @@ def read_judgments(path: Path) -> list[Judgment]:
     if len(judges) > 1:
         raise DataError(f"it holds {', '.join(judges)}", path.name, "give one model's judgments by one judge")
     return list(found.values())
+
+
+def check_alike(judgments: Iterable[Judgment]) -> None:
+    """Raise DataError where a category has several judges or baselines: a mean over them is no score."""
+    named: dict[str, dict[str, None]] = {}
+    for one in judgments:
+        named.setdefault(one.category, {})[f"{one.judge} against {one.baseline}"] = None
+    for category, several in named.items():
+        if len(several) > 1:
+            what = f"judgments by {' and by '.join(several)}"
+            raise DataError(what, category or "judgments", "give those of one judge and one baseline")
 
 
 def without_gaps(path: Path) -> int:

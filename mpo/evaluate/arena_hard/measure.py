@@ -16,7 +16,7 @@ from typing import ClassVar
 from mpo.cache.artifacts import write_json
 from mpo.endpoint import check_requests, check_url
 from mpo.errors import ConfigError, DataError
-from mpo.evaluate.arena_hard.files import Judgment, Layout, read_judgments, read_questions, write_answers
+from mpo.evaluate.arena_hard.files import Judgment, Layout, check_alike, read_judgments, read_questions, write_answers
 from mpo.evaluate.arena_hard.tool import Judge, Tool, command, find_tool, prepare, run_tool
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.benchmark import Benchmark
@@ -97,8 +97,7 @@ class ArenaHard(Benchmark):
         if tool is not None and self.name in tool.baselines:
             raise ConfigError("the baseline has this name", f"{KEY}.name", "give the policy another")
         if self.judgments is not None:
-            for run in self._runs():
-                self._judged(Path(self.judgments).expanduser() / f"{self.name_at(run)}.jsonl", questions)
+            self._read(Path(self.judgments).expanduser(), self._runs(), questions)
 
     def questions(self) -> list[Question]:
         """See :meth:`Benchmark.questions`."""
@@ -169,8 +168,7 @@ class ArenaHard(Benchmark):
     ) -> dict[Run, list[Judgment]]:
         """Judgments of every run of answers; none where there is neither a tool nor judgments."""
         if self.judgments is not None:
-            folder = Path(self.judgments).expanduser()
-            return {run: self._judged(folder / f"{self.name_at(run)}.jsonl", questions) for run in runs}
+            return self._read(Path(self.judgments).expanduser(), runs, questions)
         tool = self._tool()
         if tool is None:
             return {}
@@ -182,7 +180,12 @@ class ArenaHard(Benchmark):
         files = {self.name_at(run): made / f"{self.name_at(run)}.jsonl" for run in runs}
         prepare(tool, self.benchmark, self._questions(), list(files), judge, work)
         run_tool(tool, self.python, judge, work, files, len(questions), self.attempts)
-        return {run: self._judged(files[self.name_at(run)], questions) for run in runs}
+        return self._read(made, runs, questions)
+
+    def _read(self, folder: Path, runs: Sequence[Run], questions: Sequence[Question]) -> dict[Run, list[Judgment]]:
+        found = {run: self._judged(folder / f"{self.name_at(run)}.jsonl", questions) for run in runs}
+        check_alike(one for judgments in found.values() for one in judgments)
+        return found
 
     def _judged(self, file: Path, questions: Sequence[Question]) -> list[Judgment]:
         if not file.is_file():

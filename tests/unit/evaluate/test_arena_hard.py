@@ -247,6 +247,11 @@ def test_without_the_tool_answers_are_written_and_judgments_read_back(tmp_path: 
         write([*rows, extra])
         with pytest.raises(DataError, match=message):
             reading.check()
+    for seed in (0, 1):
+        lines = [json.dumps({**row, "model": f"policy-t0.5-s{seed}", "judge": f"gpt{seed}"}) for row in rows]
+        (folder / f"policy-t0.5-s{seed}.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="judgments by gpt0 against gpt-4-0314 and by gpt1 against gpt-4-0314; give"):
+        replace(reading, seeds=[0, 1]).check()
 
 
 def test_the_score_of_2024_is_a_bradley_terry_fit_and_that_of_2025_drops_questions() -> None:
