@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mpo.commands import exit_status
 from mpo.data.problems import Problem, ProblemCounts, Reason
 from mpo.data.sources import LAYOUTS, SourceSpec, read_sets, resolve_layout
 from mpo.data.statistics import SetStatistics
-from mpo.errors import EXIT_CODE, DataError, UserError, printable
+from mpo.errors import EXIT_CODE, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the sources; 0 if every row is usable, 2 otherwise or for a source that cannot be read."""
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack what the data holds
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return EXIT_CODE if _check(options) else 0
-    except UserError as error:
-        print(f"mpo: error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        print(f"mpo: error: {DataError(error.strerror or str(error), str(error.filename or ''))}", file=sys.stderr)
-        return EXIT_CODE
+    return exit_status(lambda: EXIT_CODE if _check(options) else 0)
 
 
 def _parser() -> argparse.ArgumentParser:

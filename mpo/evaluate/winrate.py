@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import platform
 import sys
@@ -14,7 +13,8 @@ import numpy
 import scipy
 
 import mpo
-from mpo.errors import EXIT_CODE, DataError, UserError, printable
+from mpo.commands import exit_status
+from mpo.errors import DataError, printable
 from mpo.evaluate.annotations.judgements import Judgement, read_judgements
 from mpo.evaluate.annotations.length_control import DIFFICULTY_PRIOR, LENGTH_PRIOR, QUALITY_PRIOR
 from mpo.evaluate.annotations.win_rates import Group, ModelResult, win_rates
@@ -30,23 +30,18 @@ SHOWN = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the win rates; 0, or 2 for input that cannot be used."""
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack what the data holds
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        judgements = _read(options.files, options.baseline)
-        groups = win_rates(judgements)
-        if options.json:
-            print(json.dumps(_as_object(options, judgements, groups), allow_nan=False))
-        else:
-            print("\n\n".join("\n".join(_lines(group)) for group in groups))
-            for line in _file_notes(judgements):
-                print(printable(f"note: {line}"))
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"mpo: error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        sys.stderr.close()
+    return exit_status(lambda: _print(options))
+
+
+def _print(options: argparse.Namespace) -> int:
+    judgements = _read(options.files, options.baseline)
+    groups = win_rates(judgements)
+    if options.json:
+        print(json.dumps(_as_object(options, judgements, groups), allow_nan=False))
+    else:
+        print("\n\n".join("\n".join(_lines(group)) for group in groups))
+        for line in _file_notes(judgements):
+            print(printable(f"note: {line}"))
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mpo.cache.artifacts import write_bytes
-from mpo.errors import EXIT_CODE, DataError, UserError, printable
+from mpo.commands import exit_status
+from mpo.errors import DataError, printable
 from mpo.results.records import Row
 from mpo.results.select import Condition, conditions, select
 from mpo.results.store import VARIABLE, Results, default_folder
@@ -20,25 +20,17 @@ EXPORTS = ("csv", "latex", "json", "parquet")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 for what cannot be used."""
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack what names hold
-        sys.stdout.reconfigure(errors="backslashreplace")
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     action: Callable[[Results, argparse.Namespace], None] = options.action
-    try:
-        store = Results.open(options.store or default_folder())
-        if not store.folder.is_dir() and action is not _merge:
-            raise DataError("there are no results", str(store.folder), f"name the store: --store or {VARIABLE}")
-        if action is not _merge:
-            _note_problems(store.problems)
-        action(store, options)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"mpo: error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        sys.stderr.close()
-    except OSError as error:
-        print(f"mpo: error: {DataError(error.strerror or str(error), str(error.filename or ''))}", file=sys.stderr)
-        return EXIT_CODE
+    store = Results.open(options.store or default_folder())
+    if not store.folder.is_dir() and action is not _merge:
+        raise DataError("there are no results", str(store.folder), f"name the store: --store or {VARIABLE}")
+    if action is not _merge:
+        _note_problems(store.problems)
+    action(store, options)
     return 0
 
 

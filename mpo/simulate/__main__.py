@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import scipy
 
 from mpo.cache.artifacts import write_json, write_text
-from mpo.errors import EXIT_CODE, DataError, UserError
+from mpo.commands import exit_status
 from mpo.plain import finite, to_plain
 from mpo.simulate import spacing, theorem1, theorem2
 from mpo.track.provenance import commit, versions
@@ -29,21 +28,7 @@ SIMULATIONS: dict[str, ModuleType] = {"theorem1": theorem1, "theorem2": theorem2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate and write; 0, or 2 for what a user can mend, such as a folder that cannot be written."""
     options = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack Greek letters
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        _run(options)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"mpo: error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        sys.stderr.close()
-    except OSError as error:
-        print(f"mpo: error: {DataError(error.strerror or str(error), str(error.filename or ''))}", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+    return exit_status(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +50,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     name, out = options.name, options.out
     simulation = SIMULATIONS[name]
     out.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is told at once
@@ -82,6 +67,7 @@ def _run(options: argparse.Namespace) -> None:
         print("\n".join(found["findings"]))
     written = ", ".join(str(out / f"{name}.{kind}") for kind in ("json", "md", "png"))
     print(f"{name}: wrote {written} in {duration(time.monotonic() - began)}", file=sys.stderr)
+    return 0
 
 
 class _Printer:
