@@ -26,6 +26,10 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 SHOWN = 120
 GO_ON = "then run the same command again, it goes on from where it was"
 
+OPENAI = "https://api.openai.com/v1"
+REQUEST_OPTIONS = frozenset({"url", "key_variable", "concurrency", "timeout_s", "attempts"})
+"""Options of one server's requests, which cannot change what it answers."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +64,13 @@ def check_url(url: str, key: str) -> None:
     if parts.username or parts.password or parts.query:
         what = "the address holds a name, a password or a query, and a run writes its configuration down"
         raise ConfigError(what, key, "put the key into an environment variable")
+
+
+def check_key(where: str, url: str, key_variable: str) -> None:
+    """Raise ConfigError where OpenAI would be asked without a key; ``where``: the config key above both options."""
+    if url == OPENAI and not os.environ.get(key_variable):
+        what = f"the environment variable {key_variable} is empty, and {OPENAI} wants a key"
+        raise ConfigError(what, f"{where}.key_variable", "export it, or give the address of another judge")
 
 
 class RefusedRequest(ConfigError):

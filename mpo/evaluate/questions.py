@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +77,18 @@ class Answer:
     temperature: float
     seed: int
     finished: bool
+
+
+Run = tuple[float, int]
+"""Temperature and seed of a whole set of answers."""
+
+
+def by_run(answers: Iterable[Answer]) -> dict[Run, list[Answer]]:
+    """The answers at each temperature with each seed, in their order."""
+    found: dict[Run, list[Answer]] = defaultdict(list)
+    for each in answers:
+        found[each.temperature, each.seed].append(each)
+    return dict(found)
 
 
 def decodings(

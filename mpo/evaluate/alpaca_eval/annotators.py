@@ -27,8 +27,9 @@ from mpo.evaluate.estimates import mean_over_prompts
 from mpo.score.verdicts import NoVerdict
 
 if TYPE_CHECKING:
-    from mpo.evaluate.alpaca_eval.measure import AlpacaEval, Run
+    from mpo.evaluate.alpaca_eval.measure import AlpacaEval
     from mpo.evaluate.base import Evidence
+    from mpo.evaluate.questions import Run
 
 CACHE_FILE = "judged.json"
 MISSING = -1

@@ -9,23 +9,21 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mpo.cache.artifacts import write_json
-from mpo.endpoint import check_requests, check_url
+from mpo.endpoint import OPENAI, REQUEST_OPTIONS, check_key, check_requests, check_url
 from mpo.errors import ConfigError, DataError, cut
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.benchmark import Benchmark
-from mpo.evaluate.questions import Answer, Decoding, Question, check_questions, decodings
+from mpo.evaluate.questions import Answer, Decoding, Question, Run, by_run, check_questions, decodings
 from mpo.evaluate.records import Findings
 
 KEY = "measure"
 VERSION = "0.6.6"
-OPENAI = "https://api.openai.com/v1"
 ANNOTATIONS_FILE, RECORD_FILE = "annotations.json", "alpaca_eval.json"
 
 
@@ -67,9 +65,7 @@ class AlpacaEval(Benchmark):
     attempts: int = 6
 
     files: ClassVar[frozenset[str]] = frozenset({"reference", "annotator", "length_data"})
-    change_nothing: ClassVar[frozenset[str]] = frozenset(
-        {"url", "key_variable", "concurrency", "timeout_s", "attempts"}
-    )
+    change_nothing: ClassVar[frozenset[str]] = REQUEST_OPTIONS
 
     def __post_init__(self) -> None:
         check_url(self.url, f"{KEY}.url")
@@ -101,9 +97,7 @@ class AlpacaEval(Benchmark):
         if rows[0]["generator"] == self.name:
             what = f"the reference answers are by '{self.name}' too"
             raise ConfigError(what, f"{KEY}.name", "give the policy another name")
-        if self.url == OPENAI and not os.environ.get(self.key_variable):
-            what = f"the environment variable {self.key_variable} is empty, and {OPENAI} wants a key"
-            raise ConfigError(what, f"{KEY}.key_variable", "export it, or give the address of another judge")
+        check_key(KEY, self.url, self.key_variable)
 
     def configuration(self) -> Path:
         """The annotator's configs.yaml; raises ConfigError where there is none."""
@@ -164,13 +158,12 @@ class AlpacaEval(Benchmark):
 
         assert evidence.output is not None
         rows = self.rows()
-        by_run = _by_run(evidence.answers, len(rows))
         outputs = {
             run: [
                 {**row, "output": text, "generator": self.name_at(run[0])}
                 for row, text in zip(rows, texts, strict=True)
             ]
-            for run, texts in by_run.items()
+            for run, texts in _texts(evidence.answers, len(rows)).items()
         }
         judged = annotate(self, rows, outputs, evidence)
         annotations = [
@@ -205,18 +198,14 @@ class AlpacaEval(Benchmark):
         return self.name if len(self.temperatures) == 1 else f"{self.name}@{temperature:g}"
 
 
-Run = tuple[float, int]
-"""Temperature and seed of a whole set of answers."""
-
-
-def _by_run(answers: Sequence[Answer], count: int) -> dict[Run, list[str]]:
-    """Texts in the reference's order; raises DataError where an answer is missing."""
-    found: dict[Run, dict[str, str]] = {}
-    for each in answers:
-        found.setdefault((each.temperature, each.seed), {})[each.question_id] = each.turns[0]
+def _texts(answers: Sequence[Answer], count: int) -> dict[Run, list[str]]:
+    """Of each run in the reference's order; raises DataError where an answer is missing."""
     wanted = [str(number) for number in range(1, count + 1)]
-    for run, texts in found.items():
+    found = {}
+    for run, given in by_run(answers).items():
+        texts = {each.question_id: each.turns[0] for each in given}
         if sorted(texts) != sorted(wanted):
             what = f"{len(texts)} answers at temperature {run[0]:g}, seed {run[1]}, for {count} instructions"
             raise DataError(what, f"{KEY}.reference", "give the file that the policy has answered")
-    return {run: [texts[each] for each in wanted] for run, texts in found.items()}
+        found[run] = [texts[each] for each in wanted]
+    return found

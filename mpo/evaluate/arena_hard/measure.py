@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -20,14 +20,12 @@ from mpo.evaluate.arena_hard.files import Judgment, Layout, check_alike, read_ju
 from mpo.evaluate.arena_hard.tool import Judge, Tool, command, find_tool, prepare, run_tool
 from mpo.evaluate.base import Evidence
 from mpo.evaluate.benchmark import Benchmark
-from mpo.evaluate.questions import Answer, Decoding, Question, decodings
+from mpo.evaluate.questions import Answer, Decoding, Question, Run, by_run, decodings
 from mpo.evaluate.records import Estimate, Findings
 from mpo.plain import finite
 
 KEY = "measure"
 RECORD_FILE = "arena_hard.json"
-Run = tuple[float, int]
-"""Temperature and seed of a whole set of answers."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +109,14 @@ class ArenaHard(Benchmark):
         """See :meth:`Measure.measure`; raises as :func:`mpo.evaluate.arena_hard.tool.run_tool`."""
         assert evidence.output is not None
         questions = self.questions()
-        by_run: dict[Run, list[Answer]] = defaultdict(list)
-        for each in evidence.answers:
-            by_run[each.temperature, each.seed].append(each)
+        answered = by_run(evidence.answers)
         by_id = {one.id: one for one in questions}
         for layout in Layout:
-            for run, answers in by_run.items():
+            for run, answers in answered.items():
                 file = self._answers(evidence.output, layout) / f"{self.name_at(run)}.jsonl"
                 write_answers(file, layout, self.name_at(run), by_id, answers)
-        judged = self._judge(evidence, questions, list(by_run))
-        lengths = [_length(self.benchmark, temperature, by_run) for temperature in self.temperatures]
+        judged = self._judge(evidence, questions, list(answered))
+        lengths = [_length(self.benchmark, temperature, evidence.answers) for temperature in self.temperatures]
         if not judged:
             folder = self._answers(evidence.output, Layout.of_2025)
             words = shlex.join(command("python", "ARENA_HARD_AUTO"))
@@ -198,13 +194,12 @@ class ArenaHard(Benchmark):
         return judgments
 
 
-def _length(benchmark: str, temperature: float, by_run: Mapping[Run, Sequence[Answer]]) -> Estimate:
+def _length(benchmark: str, temperature: float, answers: Sequence[Answer]) -> Estimate:
     from mpo.evaluate.estimates import mean_over_prompts  # here: it leads to scipy
 
     lengths: dict[str, list[int]] = defaultdict(list)
-    for run, answers in by_run.items():
-        if run[0] == temperature:
-            for each in answers:
-                lengths[each.question_id].append(len(each.turns[0]))
+    for each in answers:
+        if each.temperature == temperature:
+            lengths[each.question_id].append(sum(map(len, each.turns)))
     mean = mean_over_prompts([sum(each) / len(each) for each in lengths.values()])
     return Estimate("length", mean.value, mean.standard_error, mean.count, "characters", benchmark, temperature)

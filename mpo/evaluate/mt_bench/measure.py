@@ -5,7 +5,6 @@ What FastChat's llm_judge does for single answers, without that package, whose q
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mpo.cache.artifacts import write_json
-from mpo.endpoint import check_requests, check_url
+from mpo.endpoint import OPENAI, REQUEST_OPTIONS, check_key, check_requests, check_url
 from mpo.errors import ConfigError
 from mpo.evaluate.base import START, Evidence
 from mpo.evaluate.benchmark import Benchmark
@@ -32,7 +31,6 @@ from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
 if TYPE_CHECKING:
     from mpo.evaluate.estimates import Mean
 
-OPENAI = "https://api.openai.com/v1"
 RECORD_FILE = "mt_bench.json"
 SPLIT, METRIC = "benchmark", "mt_bench"
 UNIT = "of 10"
@@ -84,9 +82,7 @@ class MTBench(Benchmark):
     attempts: int = 6
 
     files: ClassVar[frozenset[str]] = frozenset({"question_file", "references", "prompts"})
-    change_nothing: ClassVar[frozenset[str]] = frozenset(
-        {"url", "key_variable", "concurrency", "timeout_s", "attempts"}
-    )
+    change_nothing: ClassVar[frozenset[str]] = REQUEST_OPTIONS
 
     def __post_init__(self) -> None:
         check_url(self.url, "measure.url")
@@ -103,9 +99,7 @@ class MTBench(Benchmark):
         """See :meth:`Measure.check`."""
         read_references(self.references, self.questions())
         prompts_of(None if self.prompts is None else read_prompts(self.prompts))
-        if self.url == OPENAI and not os.environ.get(self.key_variable):
-            what = f"the environment variable {self.key_variable} is empty, and {OPENAI} wants a key"
-            raise ConfigError(what, "measure.key_variable", "export it, or give the address of another judge")
+        check_key("measure", self.url, self.key_variable)
 
     def questions(self) -> list[Question]:
         """See :meth:`Benchmark.questions`."""
