@@ -35,7 +35,7 @@ class JudgedWinRate(Measure):
         most_missing: share of a judge's questions that may stay without a verdict.
 
     Raises:
-        ConfigError: no judge, a name or number out of range.
+        ConfigError: no judge, one with wrong options, a name or number out of range.
     """
 
     judges: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +55,8 @@ class JudgedWinRate(Measure):
                 raise ConfigError(f"'{name}' cannot name a judge", f"{WHERE}.judges", "use letters, digits, '_', '-'")
             if not isinstance(node, Mapping):
                 raise ConfigError(f"{node!r} is no class with options", _key(name), f"give {_key(name)}.{TARGET}=…")
+            if _is_own(node):  # others may be named where allow_targets is known
+                self._judge(name, ())
         if self.repeats < 1:
             raise ConfigError(f"{self.repeats} is out of range", f"{WHERE}.repeats", "give 1 or more")
         if not 0 <= self.most_missing <= 1:
@@ -82,9 +84,10 @@ class JudgedWinRate(Measure):
     def check(self) -> None:
         """See :meth:`Measure.check`: what the judges themselves find wrong, and the file of answers."""
         for name, node in self.judges.items():
-            if _is_own(node):  # others may be named where allow_targets is known
+            if _is_own(node):
+                judge = self._judge(name, ())
                 with errors_of(_key(name)):
-                    check_scorer(self._judge(name, ()))
+                    check_scorer(judge)
         if self.baseline is not None:
             read_answers(self.baseline)
 
@@ -118,14 +121,15 @@ class JudgedWinRate(Measure):
         return found
 
     def _judge(self, name: str, allow: Sequence[str]) -> Scorer:
-        return build(self.judges[name], Scorer, allow, "score")  # type: ignore[type-abstract]
+        with errors_of(_key(name)):
+            return build(self.judges[name], Scorer, allow, "score")  # type: ignore[type-abstract]
 
     def _ask(self, name: str, pairs: Sequence[Pair], evidence: Evidence) -> Asked:
         def on_progress(done: int, total: int) -> None:
             evidence.on_progress(done, total, f"verdicts of {name}")
 
+        judge = self._judge(name, evidence.allow_targets)
         with errors_of(_key(name)):
-            judge = self._judge(name, evidence.allow_targets)
             try:
                 if not isinstance(judge, PairJudge):
                     return compare_scores(judge, name, pairs, on_progress)

@@ -25,6 +25,7 @@ from tests.unit.sample.loopback import Answer, serving
 from tests.unit.score.judging import answering, options, part, says
 from tests.unit.score.test_verdicts import token
 
+RM = "mpo.score.reward_model.RewardModel"
 TEXTS: Texts = [("a b", "c"), ("d", "e f g"), ("h i", "j k"), ("l m n o", "p"), ("same", "same"), ("q", "r s t")]
 
 
@@ -268,6 +269,7 @@ def test_a_scorer_of_ones_own_may_judge_where_it_is_allowed() -> None:
         ({"most_missing": 1.5}, "measure.most_missing: 1.5 is out of range"),
         ({"judges": {"a/b": {}}}, "measure.judges: 'a/b' cannot name a judge"),
         ({"judges": {"a": "armorm"}}, "measure.judges.a: 'armorm' is no class with options"),
+        ({"judges": {"score": {"_target_": RM, "path": "a/b", "pth": 1}}}, "measure.judges.score.pth: RewardModel has"),
     ],
 )
 def test_wrong_options_are_one_line(options_: dict[str, Any], said: str) -> None:
@@ -278,7 +280,7 @@ def test_wrong_options_are_one_line(options_: dict[str, Any], said: str) -> None
 
 def test_what_a_judge_finds_wrong_is_said_at_its_key() -> None:
     with pytest.raises(ConfigError, match=r"^measure\.judges\.rm\.path: there is no folder"):
-        measure(judges={"rm": {"_target_": "mpo.score.reward_model.RewardModel", "path": "./nowhere"}}).check()
+        measure(judges={"rm": {"_target_": RM, "path": "./nowhere"}}).check()
     testbed = {"_target_": "mpo.score.function.FunctionScorer", "function": f"{true_reward.__module__}.none"}
     with pytest.raises(ConfigError, match=r"^measure\.judges\.f\.function: cannot import"):
         measure(judges={"f": testbed}).check()
