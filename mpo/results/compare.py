@@ -15,7 +15,7 @@ from mpo.results.keys import result_config, start_key
 from mpo.results.paired import Paired, paired
 from mpo.results.records import Row, Run
 from mpo.results.store import Results
-from mpo.results.text import title
+from mpo.results.titles import title
 
 _Unit = tuple[int, str]
 """Seed and starting policy."""

@@ -12,7 +12,7 @@ from mpo.plain import finite
 from mpo.results.files import AS_JSON, OF_ESTIMATE, OF_RUN, table
 from mpo.results.groups import means, newest
 from mpo.results.records import SCHEMA_VERSION, Row
-from mpo.results.text import title
+from mpo.results.titles import title
 from mpo.track.units import number
 
 

@@ -8,24 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mpo.errors import printable
-from mpo.evaluate.base import START
-from mpo.evaluate.records import About
 from mpo.results.groups import Mean
 from mpo.results.records import Run
+from mpo.results.titles import title
 from mpo.track.units import duration, number
 
 if TYPE_CHECKING:
     from mpo.results.compare import Comparison, Sides
     from mpo.results.paired import Paired
-
-
-def title(about: About) -> str:
-    """``win_rate at T=1, judge testbed, round 2``; a baseline other than the starting policy is named."""
-    metric, split, temperature, round_, judge, baseline = about
-    at = "" if temperature is None else f" at T={temperature:g}"
-    more = ["" if split == "heldout" else f", {split}", "" if judge is None else f", judge {judge}"]
-    more.append("" if baseline in (None, START) else f", against {baseline}")
-    return f"{metric}{at}{''.join(more)}" + ("" if round_ is None else f", round {round_}")
 
 
 def list_lines(means: Sequence[Mean]) -> Iterator[str]:

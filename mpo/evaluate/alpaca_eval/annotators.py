@@ -27,7 +27,7 @@ from mpo.evaluate.estimates import mean_over_prompts
 from mpo.score.verdicts import NoVerdict
 
 if TYPE_CHECKING:
-    from mpo.evaluate.alpaca_eval.measure import AlpacaEval
+    from mpo.evaluate.alpaca_eval.options import Options
     from mpo.evaluate.base import Evidence
     from mpo.evaluate.questions import Run
 
@@ -54,7 +54,7 @@ class Judged:
 
 
 def annotate(
-    measure: AlpacaEval, reference: list[Record], outputs: Mapping[Run, list[Record]], evidence: Evidence
+    measure: Options, reference: list[Record], outputs: Mapping[Run, list[Record]], evidence: Evidence
 ) -> Judged:
     """Have the judge compare each output with the reference's. Stopped, it goes on after the last chunk of pairs.
 
@@ -162,9 +162,7 @@ def _forget_missing(cache: Path, evidence: Evidence) -> None:
         cache.unlink()
 
 
-def _own_client(
-    annotator: PairwiseAnnotator, configuration: Path, measure: AlpacaEval, client: _Client
-) -> dict[str, Any]:
+def _own_client(annotator: PairwiseAnnotator, configuration: Path, measure: Options, client: _Client) -> dict[str, Any]:
     """Put the project's client in the place of the package's; what each annotator asks with, by its name."""
     written = yaml.safe_load(configuration.read_text(encoding="utf-8"))
     used = {}

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from mpo.cache.artifacts import write_json
 from mpo.engine import DTYPES, engine_options
 from mpo.errors import ConfigError, UserError, cut
-from mpo.evaluate.lm_eval.measure import WHERE, Backend, LMEval
+from mpo.evaluate.lm_eval.options import WHERE, Backend, Options
 from mpo.evaluate.policy_measure import PolicyFiles
 from mpo.evaluate.prompts import numbered
 from mpo.evaluate.records import PolicyResult
@@ -39,7 +39,7 @@ KEY_DIGITS = 16
 NO_NETWORK = "load its data once where the hub can be reached and bring the cache (HF_HOME), or name local task files"
 
 
-def run_tasks(measure: LMEval, policy: PolicyFiles, folder: Path) -> list[PolicyResult]:
+def run_tasks(measure: Options, policy: PolicyFiles, folder: Path) -> list[PolicyResult]:
     """Evaluate the policy; all of lm_eval's own results but the questions lie in ``folder/lm_eval.json``, the questions
     with their answers in ``folder/samples``.
 
@@ -133,7 +133,7 @@ def _values(rows: list[dict[str, Any]], metric: str, value: float) -> list[float
     return values
 
 
-def _manager(measure: LMEval) -> TaskManager:
+def _manager(measure: Options) -> TaskManager:
     """lm_eval's index of tasks; of the user's own files alone where all are there: it reads some 14,000 of its own."""
     if measure.include_path is None:
         return TaskManager()
@@ -143,7 +143,7 @@ def _manager(measure: LMEval) -> TaskManager:
         return own if set(measure.tasks) <= set(own.all_subtasks) else TaskManager(include_path=folder)
 
 
-def _check_tasks(measure: LMEval, manager: TaskManager) -> None:
+def _check_tasks(measure: Options, manager: TaskManager) -> None:
     """Load every task, its data too, before any model."""
     where = f"{WHERE}.tasks"
     if measure.allow_unsafe_code:
@@ -163,7 +163,7 @@ def _check_tasks(measure: LMEval, manager: TaskManager) -> None:
                 raise ConfigError(f"task {name} is fixed to no examples", f"{WHERE}.fewshot", remedy)
 
 
-def _model(measure: LMEval, policy: PolicyFiles) -> LM:
+def _model(measure: Options, policy: PolicyFiles) -> LM:
     """lm_eval's wrapper around the policy; transformers' model is loaded as everywhere here, from safetensors alone."""
     common: dict[str, Any] = {"max_length": measure.max_length, "think_end_token": policy.thought_end}
     if measure.backend is Backend.hf:

@@ -19,7 +19,7 @@ from mpo.score.verdicts import NoVerdict
 
 if TYPE_CHECKING:
     from mpo.evaluate.base import Evidence
-    from mpo.evaluate.mt_bench.measure import MTBench
+    from mpo.evaluate.mt_bench.options import Options
 
 NO_SCORE = "the judge's answer has no score"
 
@@ -46,7 +46,7 @@ class Judged:
 
 
 def judge(
-    measure: MTBench,
+    measure: Options,
     questions: Mapping[str, Question],
     references: Mapping[str, tuple[str, ...]],
     answers: Sequence[Answer],
@@ -87,7 +87,7 @@ def judge(
 
 
 def _ask(
-    measure: MTBench, wanted: Mapping[str, list[dict[str, str]]], evidence: Evidence
+    measure: Options, wanted: Mapping[str, list[dict[str, str]]], evidence: Evidence
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The judge's answers by mark, which is all that it was asked, and for those without one the reason."""
     texts: dict[str, str] = {}

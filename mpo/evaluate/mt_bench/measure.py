@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mpo.cache.artifacts import write_json
-from mpo.endpoint import OPENAI, REQUEST_OPTIONS, check_key, check_requests, check_url
-from mpo.errors import ConfigError
+from mpo.endpoint import REQUEST_OPTIONS, check_key
 from mpo.evaluate.base import START, Evidence
 from mpo.evaluate.benchmark import Benchmark
 from mpo.evaluate.mt_bench.files import (
@@ -24,6 +23,7 @@ from mpo.evaluate.mt_bench.files import (
     write_model_answers,
 )
 from mpo.evaluate.mt_bench.judge import Judged, Judgment, judge
+from mpo.evaluate.mt_bench.options import Options
 from mpo.evaluate.mt_bench.prompts import OWN, prompts_of
 from mpo.evaluate.questions import Answer, Decoding, Question, decodings, question_keys
 from mpo.evaluate.records import Baseline, Estimate, Findings, PromptValues
@@ -40,59 +40,14 @@ NO_SCORE = -1
 
 
 @dataclass(frozen=True)
-class MTBench(Benchmark):
-    """Mean score over both turns, by turn, and by category.
-
-    Args:
-        question_file: FastChat's question.jsonl.
-        references: FastChat's reference_answer/gpt-4.jsonl; None for questions that need none.
-        prompts: FastChat's judge_prompts.jsonl; None for the project's own, whose scores are another measurement.
-        model: name under which the judge's server serves it.
-        url: the server's address, OpenAI's chat API.
-        key_variable: environment variable that holds the server's key.
-        name: of the policy in FastChat's files.
-        against_start: whether the starting policy is judged too.
-        seeds: an answer each; at temperature 0 they are the same.
-        top_p, max_new_tokens: of each turn's answer; temperatures are FastChat's by category.
-        max_judge_tokens: of the judge's answer.
-        retries: how often the judge is asked again whose answer has no score.
-        concurrency: requests at once.
-        timeout_s: seconds that an answer may take.
-        attempts: how often a request is sent before it is missing.
-
-    Raises:
-        ConfigError: a number out of range, an address that is none or holds a secret, no judge.
-    """
-
-    question_file: str
-    model: str
-    references: str | None = None
-    prompts: str | None = None
-    url: str = OPENAI
-    key_variable: str = "OPENAI_API_KEY"
-    name: str = "policy"
-    against_start: bool = False
-    seeds: list[int] = field(default_factory=lambda: [0])
-    top_p: float = 1.0
-    max_new_tokens: int = 1024
-    max_judge_tokens: int = 2048
-    retries: int = 2
-    concurrency: int = 16
-    timeout_s: float = 120.0
-    attempts: int = 6
+class MTBench(Options, Benchmark):
+    """Mean score over both turns, by turn, and by category."""
 
     files: ClassVar[frozenset[str]] = frozenset({"question_file", "references", "prompts"})
     change_nothing: ClassVar[frozenset[str]] = REQUEST_OPTIONS
 
     def __post_init__(self) -> None:
-        check_url(self.url, "measure.url")
-        check_requests("measure", self.concurrency, self.timeout_s, self.attempts)
-        for name, least in (("max_judge_tokens", 1), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{getattr(self, name)} is out of range", f"measure.{name}", f"give {least} or more")
-        for name in ("model", "name"):
-            if not getattr(self, name):
-                raise ConfigError("has no value", f"measure.{name}", "give a name")
+        super().__post_init__()
         self.decodings()
 
     def check(self) -> None:
