@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -23,16 +24,19 @@ def run_here(cells: Sequence[Cell], runs: Path, jobs: int, devices: Sequence[str
     """Run ``cells`` in ``jobs`` processes of this machine, in order as processes are free.
 
     Args:
-        devices: cards of each process, as CUDA_VISIBLE_DEVICES writes them; empty: all see what this process sees.
+        devices: cards of each process, as CUDA_VISIBLE_DEVICES writes them, which more processes share; empty: all see
+            what this process sees.
 
     Raises:
         ProcessError: a process was killed; the runs that have ended are kept.
+        KeyboardInterrupt: as it came; no process is left.
     """
     context = multiprocessing.get_context("spawn")
+    followed, command = context.Pipe(duplex=False)
     queue = context.Queue() if devices else None
-    for group in devices:
+    for group in itertools.islice(itertools.cycle(devices), jobs):
         queue.put(group)  # type: ignore[union-attr]
-    with ProcessPoolExecutor(jobs, context, prepare, (queue,)) as pool:
+    with followed, command, ProcessPoolExecutor(jobs, context, prepare, (followed, queue)) as pool:
         waiting: dict[Future[Outcome], Cell] = {
             pool.submit(run_cell, cell.overrides, runs / cell.key): cell for cell in cells
         }
@@ -43,5 +47,8 @@ def run_here(cells: Sequence[Cell], runs: Path, jobs: int, devices: Sequence[str
             raise ProcessError(
                 "a process that runs cells was killed, perhaps out of memory", "", "run the same command again"
             ) from None
+        except BaseException:
+            command.close()  # which ends them: the pool would wait for the runs that they are at
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,18 @@ class Outcome:
     error: str | None = None
 
 
-def prepare(devices: Any) -> None:
+def prepare(command: Connection, devices: Any) -> None:
     """First in each process that runs cells: end with the command that started it; take one group of cards.
 
-    ``devices``: a queue of values of CUDA_VISIBLE_DEVICES, or None where all processes see the same cards.
+    ``command``: readable once the command has closed its end, as it does when it stops, or has died. Ctrl-C reaches
+    these processes, too, and is left to the command. ``devices``: a queue of values of CUDA_VISIBLE_DEVICES, or None
+    where all processes see the same cards.
     """
-    command = multiprocessing.parent_process()
-    assert command is not None, "cells are run in processes that multiprocessing started"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
-        command.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+        multiprocessing.connection.wait([command])
+        os.kill(os.getpid(), signal.SIGKILL)  # what it has started ends with it
 
     threading.Thread(target=follow, daemon=True).start()
     if devices is not None:
