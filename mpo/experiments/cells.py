@@ -61,11 +61,13 @@ def cells_of(
         of_unit = [override.format(unit=unit) for override in scale.unit]
         for block, of_block in ((at.blocks if at is not None else {}) or {WHOLE: []}).items():
             for name, row in experiment.rows.items():
-                if row.starting_policy:
+                if row.starting_policy or (at is not None and not at.has(name, block)):
                     continue
                 of_scale = [*at.overrides, *at.rows.get(name, [])] if at is not None else []
+                of_place = at.rows.get(f"{name} @ {block}", []) if at is not None else []
                 for value, of_value in (axis.overrides if axis is not None and axis.overrides else {"": []}).items():
-                    wanted = [*scale.overrides, *experiment.overrides, *row.overrides, *of_scale, *of_block, *of_value]
+                    wanted = [*scale.overrides, *experiment.overrides, *row.overrides, *of_scale, *of_block, *of_place,
+                              *of_value]  # fmt: skip
                     overrides = _once([*_rate(wanted, tuned), *wanted, *of_unit, *more])
                     found.append(Cell(block, name, value, unit, tuple(overrides)))
     return found

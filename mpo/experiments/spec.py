@@ -77,14 +77,27 @@ class Axis:
 
 @dataclass
 class AtScale:
-    """What an experiment does otherwise at one scale. ``blocks``: overrides by the name of a block of the table, a
-    model say; ``axis`` replaces the experiment's own."""
+    """What an experiment does otherwise at one scale.
+
+    Attributes:
+        overrides: of every run.
+        blocks: overrides by the name of a block of the table, a model say.
+        rows: more overrides of a row, or of a row in one block, named as "ROW @ BLOCK".
+        only: the rows that a block has, where it does not have all.
+        axis: in place of the experiment's own.
+        notes: said below the table.
+    """
 
     overrides: list[str] = field(default_factory=list)
     blocks: dict[str, list[str]] = field(default_factory=dict)
     rows: dict[str, list[str]] = field(default_factory=dict)
+    only: dict[str, list[str]] = field(default_factory=dict)
     axis: Axis | None = None
     notes: list[str] = field(default_factory=list)
+
+    def has(self, row: str, block: str) -> bool:
+        """Whether the block has the row."""
+        return block not in self.only or row in self.only[block]
 
 
 @dataclass
@@ -101,6 +114,9 @@ class Experiment:
         metrics: patterns of training metrics that are drawn (kind ``training``).
         each: each replication is a line of its own there, not their mean.
         notes: said below the table.
+        scales: what is otherwise at a scale, by its name.
+        not_at: scales at which it makes no sense.
+        simulation: of :mod:`mpo.simulate` (kind ``simulation``).
     """
 
     title: str = MISSING
@@ -116,6 +132,7 @@ class Experiment:
     each: bool = False
     notes: list[str] = field(default_factory=list)
     scales: dict[str, AtScale] = field(default_factory=dict)
+    not_at: list[str] = field(default_factory=list)
     simulation: str | None = None
 
 
@@ -128,6 +145,7 @@ class Scale:
         unit: overrides of one replication, with ``{unit}`` for its number.
         units: how many there are by default; they count from 0.
         tuning_unit: the one on which learning rates were chosen, in no table.
+        gpus: cards of a run by default, on a machine that has any.
         columns: what is measured.
         says, silent: what this scale can tell and what it cannot.
         plan_for: launcher.device of a dry run without a card.
@@ -137,12 +155,12 @@ class Scale:
     overrides: list[str] = field(default_factory=list)
     unit: list[str] = field(default_factory=list)
     units: int = 1
+    gpus: int = 1
     tuning_unit: int = 100
     columns: list[Column] = field(default_factory=list)
     says: str = ""
     silent: str = ""
     plan_for: str | None = None
-    axes: dict[str, Any] = field(default_factory=dict)
 
 
 def roots() -> list[Path]:
@@ -185,14 +203,31 @@ def load(name: str) -> Experiment:
     plain = read_yaml(path)
     plain["rows"] = {str(key): _row(value) for key, value in (plain.get("rows") or {}).items()}
     found = _typed(Experiment, plain, path)
+    _check(found, f"{path.parent.name}/{FILE}")
+    return found
+
+
+def _check(found: Experiment, where: str) -> None:
+    """Raise ConfigError for what names no row, block or value of an axis."""
+    axes = [found.axis, *(at.axis for at in found.scales.values())]
+    values = {value for axis in axes if axis is not None for value in axis.values}
     for claim in found.claims:
-        sides, _, _ = claim.partition("@")
+        sides, _, value = (part.strip() for part in claim.partition("@"))
         unknown = [one.strip() for one in sides.split(">") if one.strip() not in found.rows]
         if unknown or sides.count(">") != 1:
-            raise ConfigError(f"claim '{claim}' is not 'ROW > ROW'", f"{path.parent.name}/{FILE}", "name two rows")
+            raise ConfigError(f"claim '{claim}' is not 'ROW > ROW'", where, "name two rows")
+        if value and value not in values:
+            raise ConfigError(f"claim '{claim}' is at no value of the axis", where, hint(value, values))
     if found.compare is not None and found.compare not in found.rows:
-        raise ConfigError(f"no row '{found.compare}'", f"{path.parent.name}/{FILE}: compare", "name a row")
-    return found
+        raise ConfigError(f"no row '{found.compare}'", f"{where}: compare", "name a row")
+    for scale, at in found.scales.items():
+        places = {*found.rows, *(f"{row} @ {block}" for row in found.rows for block in at.blocks)}
+        for name in [name for name in at.rows if name not in places]:
+            raise ConfigError(f"no row '{name}'", f"{where}: scales.{scale}.rows", hint(name, places))
+        for block, rows in at.only.items():
+            if block not in at.blocks or not set(rows) <= set(found.rows):
+                raise ConfigError(f"'{block}' is no block, or has other rows", f"{where}: scales.{scale}.only",
+                                  "name blocks, and rows of the experiment")  # fmt: skip
 
 
 def load_scale(name: str) -> Scale:
@@ -216,8 +251,15 @@ def _row(value: Any) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    plain = yaml.safe_load(path.read_text())
-    return plain if isinstance(plain, dict) else {}
+    """The mapping in ``path``; raises ConfigError where there is something else."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(f"no YAML: {what}", f"{path.parent.name}/{path.name}", "correct the file") from None
+    if not isinstance(plain, dict):
+        raise ConfigError("no mapping", f"{path.parent.name}/{path.name}", "write KEY: VALUE")
+    return plain
 
 
 def _typed(kind: type[Loaded], plain: dict[str, Any], path: Path) -> Loaded:
