@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mpo.errors import EXIT_CODE, FAILURE_CODE, UserError
+from mpo.errors import EXIT_CODE, FAILURE_CODE, ConfigError, UserError
 from mpo.experiments.cells import Cell, by_run, cells_of, tuned_rates
 from mpo.experiments.options import Options, Where, parse
 from mpo.experiments.spec import Experiment, Kind, Scale, load, load_scale, names, scales
@@ -22,7 +22,7 @@ The same command goes on where it was stopped; tables share runs.
   scale=    {scales}
   units=N   replications (starting policies × seeds)
   jobs=N    runs at a time; by default one a GPU, or one a core
-  gpus=N    cards of each run
+  gpus=N    cards of each run; by default those of the scale
   launcher= local, slurm (slurm.partition=… slurm.timeout_min=… go to submitit)
   out=DIR runs=DIR
   'overrides=[key=value,…]' of every run
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(given)
         scale = load_scale(options.scale)
-        experiments = {name: load(name) for name in options.experiments}
+        experiments = _experiments(options)
         return _plan(options, scale, experiments) if options.dry_run else _run(options, scale, experiments)
     except UserError as error:
         print(f"mpo: error: {error}", file=sys.stderr)
@@ -56,6 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _experiments(options: Options) -> dict[str, Experiment]:
+    """Those of the names that there are at the scale; raises ConfigError where there is none of them."""
+    every = {name: load(name) for name in options.experiments}
+    found = {name: one for name, one in every.items() if options.scale not in one.not_at}
+    if not found:
+        raise ConfigError(f"not at scale {options.scale}", ", ".join(every), "choose another scale")
+    if left := [name for name in every if name not in found]:
+        print(f"mpo: not at this scale: {', '.join(left)}")
+    return found
+
+
 def _cells(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> dict[str, list[Cell]]:
     tuned, units = tuned_rates(options.scale), options.units or scale.units
     return {
@@ -66,16 +77,21 @@ def _cells(options: Options, scale: Scale, experiments: dict[str, Experiment]) -
 
 
 def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> int:
-    from mpo.experiments.execute import is_finished
+    from mpo.experiments.execute import is_damaged, result_of
 
     out = Path(options.out or f"outputs/experiments/{options.scale}").resolve()
     runs = Path(options.runs).resolve() if options.runs else out / "runs"
     of = _cells(options, scale, experiments)
     needed = by_run(cell for cells in of.values() for cell in cells)
-    missing = [cell for key, cell in needed.items() if not is_finished(runs / key)]
+    results = {key: result_of(runs / key) for key in needed}
+    missing = [cell for key, cell in needed.items() if results[key] is None]
     missing.sort(key=lambda cell: cell.unit)  # one starting policy after another, whose stages they share
     print(f"mpo: {len(experiments)} tables and figures at {scale.title}: {len(needed)} runs, "
           f"{len(needed) - len(missing)} of them finished", flush=True)  # fmt: skip
+    for cell in [cell for cell in missing if is_damaged(runs / cell.key)]:
+        print(f"mpo: the result in {runs / cell.key} cannot be read and counts as missing", flush=True)
+    _say_other_code([found.commit for found in results.values() if found is not None], runs)
+    options.gpus = options.gpus or scale.gpus
     failed = [] if options.show or not missing else list(_failures(options, missing, runs))
     from mpo.experiments.page import write_experiment, write_index
     from mpo.experiments.tuned import write_tuned
@@ -94,20 +110,32 @@ def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> 
     return FAILURE_CODE if failed else 0
 
 
+def _say_other_code(commits: Sequence[str], runs: Path) -> None:
+    """Say how many finished runs other code has made: they are shown as they are, and not made again."""
+    from mpo.track.provenance import commit
+
+    now = commit()
+    others = [one for one in commits if one != now]
+    if others:
+        print(f"mpo: {len(others)} finished runs are of another commit than this one; delete {runs} to make them again",
+              flush=True)  # fmt: skip
+
+
 def _failures(options: Options, missing: Sequence[Cell], runs: Path) -> Iterator[tuple[Cell, str]]:
     """Run what is missing, a line each; yields what failed."""
     from mpo.experiments.execute import run_here
     from mpo.track.units import duration
 
-    devices = _device_groups(options.gpus)
+    gpus = options.gpus or 1
+    devices = _device_groups(gpus) if options.launcher is Where.local else []
     jobs = options.jobs or len(devices) or len(os.sched_getaffinity(0))
     started = time.monotonic()
     if options.launcher is Where.slurm:
         from mpo.experiments.slurm import run_on_slurm
 
-        outcomes = run_on_slurm(missing, runs, options.slurm, options.gpus, jobs)
+        outcomes = run_on_slurm(missing, runs, options.slurm, gpus, jobs)
     else:
-        outcomes = run_here(missing, runs, min(jobs, len(missing)), devices[:jobs])
+        outcomes = run_here(missing, runs, min(jobs, len(missing)), devices)
     for number, (cell, outcome) in enumerate(outcomes, 1):
         passed = time.monotonic() - started
         left = duration(passed / number * (len(missing) - number))
@@ -124,7 +152,11 @@ def _missing(labels: Sequence[str]) -> str:
 
 
 def _device_groups(gpus: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each run; empty on a machine without cards, or where all cards make one group."""
+    """CUDA_VISIBLE_DEVICES of each run; empty on a machine without cards.
+
+    Raises:
+        ConfigError: there are cards, but fewer than ``gpus``.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         import torch
@@ -132,6 +164,8 @@ def _device_groups(gpus: int) -> list[str]:
         cards = [str(number) for number in range(torch.cuda.device_count())]
     else:
         cards = [one for one in visible.split(",") if one]
+    if 0 < len(cards) < gpus:
+        raise ConfigError(f"{gpus} cards a run, but {len(cards)} here", "gpus", f"set gpus={len(cards)}")
     return [",".join(cards[first : first + gpus]) for first in range(0, len(cards) - gpus + 1, gpus)]
 
 
@@ -147,7 +181,7 @@ def _plan(options: Options, scale: Scale, experiments: dict[str, Experiment]) ->
     options.units = 1
     planned: dict[str, list[PlannedRun]] = {}
     seen: dict[str, PlannedRun] = {}
-    failed = 0
+    refused: list[str] = []
     for name, cells in _cells(options, scale, experiments).items():
         print(name, flush=True)
         for cell in by_run(cells).values():
@@ -161,7 +195,7 @@ def _plan(options: Options, scale: Scale, experiments: dict[str, Experiment]) ->
                     if mistake is None:
                         raise
                     print(f"  {cell.label}: mpo: error: {mistake}", flush=True)
-                    failed += 1
+                    refused.append(f"{name}, {cell.label}: {mistake}")
                     continue
             one = seen[cell.key]
             planned.setdefault(name, []).append(PlannedRun(cell, one.facts, one.seconds, again))
@@ -172,9 +206,9 @@ def _plan(options: Options, scale: Scale, experiments: dict[str, Experiment]) ->
           f"{scale.units} replications by default")  # fmt: skip
     if options.out is not None:
         page = Path(options.out).resolve() / "README.md"
-        write_text(page, plan_page(planned, options.scale, scale))
+        write_text(page, plan_page(planned, options.scale, scale, refused))
         print(f"plan  {page}")
-    return EXIT_CODE if failed else 0
+    return EXIT_CODE if refused else 0
 
 
 if __name__ == "__main__":

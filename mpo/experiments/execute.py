@@ -9,15 +9,23 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from mpo.errors import ProcessError
+from mpo.errors import DataError, ProcessError
 from mpo.experiments.cells import Cell
 from mpo.experiments.worker import Outcome, prepare, run_cell
-from mpo.report.records import RESULT_FILE
+from mpo.report.records import RESULT_FILE, RunReport
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run of ``folder`` has its result."""
-    return (folder / RESULT_FILE).is_file()
+def result_of(folder: Path) -> RunReport | None:
+    """The record of the run in ``folder``; None where it is not finished, or its record cannot be read."""
+    try:
+        return RunReport.load(folder)
+    except (DataError, UnicodeDecodeError):
+        return None
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether there is a record that cannot be read; the run is not finished then."""
+    return (folder / RESULT_FILE).is_file() and result_of(folder) is None
 
 
 def run_here(cells: Sequence[Cell], runs: Path, jobs: int, devices: Sequence[str]) -> Iterator[tuple[Cell, Outcome]]:

@@ -15,9 +15,10 @@ from mpo.experiments.measured import Numbers
 from mpo.experiments.spec import Axis, Column, Experiment
 from mpo.experiments.statistics import summarise
 from mpo.experiments.tables import PUBLISHED, blocks_of
-from mpo.report.style import colour, figure, shade
+from mpo.report.style import colour, figure, log_axis, shade
 
-ROW_IN = 0.3
+ROW_IN, PANEL_IN = 0.3, 2.9
+TITLE_POINTS = 10  # of panels that stand beside each other
 
 
 def draw_rows(
@@ -26,8 +27,9 @@ def draw_rows(
 ) -> None:  # fmt: skip
     """Rows from top to bottom: measured, and the paper's first column for each of its blocks."""
     names = list(experiment.rows)
-    joined = {b: r for b, r in blocks_of(published).items() if any(str(n) in names for n in r)} if published else {}
-    with figure(path, 4.2 + 2.6 * (len(blocks) - 1 + bool(joined)), 1.3 + ROW_IN * len(names)) as sheet:
+    joined = {b: r for b, r in blocks_of(published).items() if any(n in names for n in r)} if published else {}
+    with figure(path, 4.2 + PANEL_IN * (len(blocks) - 1 + bool(joined)), 1.3 + ROW_IN * len(names)) as sheet:
+        sheet.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr, call-arg]  # room for half a tick's label
         panels = sheet.subplots(1, len(blocks) + bool(joined), sharey=True, squeeze=False)[0]
         for axes, block in zip(panels, blocks, strict=False):
             for index, name in enumerate(names):
@@ -38,7 +40,8 @@ def draw_rows(
                 axes.plot(values, [index] * len(values), "o", color=colour(0), alpha=0.35, markersize=4, mew=0)
                 error = 0.0 if math.isnan(one.error) else one.error
                 axes.errorbar([one.mean], [index], xerr=[error], fmt="D", color=colour(0), markersize=5, capsize=3)
-            axes.set(xlabel=column.label, title=f"measured{f', {block}' if block else ''}")
+            axes.set(xlabel=f"{column.label}, measured" if block else column.label)
+            axes.set_title(block or "measured", fontsize=TITLE_POINTS)
         if joined:
             axes = panels[-1]
             for number, (block, rows) in enumerate(joined.items()):
@@ -46,10 +49,13 @@ def draw_rows(
                 axes.plot(*zip(*points, strict=True), "s", color=colour(number + 1), markersize=5, label=block)
             assert published is not None
             label = PUBLISHED.get(published["columns"][0], published["columns"][0])
-            axes.set(xlabel=label, title="published")
+            axes.set(xlabel=label)
+            axes.set_title("published", fontsize=TITLE_POINTS)
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for axes in panels:
+            axes.locator_params(axis="x", nbins=5)
         panels[0].set_yticks(range(len(names)), names)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
 
 
 def draw_lines(
@@ -77,12 +83,13 @@ def draw_lines(
                 for place, (_, values) in zip(at, found, strict=True):
                     axes.plot([place] * len(values), values, "o", color=colour(index), alpha=0.3, markersize=4, mew=0)
             label = "seconds of training" if axis.seconds else axis.label
-            axes.set(xlabel=label, title=block or f"{column.label} by {label}")
-            if axis.log or axis.seconds:
-                axes.set_xscale("log")
-            if not axis.seconds:
+            axes.set(xlabel=label, title=block or experiment.title)
+            if axis.seconds:
+                axes.set_xlim(left=0)
+            elif axis.log:
+                log_axis(axes, "x", [_number(value) for value in axis.values])
+            else:
                 axes.set_xticks([_number(value) for value in axis.values], axis.values)
-                axes.minorticks_off()
         panels[0].set_ylabel(column.label)
         if len(experiment.rows) > 1:
             panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -100,23 +107,35 @@ def draw_training(
 ) -> None:
     """Metrics over optimizer steps: the mean of the replications, and all that lies between their extremes.
 
-    ``metrics``: of each row, the records of each replication. Rows share a panel where one metric is drawn.
+    ``metrics``: of each row, the records of each replication. Rows share a panel where each draws one metric alone;
+    else each has a column of panels, a panel a pattern.
     """
-    several = any("*" in pattern for pattern in experiment.metrics) or len(experiment.metrics) > 1
-    panels = list(metrics) if several else ["\N{MIDDLE DOT}"]
-    with figure(path, 3.4 * len(panels) + 2.0 if several else 6.4, 3.6) as sheet:
-        grid = sheet.subplots(1, len(panels), sharey=several, squeeze=False)[0]
-        for position, (name, runs) in enumerate(metrics.items()):
-            axes = grid[position if several else 0]
-            if not runs:
-                continue
-            found = [key for pattern in experiment.metrics for key in _matching(runs[0], pattern)]
-            for index, key in enumerate(found):
-                label = key.rpartition("/")[2].replace("_", " ") if several else name
-                _curve(axes, runs, key, shade(index, len(found)) if several else colour(position), label)
-            axes.set(xlabel="optimizer step", title=name if several else experiment.title)
-        grid[0].set_ylabel("likelihood" if several else experiment.metrics[0])
-        grid[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    patterns = experiment.metrics
+    if len(patterns) == 1 and "*" not in patterns[0]:
+        with figure(path, 6.4, 3.6) as sheet:
+            axes = sheet.subplots()
+            for position, (name, runs) in enumerate(metrics.items()):
+                if matching(runs, patterns[0]):
+                    _curve(axes, runs, patterns[0], colour(position), name)
+            axes.set(xlabel="optimizer step", ylabel=patterns[0], title=experiment.title)
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return
+    with figure(path, 3.4 * len(metrics) + 2.0, 2.9 * len(patterns) + 0.5) as sheet:
+        grid = sheet.subplots(len(patterns), len(metrics), sharex=True, sharey="row", squeeze=False)
+        for row, pattern in enumerate(patterns):
+            for axes, (name, runs) in zip(grid[row], metrics.items(), strict=True):
+                found = matching(runs, pattern)
+                for index, key in enumerate(found):
+                    label = key.rpartition("/")[2].replace("_", " ")
+                    _curve(axes, runs, key, shade(index, len(found)), label)
+                if row == 0:
+                    axes.set_title(name)
+            grid[row][0].set_ylabel(pattern.partition("/")[0])
+            if "*" in pattern and any(axes.lines for axes in grid[row]):
+                full = max(grid[row], key=lambda axes: len(axes.lines))
+                grid[row][-1].legend(*full.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for axes in grid[-1]:
+            axes.set_xlabel("optimizer step")
 
 
 def draw_replications(
@@ -128,6 +147,8 @@ def draw_replications(
         for column, (name, runs) in enumerate(metrics.items()):
             for row, key in enumerate(experiment.metrics):
                 for unit, records in enumerate(runs):
+                    if not matching([records], key):
+                        continue
                     _curve(grid[row][column], [records], key, colour(unit), f"replication {unit}")
                 grid[row][0].set_ylabel(key.replace("_", " "))
             grid[0][column].set_title(name)
@@ -135,12 +156,15 @@ def draw_replications(
         grid[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _matching(records: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
-    keys = sorted({key for record in records[:3] for key in record}, key=lambda key: (len(key), key))
+def matching(runs: Sequence[Sequence[Mapping[str, Any]]], pattern: str) -> list[str]:
+    """The metrics of the pattern that every one of ``runs`` has recorded."""
+    of_runs = [{key for record in records for key in record} for records in runs if records]
+    keys = sorted(set.intersection(*of_runs) if of_runs else (), key=lambda key: (len(key), key))
     return [key for key in keys if fnmatch.fnmatchcase(key, pattern)]
 
 
 def _curve(axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], key: str, tint: Any, label: str) -> None:
+    runs = [records for records in runs if records]
     steps = min(len(records) for records in runs)
     values = np.array([[_value(record.get(key)) for record in records[:steps]] for records in runs])
     width = max(1, steps // 20)

@@ -32,8 +32,8 @@ class Options:
         experiments: names; ``tables`` is all of them.
         scale: of ``experiments/scales``.
         units: replications; None: the scale's own number.
-        jobs: runs at a time; None: one a GPU group, or as many as there are cores.
-        gpus: cards that a run has, where there are any.
+        jobs: runs at a time; None: one a GPU group, or as many as there are cores. More than groups share them.
+        gpus: cards that a run has, where there are any; None: the scale's own number.
         launcher: this machine or Slurm.
         slurm: what submitit is given, such as partition or timeout_min.
         out: folder for pages; None: ``outputs/experiments/SCALE``.
@@ -47,7 +47,7 @@ class Options:
     scale: str = "micro"
     units: int | None = None
     jobs: int | None = None
-    gpus: int = 1
+    gpus: int | None = None
     launcher: Where = Where.local
     slurm: dict[str, str] = field(default_factory=dict)
     out: str | None = None
@@ -83,6 +83,8 @@ def parse(arguments: Sequence[str]) -> Options:
         if value is not None and value < 1:
             raise ConfigError(f"{value} is not at least 1", key, "give a whole number")
     found.experiments = [one for one in everything if one != TUNING] if ALL in chosen else list(dict.fromkeys(chosen))
+    if TUNING in found.experiments and len(found.experiments) > 1:
+        raise ConfigError("is run by itself", TUNING, "run it first, then the tables, which take its rates")
     if not found.experiments:
         raise ConfigError("no experiment is named", "", f"name some of {', '.join([*everything, ALL])}")
     return found

@@ -17,6 +17,7 @@ from mpo.track.units import duration
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 _DURATION = re.compile(r"([\d.,]+) (d|h|min|s)\b")
+_WITHOUT = re.compile(r", without (.+), of which that is not known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,14 @@ class PlannedRun:
     @property
     def length(self) -> str:
         """For people."""
-        return "hours not known" if self.seconds is None else f"about {duration(self.seconds)}"
+        left_out = f" without {self.without}" if self.without else ""
+        return "hours not known" if self.seconds is None else f"about {duration(self.seconds)}{left_out}"
+
+    @property
+    def without(self) -> str:
+        """Parts of the run whose length is not known, so that ``seconds`` is less than it takes."""
+        found = _WITHOUT.search(self.facts.get("hours", ""))
+        return found.group(1) if found else ""
 
     @property
     def memory(self) -> str:
@@ -83,19 +91,23 @@ def seconds_of(hours: str) -> float | None:
     return sum(float(number.replace(",", "")) * _UNITS[unit] for number, unit in found) if found else None
 
 
-def plan_page(planned: Mapping[str, Sequence[PlannedRun]], scale_name: str, scale: Scale) -> str:
-    """Every run of one replication with its hours and card-hours, in Markdown."""
+def plan_page(
+    planned: Mapping[str, Sequence[PlannedRun]], scale_name: str, scale: Scale, refused: Sequence[str] = ()
+) -> str:
+    """Every run of one replication with its hours and card-hours, in Markdown; ``refused``: those without a plan."""
     rows, total = [], 0.0
     for name, runs in planned.items():
         for one in runs:
             hours = None if one.seconds is None else one.seconds / 3600
             spent = 0.0 if hours is None or one.again else hours * one.cards
             total += spent
-            shown = ["–", "–"] if hours is None else [f"{hours:.1f}", "shared" if one.again else f"{spent:.0f}"]
+            least = "at least " if one.without else ""
+            shown = ["–", "–"] if hours is None else [f"{least}{hours:.1f}", "shared" if one.again else f"{spent:.0f}"]
             label = " · ".join(part for part in (one.cell.block, one.cell.row, one.cell.value) if part)
             rows.append([name, label, *shown, one.memory.removeprefix("about ")])
     table = Table(["experiment", "run", "hours", "card-hours", "memory"], rows)
     device = scale.plan_for or "this machine"
+    left_out = "".join(f"\n- not planned: {one}" for one in refused)
     return (
         f"# Plan at {scale.title}\n\n"
         f"Written by `python -m mpo.experiments tables scale={scale_name} dry_run=true`: planned for {device} from "
@@ -103,4 +115,5 @@ def plan_page(planned: Mapping[str, Sequence[PlannedRun]], scale_name: str, scal
         "downloads, loading and failures come on top.\n\n"
         f"**{total:,.0f} card-hours** for one replication of everything: at 2 dollars a card-hour about "
         f"{2 * total:,.0f} dollars. A run that several tables share counts once.\n\n{table.markdown()}\n"
+        + (f"{left_out}\n" if refused else "")
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpo.experiments.measured import Numbers
-from mpo.experiments.spec import Axis, Column, Experiment
+from mpo.experiments.spec import AtScale, Axis, Column, Experiment
 from mpo.experiments.statistics import Difference, paired, summarise
 from mpo.report.markdown import table as markdown_table
 
@@ -45,19 +45,24 @@ class Table:
                           r"\end{tabular}"]) + "\n"  # fmt: skip
 
 
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%#_${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+    | {character: f"${character}$" for character in "<>|"}
+)
+
+
 def _latex(text: str) -> str:
-    for character in "&%#_":
-        text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$").replace("–", "--").replace(">", "$>$")
+    return " ".join(text.translate(_LATEX).split())
 
 
 def measured_table(
     experiment: Experiment, columns: Sequence[Column], blocks: Sequence[str], values: Sequence[str], numbers: Numbers,
-    published: Mapping[str, Any] | None,
+    published: Mapping[str, Any] | None, units: int, at: AtScale,
 ) -> Table:  # fmt: skip
     """Each row of the experiment, in each block and at each value of the axis, beside the paper's where it has such a
-    row."""
-    beside = _beside(experiment, published)
+    row. A mean of fewer than ``units`` replications says of how many."""
+    beside = _beside(experiment, published, blocks)
     several = [("block", blocks), ("at", values)]
     shown = [name for name, one in several if len(one) > 1]
     header = ["row", *shown, *(column.label for column in columns)]
@@ -68,19 +73,19 @@ def measured_table(
     rows = []
     for block in blocks:
         for value in values:
-            for name in experiment.rows:
+            for name in [name for name in experiment.rows if at.has(name, block)]:
                 row = [name, *([block] if len(blocks) > 1 else []), *([value] if len(values) > 1 else [])]
-                row += _measured(experiment, columns, (block, name, value), numbers)
-                rows.append(row + [found.get(name, NOTHING) for _, found in beside])
+                row += _measured(experiment, columns, (block, name, value), numbers, units)
+                rows.append(row + [found.get((block, name), NOTHING) for _, found in beside])
     return Table(header, rows)
 
 
 def _measured(
-    experiment: Experiment, columns: Sequence[Column], place: tuple[str, str, str], numbers: Numbers
+    experiment: Experiment, columns: Sequence[Column], place: tuple[str, str, str], numbers: Numbers, units: int
 ) -> Iterator[str]:
     for column in columns:
         found = numbers.of(place, column)
-        yield _with_error(list(found.values()), column) if found else NOTHING
+        yield _with_error(list(found.values()), column, units) if found else NOTHING
     first = numbers.of(place, columns[0])
     if first:
         one, digits = summarise(list(first.values())), columns[0].decimals
@@ -93,10 +98,10 @@ def _measured(
         yield NOTHING if name == experiment.compare else difference_text(paired(first, base), columns[0].decimals)
 
 
-def _with_error(values: Sequence[float], column: Column) -> str:
+def _with_error(values: Sequence[float], column: Column, units: int) -> str:
     one = summarise(values)
     error = "" if math.isnan(one.error) else f" ± {one.error:.{column.decimals}f}"
-    return f"{one.mean:.{column.decimals}f}{error}"
+    return f"{one.mean:.{column.decimals}f}{error}" + (f" (of {one.n})" if one.n < units else "")
 
 
 def difference_text(found: Difference, decimals: int) -> str:
@@ -109,23 +114,38 @@ def difference_text(found: Difference, decimals: int) -> str:
     return f"{found.mean:+.{decimals}f} ± {found.error:.{decimals}f} ({interval})"
 
 
-def _beside(experiment: Experiment, published: Mapping[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
-    """Published columns whose rows are the experiment's: label, and text by row."""
-    if published is None or len(experiment.rows) == 0:
+def _beside(
+    experiment: Experiment, published: Mapping[str, Any] | None, blocks: Sequence[str]
+) -> list[tuple[str, dict[tuple[str, str], str]]]:
+    """Published columns whose rows are the experiment's: label, and text by block and row.
+
+    Where the blocks that are measured are the paper's, each has its own numbers beside it; else each has the first
+    column of all of the paper's.
+    """
+    if published is None:
         return []
-    found = []
-    for block, rows in blocks_of(published).items():
-        if not any(str(row) in experiment.rows for row in rows):
-            continue
-        for index, column in enumerate(published["columns"]):
-            texts = {str(row): f"{values[index]:g}" for row, values in rows.items()}
-            found.append((f"{PUBLISHED.get(column, column)}, {block}", texts))
-    return found
+    papers = _papers(experiment, published)
+    labels = [PUBLISHED.get(column, column) for column in published["columns"]]
+    if set(blocks) <= set(papers):
+        return [
+            (label, {(b, row): f"{of[index]:g}" for b in blocks for row, of in papers[b].items()})
+            for index, label in enumerate(labels)
+        ]
+    return [
+        (f"{labels[0]}, {paper}", {(b, row): f"{of[0]:g}" for b in blocks for row, of in rows.items()})
+        for paper, rows in papers.items()
+    ]
 
 
-def published_table(experiment: Experiment, published: Mapping[str, Any] | None) -> Table | None:
-    """The paper's table as it stands, where its rows are not the experiment's."""
-    if published is None or _beside(experiment, published):
+def _papers(experiment: Experiment, published: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """The paper's blocks that have rows of the experiment."""
+    of = blocks_of(published)
+    return {block: rows for block, rows in of.items() if any(row in experiment.rows for row in rows)}
+
+
+def published_table(experiment: Experiment, published: Mapping[str, Any] | None, blocks: Sequence[str]) -> Table | None:
+    """The paper's table as it stands, where not all of it is beside the measured one."""
+    if published is None or set(blocks) <= set(_papers(experiment, published)):
         return None
     columns = [PUBLISHED.get(column, column) for column in published["columns"]]
     rows = [
@@ -136,8 +156,10 @@ def published_table(experiment: Experiment, published: Mapping[str, Any] | None)
     return Table(["published", *columns], rows)
 
 
-def blocks_of(published: Mapping[str, Any]) -> dict[str, dict[Any, list[float]]]:
-    return {key: value for key, value in published.items() if key != "columns"}
+def blocks_of(published: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """The paper's numbers by block and row."""
+    of = {key: value for key, value in published.items() if key != "columns"}
+    return {key: {str(row): values for row, values in rows.items()} for key, rows in of.items()}
 
 
 def long_csv(
@@ -157,15 +179,15 @@ def long_csv(
 
 
 def claims(
-    experiment: Experiment, column: Column, blocks: Sequence[str], axis: Axis | None, numbers: Numbers
+    experiment: Experiment, column: Column, blocks: Sequence[str], axis: Axis | None, numbers: Numbers, at: AtScale
 ) -> list[tuple[str, Difference]]:
     """Each ordering of the paper with the measured difference, in each block; over an axis at its last value."""
     found = []
     for claim in experiment.claims:
-        sides, _, at = claim.partition("@")
+        sides, _, named = claim.partition("@")
         left, right = (side.strip() for side in sides.split(">"))
-        value = at.strip() or (axis.values[-1] if axis is not None else "")
-        for block in blocks:
+        value = named.strip() or (axis.values[-1] if axis is not None else "")
+        for block in [block for block in blocks if at.has(left, block) and at.has(right, block)]:
             label = f"{left} > {right}" + (f", at {value}" if value else "") + (f", {block}" if len(blocks) > 1 else "")
             places = [numbers.of((block, side, value), column) for side in (left, right)]
             found.append((label, paired(*places)))
@@ -174,8 +196,10 @@ def claims(
 
 def claim_line(label: str, found: Difference, decimals: int) -> str:
     """One claim in a sentence."""
-    if found.n < 2:
+    if found.n == 0:
         return f"- {label}: not measured."
+    if found.n == 1:
+        return f"- {label}: {found.verdict}, {difference_text(found, decimals)} in one replication."
     numbers = difference_text(found, decimals)
     power = f"{found.n} pairs with this spread resolve {found.resolvable:.{decimals}f}"
     return f"- {label}: **{found.verdict}**, {numbers}; {power}."

@@ -18,16 +18,21 @@ def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, 
     """Write ``tuned/SCALE.yaml`` into the last of the roots: the best rate of each loss, and all that was tried.
 
     Raises:
-        DataError: runs are missing.
+        DataError: runs are missing, or those of a loss have measured nothing.
     """
     numbers = collect(experiment, cells, scale.columns[:1], (), runs)
     if numbers.missing:
         raise DataError(f"{len(numbers.missing)} runs are missing", "tuning", "run the same command again")
-    tried: dict[str, dict[str, float]] = {}
+    tried: dict[str, dict[str, float | None]] = {}
     for cell in cells:
-        (found,) = numbers.of((cell.block, cell.row, cell.value), scale.columns[0]).values()
-        tried.setdefault(cell.row, {})[cell.value] = round(found, 3)
-    best = {loss: max(rates, key=lambda rate: rates[rate]) for loss, rates in tried.items()}
+        found = numbers.of((cell.block, cell.row, cell.value), scale.columns[0]).values()
+        tried.setdefault(cell.row, {})[cell.value] = round(next(iter(found)), 3) if found else None  # none: diverged
+    best = {}
+    for loss, rates in tried.items():
+        measured = {rate: value for rate, value in rates.items() if value is not None}
+        if not measured:
+            raise DataError(f"no rate of {loss} has a finite {scale.columns[0].label}", "tuning", "look into its runs")
+        best[loss] = max(measured, key=lambda rate: measured[rate])
     reports = list(numbers.runs.values())
     path = roots()[-1] / "tuned" / f"{scale_name}.yaml"
     budget, by = len(next(iter(tried.values()))), scale.columns[0].label
