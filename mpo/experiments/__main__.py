@@ -203,7 +203,7 @@ def _plan(options: Options, scale: Scale, experiments: dict[str, Experiment]) ->
     known = [one.seconds for one in seen.values() if one.seconds is not None]
     unknown = f", {len(seen) - len(known)} of unknown length" if len(known) < len(seen) else ""
     print(f"{len(seen)} runs of one replication, about {duration(sum(known))} in all{unknown}; "
-          f"{scale.units} replications by default")  # fmt: skip
+          f"replications by default: {scale.units}")  # fmt: skip
     if options.out is not None:
         page = Path(options.out).resolve() / "README.md"
         write_text(page, plan_page(planned, options.scale, scale, refused))

@@ -40,9 +40,9 @@ def test_published_rows_are_rows_of_the_experiment(name: str) -> None:
 def test_every_loss_has_a_learning_rate_to_be_tuned() -> None:
     used = {
         override.partition("=")[2]
-        for name in names()
-        for row in [*load(name).rows.values()]
-        for override in [*row.overrides, *load(name).overrides]
+        for one in map(load, names())
+        for row in one.rows.values()
+        for override in [*row.overrides, *one.overrides]
         if override.startswith("loss=")
     }
     assert used - {"k_bin"} <= set(load("tuning").rows) <= set(options("loss"))
@@ -123,6 +123,11 @@ def test_a_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("title: A\npaper: B\nrow: {}\n", "Key 'row' not in 'Experiment'"),
         ("title: A\npaper: B\nrows: {X: [loss=dpo]}\nclaims: [X > Y]\n", "claim 'X > Y' is not 'ROW > ROW'"),
         ("title: A\npaper: B\nrows: {X: [loss=dpo]}\ncompare: Z\n", "no row 'Z'"),
+        ("title: A\npaper: B\nrows: {X: , Y: }\nclaims: [X > Y @ 2]\n", "claim 'X > Y @ 2' is at no value"),
+        ("title: A\npaper: B\nrows: {X: }\nscales: {micro: {rows: {XX: []}}}\n", "no row 'XX'"),
+        ("title: A\npaper: B\nrows: {X: }\nscales: {micro: {only: {b: [X]}}}\n", "'b' is no block"),
+        ("title: [A\n", "no YAML"),
+        ("- title\n", "no mapping"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError) as error:
