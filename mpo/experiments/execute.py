@@ -56,7 +56,6 @@ def run_here(cells: Sequence[Cell], runs: Path, jobs: int, devices: Sequence[str
                 "a process that runs cells was killed, perhaps out of memory", "", "run the same command again"
             ) from None
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             command.close()  # which ends them: the pool would wait for the runs that they are at
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
