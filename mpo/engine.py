@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,16 @@ DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
 SHOWN = 160
 CPU_CACHE_GIB = "1"
 """Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
+
+
+LOOK_AT_CLASS = """
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+runpy.run_module("vllm.model_executor.models.registry", run_name="__main__")
+"""
+"""How vLLM looks at a model's class in a process of its own, which would outlive a killed run by as long as it imports:
+ended with the process that asks."""
 
 
 def check_installed(where: str, remedy: str) -> None:
@@ -35,7 +46,9 @@ def load_engine(model: str, longest: int, precision: Precision, eager: bool, **o
     """
     options |= engine_options(longest, eager)
     from vllm import LLM
+    from vllm.model_executor.models import registry
 
+    registry._SUBPROCESS_COMMAND = [sys.executable, "-c", LOOK_AT_CLASS]
     return LLM(model, dtype=DTYPES[precision], max_model_len=longest, **options)
 
 
