@@ -10,8 +10,6 @@ import time
 import psutil
 import pytest
 
-from mpo.engine import LOOK_AT_CLASS
-
 PARENT = """
 import subprocess, sys
 from mpo.engine import LOOK_AT_CLASS
