@@ -114,7 +114,8 @@ def plan_page(
         "data sheets at stated utilisations (each run's plan says which), nothing was measured on one. Judging, "
         "downloads, loading and failures come on top.\n\n"
         f"**{total:,.0f} card-hours** for one replication of everything: at 2 dollars a card-hour about "
-        f"{2 * total:,.0f} dollars. A run that several tables share counts once, but each run is planned as if nothing were "
-        "cached: rows of one model share its samples, their scores and the reference's log-probs, so all of them together "
+        f"{2 * total:,.0f} dollars. A run that several tables share counts once, but each run is planned as if "
+        "nothing were cached: rows of one model share its samples, their scores and the reference's log-probs, so all "
+        "of them together "
         f"take less.\n\n{table.markdown()}\n" + (f"{left_out}\n" if refused else "")
     )
