@@ -182,7 +182,8 @@ class PipeEvent:
 
 @contextlib.contextmanager
 def killed_workers_noticed() -> Iterator[None]:
-    """torch's agent hangs where a process is killed once it has done its work and others have not; here it doesn't."""
+    """torch's agent hangs where a process is killed, or it is to stop itself, once a process has done its work; here
+    it doesn't."""
     from torch.distributed.elastic import multiprocessing as elastic
 
     original = elastic.MultiprocessContext
@@ -191,6 +192,11 @@ def killed_workers_noticed() -> Iterator[None]:
         def __init__(self, *args: object, **named: object) -> None:
             super().__init__(*args, **named)
             self._worker_finished_event = PipeEvent()
+
+        def close(self, *args: object, **named: object) -> None:
+            # A process that has just done its work waits to be told that all have, while the agent waits for its end.
+            self._worker_finished_event.set()
+            super().close(*args, **named)
 
     elastic.MultiprocessContext = Context  # type: ignore[misc]
     try:

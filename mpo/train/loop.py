@@ -140,6 +140,8 @@ def train(
                     raise SystemExit(STOPPED)
         if evaluations.step not in (0, done):
             checkpoints.load_best(engine, evaluations.step)
+    if stop.asked:  # after the last step has looked: its checkpoint is there, what follows can be done by the next run
+        raise SystemExit(STOPPED)
     if config.keep_best and not evaluations.step and engine.rank == 0:
         on_warning(f"{config.keep_best} was never a finite number, so the policy is that of the last step")
     if log is not None:

@@ -25,6 +25,36 @@ def write_pid_and_wait(folder: str) -> None:
         time.sleep(0.02)
 
 
+def ignore_and_return(folder: str) -> None:
+    """A worker whose last step has taken the request to stop."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (Path(folder) / "ignoring").touch()
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.02)
+
+
+def test_the_agent_stops_although_a_worker_has_missed_the_request_and_waits_for_its_word(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    environment = {"LOCAL_RANK": "0", "RANK": "0", "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error")}
+    specs = DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL)
+    with killed_workers_noticed():
+        group = start_processes(
+            "group", ignore_and_return, {0: (str(tmp_path),)}, {0: environment}, specs, start_method="forkserver"
+        )
+    deadline = time.monotonic() + WAIT_S
+    while not (tmp_path / "ignoring").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    closing = threading.Thread(target=lambda: group.close(signal.SIGTERM, timeout=WAIT_S), daemon=True)
+    closing.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    (tmp_path / "go").touch()
+    closing.join(WAIT_S / 2)
+    assert not closing.is_alive() and time.monotonic() - began < WAIT_S / 4
+
+
 def test_the_agent_ends_although_a_worker_was_killed_before_the_fork_server_reported_it(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()

@@ -186,6 +186,13 @@ def test_every_process_stops_when_one_is_told_to(tmp_path: Path) -> None:
     assert curve(tmp_path, "step") == [1, 2, 3]
 
 
+def test_a_request_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    assert spawn([job(tmp_path, stop_at=10)]) == [143]
+    assert curve(tmp_path, "step") == [*range(1, 11)]
+    assert spawn([job(tmp_path)]) == [0]  # nothing is left to be done but what follows
+    assert curve(tmp_path, "step") == [*range(1, 11)]
+
+
 def test_first_loss_off_its_closed_form_stops(tmp_path: Path) -> None:
     assert spawn([job(tmp_path, shift_reference=0.5)]) == [2]
     assert "at policy = reference, and their log-probs differ by 0.5 nats per token" in mistake(tmp_path)
