@@ -1,4 +1,4 @@
-"""Measures of one policy by itself, such as a benchmark, of which the trained policy's difference is told. No torch."""
+"""Measures of one policy by itself, such as a benchmark, and the difference that training has made. No torch."""
 
 from __future__ import annotations
 

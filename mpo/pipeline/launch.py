@@ -194,7 +194,7 @@ def killed_workers_noticed() -> Iterator[None]:
             self._worker_finished_event = PipeEvent()
 
         def close(self, *args: object, **named: object) -> None:
-            # A process that has just done its work waits to be told that all have, while the agent waits for its end.
+            # A process that has just done its work waits for word that all have, while the agent waits for its end.
             self._worker_finished_event.set()
             super().close(*args, **named)
 

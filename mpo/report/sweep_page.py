@@ -88,7 +88,7 @@ def _doubts(best: Best, rest: Sequence[Outcome]) -> list[str]:
         )
     elif others:
         lines.append(
-            "How far apart the settings are cannot be told: the metric has no standard error, and each one run."
+            "How far apart the settings are is not known: the metric has no standard error, and each one run."
         )
     if best.expected is not None:
         lines.append(

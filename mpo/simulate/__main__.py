@@ -26,7 +26,7 @@ SIMULATIONS: dict[str, ModuleType] = {"theorem1": theorem1, "theorem2": theorem2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Simulate and write; 0, or 2 for what a user can mend, such as a folder that cannot be written."""
+    """Simulate and write; 0, or 2 for what a user can fix, such as a folder that cannot be written."""
     options = _parser().parse_args(arguments)
     return exit_status(lambda: _run(options))
 
