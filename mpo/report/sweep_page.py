@@ -87,9 +87,7 @@ def _doubts(best: Best, rest: Sequence[Outcome]) -> list[str]:
             "the sweep does not tell those from the best."
         )
     elif others:
-        lines.append(
-            "How far apart the settings are is not known: the metric has no standard error, and each one run."
-        )
+        lines.append("How far apart the settings are is not known: the metric has no standard error, and each one run.")
     if best.expected is not None:
         lines.append(
             f"The best of {len(best.ranked)} owes part of its lead to luck. Tried again, expect "
