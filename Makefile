@@ -54,7 +54,7 @@ tables: $(READY)  ## every table and figure of the papers; make mpo-table1, mpo-
 mpo-% mppo-% testbed-%: $(READY)
 	$(RUN) mpo.experiments $@ scale=$(SCALE) $(ARGS)
 
-tuning: $(READY)  ## learning rates of every loss, for the tables
+tuning: $(READY)  ## learning rate (or beta) of every loss, for the tables
 	$(RUN) mpo.experiments tuning scale=$(SCALE) $(ARGS)
 
 plan: $(READY)  ## hours and memory of every run at SCALE=paper

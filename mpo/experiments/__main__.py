@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mpo.errors import EXIT_CODE, FAILURE_CODE, ConfigError, UserError
-from mpo.experiments.cells import Cell, by_run, cells_of, tuned_rates
+from mpo.experiments.cells import Cell, by_run, cells_of, tuned_settings
 from mpo.experiments.options import Options, Where, parse
 from mpo.experiments.spec import Experiment, Kind, Scale, load, load_scale, names, scales
 
@@ -68,7 +68,7 @@ def _experiments(options: Options) -> dict[str, Experiment]:
 
 
 def _cells(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> dict[str, list[Cell]]:
-    tuned, units = tuned_rates(options.scale), options.units or scale.units
+    tuned, units = tuned_settings(options.scale), options.units or scale.units
     return {
         name: cells_of(one, options.scale, scale, units, {} if one.kind is Kind.tuning else tuned, options.overrides)
         for name, one in experiments.items()
@@ -99,7 +99,7 @@ def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> 
     units, shown = options.units or scale.units, []
     for name, one in experiments.items():
         if one.kind is Kind.tuning:
-            print(f"learning rates  {write_tuned(one, of[name], options.scale, scale, runs)}")
+            print(f"settings of each loss  {write_tuned(one, of[name], options.scale, scale, runs)}")
             continue
         shown.append(write_experiment(name, one, options.scale, scale, of.get(name, []), units, runs, out))
         print(f"{name}  {out / f'{name}.md'}{_missing(shown[-1].missing)}", flush=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpo.experiments.spec import Axis, Experiment, Kind, Scale, find, read_yaml
+from mpo.experiments.spec import Axis, Experiment, Kind, Row, Scale, find, read_yaml
+
+Settings = dict[str, list[str]]
+"""Overrides by loss."""
 
 WHOLE = ""
 """The block of a table that has one only."""
@@ -45,12 +48,12 @@ def axis_of(experiment: Experiment, scale_name: str) -> Axis | None:
 
 
 def cells_of(
-    experiment: Experiment, scale_name: str, scale: Scale, units: int, tuned: dict[str, float], more: Sequence[str] = ()
+    experiment: Experiment, scale_name: str, scale: Scale, units: int, tuned: Settings, more: Sequence[str] = ()
 ) -> list[Cell]:
     """Every cell that needs a run, replication by replication.
 
     Args:
-        tuned: learning rate of each loss, as :func:`tuned_rates` reads them.
+        tuned: what was chosen for each loss, as :func:`tuned_settings` reads it.
         more: overrides of every run that win over all others.
     """
     at = experiment.scales.get(scale_name)
@@ -65,19 +68,23 @@ def cells_of(
                     continue
                 of_scale = [*at.overrides, *at.rows.get(name, [])] if at is not None else []
                 of_place = at.rows.get(f"{name} @ {block}", []) if at is not None else []
-                for value, of_value in (axis.overrides if axis is not None and axis.overrides else {"": []}).items():
+                for value, of_value in values_of(row, axis).items():
                     wanted = [*scale.overrides, *experiment.overrides, *row.overrides, *of_scale, *of_block, *of_place,
                               *of_value]  # fmt: skip
-                    overrides = _once([*_rate(wanted, tuned), *wanted, *of_unit, *more])
+                    overrides = _once([*_tuned(wanted, tuned), *wanted, *of_unit, *more])
                     found.append(Cell(block, name, value, unit, tuple(overrides)))
     return found
 
 
-def _rate(overrides: list[str], tuned: dict[str, float]) -> Iterator[str]:
-    """The loss's own learning rate, first, so that every other override wins over it."""
+def values_of(row: Row, axis: Axis | None) -> dict[str, list[str]]:
+    """Overrides of the row's runs by value of the axis: one run, '', where it has none."""
+    return row.tried or (axis.overrides if axis is not None else {}) or {"": []}
+
+
+def _tuned(overrides: list[str], tuned: Settings) -> list[str]:
+    """What was chosen for the loss, first, so that every other override wins over it."""
     losses = [value for key, _, value in (one.partition("=") for one in overrides) if key == "loss"]
-    if losses and losses[-1] in tuned:
-        yield f"train.lr={tuned[losses[-1]]:g}"
+    return tuned.get(losses[-1], []) if losses else []
 
 
 def _once(overrides: list[str]) -> list[str]:
@@ -96,7 +103,8 @@ def by_run(cells: Iterable[Cell]) -> dict[str, Cell]:
     return found
 
 
-def tuned_rates(scale_name: str) -> dict[str, float]:
-    """Learning rates that were chosen for each loss at this scale; empty where none were."""
+def tuned_settings(scale_name: str) -> Settings:
+    """What was chosen for each loss at this scale; empty where nothing was."""
     path = find(f"tuned/{scale_name}.yaml")
-    return {str(loss): float(rate) for loss, rate in read_yaml(path)["lr"].items()} if path is not None else {}
+    chosen = read_yaml(path)["chosen"] if path is not None else {}
+    return {str(loss): [str(one) for one in overrides] for loss, overrides in chosen.items()}

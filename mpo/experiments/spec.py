@@ -48,11 +48,13 @@ class Column:
 class Row:
     """One row or line: overrides of a run, or the starting policy that the runs have in common.
 
-    ``round``: of an iterative run, whose rounds may be several rows.
+    ``round``: of an iterative run, whose rounds may be several rows. ``tried``: in place of the axis (kind ``tuning``),
+    for a loss that other settings suit.
     """
 
     overrides: list[str] = field(default_factory=list)
     round: int | None = None
+    tried: dict[str, list[str]] = field(default_factory=dict)
     starting_policy: bool = False
 
 
@@ -220,6 +222,9 @@ def _check(found: Experiment, where: str) -> None:
             raise ConfigError(f"claim '{claim}' is at no value of the axis", where, hint(value, values))
     if found.compare is not None and found.compare not in found.rows:
         raise ConfigError(f"no row '{found.compare}'", f"{where}: compare", "name a row")
+    rates = found.axis.overrides if found.axis is not None else {}
+    if found.kind is Kind.tuning and len({len(row.tried or rates) for row in found.rows.values()}) > 1:
+        raise ConfigError("some rows try more settings than others", f"{where}: rows", "give each the same number")
     for scale, at in found.scales.items():
         places = {*found.rows, *(f"{row} @ {block}" for row in found.rows for block in at.blocks)}
         for name in [name for name in at.rows if name not in places]:

@@ -1,4 +1,4 @@
-"""Learning rates of every loss, chosen with the same small budget at a starting policy that no table uses."""
+"""Settings of every loss, chosen with the same small budget at a starting policy that no table uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import yaml
 
 from mpo.cache.artifacts import write_text
 from mpo.errors import DataError
-from mpo.experiments.cells import Cell
+from mpo.experiments.cells import Cell, axis_of, values_of
 from mpo.experiments.measured import collect
 from mpo.experiments.spec import Experiment, Scale, roots
 
 
 def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, scale: Scale, runs: Path) -> Path:
-    """Write ``tuned/SCALE.yaml`` into the last of the roots: the best rate of each loss, and all that was tried.
+    """Write ``tuned/SCALE.yaml`` into the last of the roots: the best setting of each loss, and all that was tried.
 
     Raises:
         DataError: runs are missing, or those of a loss have measured nothing.
@@ -27,20 +27,24 @@ def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, 
     for cell in cells:
         found = numbers.of((cell.block, cell.row, cell.value), scale.columns[0]).values()
         tried.setdefault(cell.row, {})[cell.value] = round(next(iter(found)), 3) if found else None  # none: diverged
-    best = {}
-    for loss, rates in tried.items():
-        measured = {rate: value for rate, value in rates.items() if value is not None}
+    axis = axis_of(experiment, scale_name)
+    chosen = {}
+    for loss, settings in tried.items():
+        measured = {setting: value for setting, value in settings.items() if value is not None}
         if not measured:
-            raise DataError(f"no rate of {loss} has a finite {scale.columns[0].label}", "tuning", "look into its runs")
-        best[loss] = max(measured, key=lambda rate: measured[rate])
+            raise DataError(
+                f"no setting of {loss} has a finite {scale.columns[0].label}", "tuning", "look into its runs"
+            )
+        best = max(measured, key=lambda setting: measured[setting])
+        chosen[loss] = values_of(experiment.rows[loss], axis)[best]
     reports = list(numbers.runs.values())
     path = roots()[-1] / "tuned" / f"{scale_name}.yaml"
     budget, by = len(next(iter(tried.values()))), scale.columns[0].label
     commits = ", ".join(sorted({report.commit for report in reports}))
     head = (
-        f"# Learning rate of each loss: the best of {budget} by {by} at unit {scale.tuning_unit}, in no table.\n"
+        f"# Setting of each loss: the best of {budget} by {by} at unit {scale.tuning_unit}, in no table.\n"
         f"# `make tuning SCALE={scale_name}`; commit {commits}.\n"
     )
-    body = yaml.safe_dump({"lr": {loss: float(rate) for loss, rate in best.items()}, "tried": tried}, sort_keys=True)
+    body = yaml.safe_dump({"chosen": chosen, "tried": tried}, sort_keys=False)
     write_text(path, head + body)
     return path

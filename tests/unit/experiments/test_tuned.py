@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from mpo.errors import DataError
-from mpo.experiments.cells import tuned_rates
+from mpo.experiments.cells import tuned_settings
 from mpo.experiments.spec import Axis, Kind, Row
 from mpo.experiments.tuned import write_tuned
 from tests.unit.experiments.conftest import SCALE, Finish, cells, estimates, experiment
 
 
-def test_the_best_finite_rate_of_each_loss(finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_finite_setting_of_each_loss(finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "experiments").mkdir()
     monkeypatch.chdir(tmp_path)
     axis = Axis(label="learning rate", overrides={"1e-3": ["train.lr=1e-3"], "2e-3": ["train.lr=2e-3"]})
@@ -28,7 +28,7 @@ def test_the_best_finite_rate_of_each_loss(finish: Finish, tmp_path: Path, monke
         finish(cell, estimates(found[cell.row, cell.value]))
     path = write_tuned(of, tried, "any", SCALE, tmp_path / "runs")
     assert path == tmp_path / "experiments/tuned/any.yaml"
-    assert tuned_rates("any") == {"dpo": 2e-3, "mpo": 1e-3}
+    assert tuned_settings("any") == {"dpo": ["train.lr=2e-3"], "mpo": ["train.lr=1e-3"]}
     assert yaml.safe_load(path.read_text())["tried"]["mpo"] == {"1e-3": 5.0, "2e-3": None}
     assert "the best of 2 by true reward at unit 100" in path.read_text() and "commit abc" in path.read_text()
 
@@ -38,5 +38,19 @@ def test_a_loss_that_only_diverged_is_named(finish: Finish, tmp_path: Path) -> N
     of = experiment(kind=Kind.tuning, axis=axis)
     for cell in cells(of):
         finish(cell, estimates(math.nan if cell.row == "MPO" else 6.0))
-    with pytest.raises(DataError, match="no rate of MPO has a finite true reward"):
+    with pytest.raises(DataError, match="no setting of MPO has a finite true reward"):
         write_tuned(of, cells(of), "any", SCALE, tmp_path / "runs")
+
+
+def test_a_loss_may_try_other_settings_than_the_rates(
+    finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    axis = Axis(label="learning rate", overrides={"1e-3": ["train.lr=1e-3"]})
+    rows = {"mpo": Row(["loss=mpo"]), "ipo": Row(["loss=ipo"], tried={"beta 0.1": ["train.lr=5e-4", "loss.beta=0.1"]})}
+    of = experiment(kind=Kind.tuning, rows=rows, axis=axis, claims=[], compare=None)
+    for cell in cells(of):
+        finish(cell, estimates(6.0))
+    write_tuned(of, cells(of), "any", SCALE, tmp_path / "runs")
+    assert tuned_settings("any") == {"mpo": ["train.lr=1e-3"], "ipo": ["train.lr=5e-4", "loss.beta=0.1"]}
