@@ -67,6 +67,7 @@ TRAIN = {
     "checkpoint_every": COUNT,
     "keep_checkpoints": Range(2, 1000, why="the newest may turn out damaged, then the one before it is taken"),
     "evaluate_every": Range(0, COUNT.high),
+    "reward_prompts": Range(0, COUNT.high),
     "stop_after": COUNT,
     "lora.rank": Range(1, 10**4),
     "lora.alpha": FACTOR,

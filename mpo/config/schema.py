@@ -115,6 +115,7 @@ class TrainConfig:
     keep_best: str | None = None  # export the policy that was best by this metric, e.g. heldout/accuracy
     stop_after: int | None = None  # evaluations without improvement of keep_best's metric that end the training
     stop_if_diverged: bool = False  # else a warning says so
+    reward_prompts: int = 0  # first held-out prompts to which each evaluation draws a response and scores it; 0: none
 
 
 @dataclass

@@ -164,12 +164,15 @@ def matching(runs: Sequence[Sequence[Mapping[str, Any]]], pattern: str) -> list[
 
 
 def _curve(axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], key: str, tint: Any, label: str) -> None:
-    runs = [records for records in runs if records]
-    steps = min(len(records) for records in runs)
-    values = np.array([[_value(record.get(key)) for record in records[:steps]] for records in runs])
-    width = max(1, steps // 20)
-    smooth = np.apply_along_axis(lambda one: np.convolve(one, np.ones(width) / width, "valid"), 1, values)
-    at = np.arange(smooth.shape[1]) + width / 2 + 0.5
+    # A metric of evaluations is not there in every step.
+    runs = [found for records in runs if (found := [record for record in records if key in record])]
+    points = min(len(records) for records in runs)
+    values = np.array([[_value(record[key]) for record in records[:points]] for records in runs])
+    steps = np.array([float(record["step"]) for record in runs[0][:points]])
+    width = max(1, points // 20)
+    kernel = np.ones(width) / width
+    smooth = np.apply_along_axis(lambda one: np.convolve(one, kernel, "valid"), 1, values)
+    at = np.convolve(steps, kernel, "valid")
     axes.plot(at, smooth.mean(0), color=tint, label=label, linewidth=1.6)
     if len(runs) > 1:
         axes.fill_between(at, smooth.min(0), smooth.max(0), color=tint, alpha=0.15, linewidth=0)

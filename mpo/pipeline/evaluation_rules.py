@@ -6,7 +6,8 @@ from mpo.config.schema import RunConfig, TrainConfig
 from mpo.config.wording import hint
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
-from mpo.train.best import HIGHER, LOSS
+from mpo.pipeline.scoring import training_rewards
+from mpo.train.best import HIGHER, LOSS, REWARD
 
 
 def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: Source) -> None:
@@ -21,6 +22,11 @@ def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: So
     if train.stop_after is not None and metric is None:
         what = "no metric is named that would have to improve"
         raise ConfigError(what, f"{key}.stop_after", f"add {key}.keep_best=heldout/accuracy, or leave it out")
+    if train.reward_prompts:
+        _check_rewards(key, train, config, source)
+    elif metric == REWARD:
+        what = f"'{metric}' is never computed, as no responses are drawn"
+        raise ConfigError(what, f"{key}.keep_best", f"add {key}.reward_prompts=100, say, or leave it out")
     if not train.evaluate_every:
         if metric is not None:
             what = f"'{metric}' is never computed, as nothing is evaluated"
@@ -41,3 +47,16 @@ def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: So
     if metric not in (None, LOSS) and (of_start or config.regime.imitate is not None):
         what = f"'{metric}' compares responses of one prompt, but each is imitated alone"
         raise ConfigError(what, f"{key}.keep_best", f"choose {LOSS}")
+
+
+def _check_rewards(key: str, train: TrainConfig, config: RunConfig, source: Source) -> None:
+    where = f"{key}.reward_prompts"
+    if not train.evaluate_every:
+        raise ConfigError("responses are drawn when the training is evaluated, which it is not", where,
+                          f"add {key}.evaluate_every=50, say")  # fmt: skip
+    if train.zero_stage == 3:
+        raise ConfigError("no process has the whole weights to draw responses with", where, f"add {key}.zero_stage=2")
+    if key != "train" or training_rewards(config, source) is None:
+        what = "nothing scores responses without a stage of its own here"
+        remedy = "leave it out; a Python function does in a regime that samples: score=function score.immediate=true"
+        raise ConfigError(what, where, remedy)

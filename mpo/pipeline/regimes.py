@@ -21,7 +21,7 @@ from mpo.pipeline.needs import build_measure, samples
 from mpo.pipeline.policy_measures import measure_policy_stage
 from mpo.pipeline.rules import NO_REFERENCE
 from mpo.pipeline.sampling import evaluation_sample_stage, sample_stage
-from mpo.pipeline.scoring import score_names, score_stage, true_score_stage
+from mpo.pipeline.scoring import score_names, score_stage, training_rewards, true_score_stage
 from mpo.pipeline.stage_configs import (
     BASELINE_SEED,
     EVERYTHING,
@@ -123,9 +123,13 @@ def _round(
     logps = _reference(config, loss, prefix, prepare, frozen) if loss.needs_reference else None
     from_reference = logps is not None and frozen is policy
     how = replace(config.train, lr=config.lr_of(number))
-    inputs = train.Inputs(prepare, bins, policy.model, logps, tokenizer(config), state)
+    rewards = training_rewards(config, source)
+    answered = None if rewards is None else sets
+    inputs = train.Inputs(prepare, bins, policy.model, logps, tokenizer(config), state, answered)
     keep = config.regime.carry_optimizer and number < config.rounds
-    trained = train_stage(config, f"{prefix}train", config.loss_of(number), how, seed, inputs, from_reference, keep)
+    trained = train_stage(
+        config, f"{prefix}train", config.loss_of(number), how, seed, inputs, from_reference, keep, rewards
+    )
     models = evaluate.Models(
         config.loss_of(number), config.train.precision, config.train.compile, config.model.trust_remote_code,
         from_reference,

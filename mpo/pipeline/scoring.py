@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mpo.cache.stage import Stage
-from mpo.config.schema import RunConfig, ThinkingConfig
+from mpo.config.schema import RunConfig, SampleConfig, ThinkingConfig
 from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
@@ -15,7 +15,7 @@ from mpo.pipeline.needs import samples
 from mpo.pipeline.stage_configs import allowed, here, outside, side_by_side
 from mpo.score.base import Scorer, scorer_name
 from mpo.score.checked import errors_of
-from mpo.stages.nodes import score
+from mpo.stages.nodes import score, train
 from mpo.types import OWN_SCORE
 
 OWN_SCORER = "give your own: score=function score.function=package.module.name"
@@ -85,6 +85,16 @@ def score_names(config: RunConfig, source: Source) -> tuple[str, str]:
         return OWN_SCORE, OWN_SCORE
     first = next(iter(nodes))
     return first, scorer_name(source.true_scorer) if source.true_scorer else first
+
+
+def training_rewards(config: RunConfig, source: Source) -> train.Rewards | None:
+    """What scores responses while a policy is trained, if anything does: the true reward where the data knows it, else
+    a scorer of the run that takes no time."""
+    nodes = [source.true_scorer] if source.true_scorer else list(scorer_nodes(config).values())[:1]
+    if not config.train.reward_prompts or not samples(config) or not nodes or nodes[0].get("immediate") is not True:
+        return None
+    decoding = SampleConfig(n=1, top_p=config.sample.top_p, max_new_tokens=config.sample.max_new_tokens)
+    return train.Rewards(dict(nodes[0]), decoding, config.model.thinking)
 
 
 def score_stage(name: str, config: RunConfig, source: Source, sampled: Stage) -> Stage:

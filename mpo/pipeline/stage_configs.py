@@ -218,6 +218,7 @@ def train_stage(
     inputs: train.Inputs[Stage],
     policy_is_reference: bool = False,
     keep_state: bool = False,
+    rewards: train.Rewards | None = None,
 ) -> Stage:
     """A training; ``keep_state``: for one that goes on with its optimizer."""
     settings = train.Settings(
@@ -240,8 +241,11 @@ def train_stage(
         chat_template=chat_template(config),
         template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
-        allow_targets=allowed(loss, config),
+        allow_targets=list(
+            dict.fromkeys(allowed(loss, config) + ([] if rewards is None else allowed(rewards.scorer, config)))
+        ),
         keep_state=keep_state,
+        rewards=rewards,
     )
     return train.TASK.stage(name, slices, settings, inputs)
 

@@ -58,6 +58,7 @@ def load_policy(
         save_only_inputs(lm, compile, activation_checkpointing)
     if is_composite(lm.config):
         keep_text_part(policy)
+    policy.own_attention = rows
     policy.source = ModelSource(path, revision, trust_remote_code)
     return policy
 

@@ -74,6 +74,7 @@ class PolicyModule(nn.Module):
 
     Attributes:
         source: where the model was loaded from; None: nowhere, it was made in memory.
+        own_attention: of transformers, which the model had before prompts were shared; None: it has it still.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class PolicyModule(nn.Module):
         super().__init__()
         self.lm = lm
         self.source: ModelSource | None = None
+        self.own_attention: str | None = None
         self._backend = attend
         base = self.base
         self.head = ChunkedHead(

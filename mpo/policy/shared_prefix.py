@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,20 @@ from mpo.policy.probe import Probe, probe
 
 PROBES = 3
 """Probes of which one has to agree: rounding may send a token of one to another expert, never of all."""
+
+
+@contextmanager
+def without_sharing(policy: PolicyModule) -> Iterator[PreTrainedModel]:
+    """The model with transformers' own attention, as decoding needs it; afterwards as it was."""
+    model, shares = policy.base, policy.shares_prefix
+    if shares:
+        assert policy.own_attention is not None
+        model.set_attn_implementation(policy.own_attention)
+    try:
+        yield model
+    finally:
+        if shares:
+            model.set_attn_implementation(attention.NAME)
 
 
 def share_prefix(lm: PreTrainedModel) -> bool:

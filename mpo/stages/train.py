@@ -20,6 +20,7 @@ from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import StageContext
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.stages.nodes import train as node
+from mpo.stages.rewards import heldout_rewards
 from mpo.stages.summary import SUMMARY_FILE, Summary, counts
 from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_policy, rehearse_export
@@ -66,6 +67,11 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
     )
     stops = sorted({*config.stop_token_ids, *stop_ids(tokenizer)})
+    if config.rewards is not None and inputs.sets is not None and heldout is not None:
+        count, allow = settings.reward_prompts, config.allow_targets
+        assert isinstance(heldout.sets, TokenizedSets)
+        rewards = heldout_rewards(config.rewards, allow, heldout.sets, inputs.sets, count, policy, tokenizer, stops)
+        heldout = replace(heldout, rewards=rewards)
     if context.rank == 0 and (odd := rehearse_export(policy, context.output / POLICY_FOLDER, tokenizer, stops)):
         context.warn(f"the model's generation config is exported as it is, though transformers says: {odd[:200]}")
     progress = context.progress()

@@ -9,8 +9,8 @@ from typing import Any
 
 from mpo.errors import DataError
 
-LOSS = "heldout/loss"
-HIGHER = {LOSS: False, "heldout/accuracy": True, "heldout/margin": True}
+LOSS, REWARD = "heldout/loss", "heldout/reward"
+HIGHER = {LOSS: False, "heldout/accuracy": True, "heldout/margin": True, REWARD: True}
 """Metrics that evaluations can be compared by, and whether more is better."""
 
 

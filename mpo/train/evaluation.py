@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -28,12 +28,19 @@ NAMES = ("loss", "accuracy", "margin", "kl")
 
 @dataclass(frozen=True, eq=False)
 class HeldOutSets:
-    """What is evaluated on; ``usable``: the sets that carry signal for the loss, by position in ``sets``."""
+    """What is evaluated on.
+
+    Attributes:
+        usable: the sets that carry signal for the loss, by position in ``sets``.
+        rewards: given this process's rank and how many there are, has the policy answer its share of prompts; returns
+            the sum of the scores, and their number.
+    """
 
     sets: TrainingSets
     assignments: Assignments
     usable: Sequence[int]
     reference: Reference | None
+    rewards: Callable[[int, int], tuple[float, int]] | None = None
 
     @property
     def indices(self) -> list[int]:
@@ -50,7 +57,8 @@ def evaluate(engine: Engine, training: Problem, heldout: HeldOutSets) -> dict[st
     """``heldout/…`` of the current policy, the same in every process. All processes take part, with a share each.
 
     ``loss`` is the mean over usable sets, of the responses that the partition keeps; ``accuracy``, ``margin`` and
-    ``kl`` are those of :class:`mpo.evaluate.heldout.Ranking`, over all responses; ``seconds`` is this process's time.
+    ``kl`` are those of :class:`mpo.evaluate.heldout.Ranking`, over all responses; ``reward`` is the mean score of
+    responses that the policy gives; ``seconds`` is this process's time.
     What there is nothing to compute from is left out.
     """
     began = time.perf_counter()
@@ -78,6 +86,8 @@ def evaluate(engine: Engine, training: Problem, heldout: HeldOutSets) -> dict[st
             of_loss_B = output.keep_B.cpu() & torch.tensor([i in usable for i in part])
             losses_B = output.loss_B.double().cpu()
             sums.add("loss", torch.where(of_loss_B, losses_B, torch.zeros_like(losses_B)).sum(), of_loss_B.sum())
+        if heldout.rewards is not None:
+            sums.add("reward", *heldout.rewards(engine.rank, engine.world_size))
         totals = sums.reduce(engine)
     found = {f"{PREFIX}{name}": total / count for name, (total, count) in totals.items() if count > 0}
     return found | {f"{PREFIX}seconds": time.perf_counter() - began}

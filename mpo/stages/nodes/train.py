@@ -6,15 +6,24 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Placement, Task
-from mpo.config.schema import TrainConfig
+from mpo.config.schema import SampleConfig, ThinkingConfig, TrainConfig
 
 Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
+class Rewards:
+    """Of responses drawn during training: the scorer's node, how they are drawn, and the marks of thoughts."""
+
+    scorer: dict[str, Any]
+    decoding: SampleConfig
+    thinking: ThinkingConfig
+
+
+@dataclass(frozen=True)
 class Config:
     """``loss``: node of a loss class. ``train``: what the settings hold has its default here. ``keep_state``: for a
-    training that goes on with this one's optimizer."""
+    training that goes on with this one's optimizer. ``rewards``: where ``train.reward_prompts`` asks for them."""
 
     loss: dict[str, Any]
     train: TrainConfig
@@ -27,6 +36,7 @@ class Config:
     allow_targets: list[str]
     template_arguments: dict[str, Any] = field(default_factory=dict)
     keep_state: bool = False
+    rewards: Rewards | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Settings:
 @dataclass(frozen=True)
 class Inputs(Generic[Given]):
     """``policy``: where training starts. ``reference``: where the loss needs one. ``state``: the training whose
-    optimizer this one goes on with, which made ``policy``."""
+    optimizer this one goes on with, which made ``policy``. ``sets``: whose held-out prompts are answered."""
 
     prepare: Given
     partition: Given
@@ -52,6 +62,7 @@ class Inputs(Generic[Given]):
     reference: Given | None = None
     tokenizer: File | Hub | None = None
     state: Given | None = None
+    sets: Given | None = None
 
 
 TASK = Task("train", Config, Settings, Inputs, placement=Placement.group, resumable=True)

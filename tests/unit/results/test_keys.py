@@ -15,7 +15,8 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
         CONFIG, name="other", cache_dir="c", results="d", dry_run=True, allow_targets=["mine."],
         logger={"wandb": {"project": "x"}}, launcher=LauncherConfig(processes=8),
         train=TrainConfig(
-            checkpoint_every=7, keep_checkpoints=9, micro_tokens=100, stop_if_diverged=True, evaluate_every=9
+            checkpoint_every=7, keep_checkpoints=9, micro_tokens=100, stop_if_diverged=True, evaluate_every=9,
+            reward_prompts=5,
         ),
     )  # fmt: skip
     assert run_key(elsewhere) == run_key(CONFIG) == run_key(to_plain(CONFIG))
@@ -23,7 +24,7 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
 
 def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
     stored = to_plain(CONFIG)
-    for key in ("evaluate_every", "keep_best", "stop_after", "stop_if_diverged"):
+    for key in ("evaluate_every", "keep_best", "stop_after", "stop_if_diverged", "reward_prompts"):
         del stored["train"][key]
     assert run_key(stored) == run_key(CONFIG)
 
