@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -56,10 +57,19 @@ class Estimate:
 
     @property
     def key(self) -> str:
-        """Unique within a run, for dashboards: ``heldout/win_rate@0.7``, with judge and round where there are any."""
+        """For dashboards: ``heldout/win_rate@0.7``, with judge and round where there are any; see :func:`by_key`."""
         parts = [self.split, self.metric] if self.judge is None else [self.split, self.metric, self.judge]
         at = "" if self.temperature is None else f"@{self.temperature:g}"
         return "/".join(parts) + at + ("" if self.round is None else f"/round{self.round}")
+
+
+def by_key(estimates: Sequence[Estimate]) -> dict[str, Estimate]:
+    """Those of one run by :attr:`Estimate.key`, with the baseline behind it where several differ by that alone."""
+    several = Counter(estimate.key for estimate in estimates)
+    return {
+        estimate.key if several[estimate.key] == 1 else f"{estimate.key}/{estimate.baseline}": estimate
+        for estimate in estimates
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mpo.errors import EXIT_CODE, FAILURE_CODE, ConfigError, UserError
+from mpo.errors import EXIT_CODE, FAILURE_CODE, ConfigError, ProcessError, UserError
 from mpo.experiments.cells import Cell, by_run, cells_of, tuned_settings
 from mpo.experiments.options import Options, Where, parse
 from mpo.experiments.spec import Experiment, Kind, Scale, load, load_scale, names, scales
@@ -92,14 +92,15 @@ def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> 
         print(f"mpo: the result in {runs / cell.key} cannot be read and counts as missing", flush=True)
     _say_other_code([found.commit for found in results.values() if found is not None], runs)
     options.gpus = options.gpus or scale.gpus
-    failed = [] if options.show or not missing else list(_failures(options, missing, runs))
+    failed, stopped = _run_all(options, [] if options.show else missing, runs)
     from mpo.experiments.page import write_experiment, write_index
     from mpo.experiments.tuned import write_tuned
 
     units, shown = options.units or scale.units, []
     for name, one in experiments.items():
-        if one.kind is Kind.tuning:
+        if one.kind is Kind.tuning and stopped is None:
             print(f"settings of each loss  {write_tuned(one, of[name], options.scale, scale, runs)}")
+        if one.kind is Kind.tuning:
             continue
         shown.append(write_experiment(name, one, options.scale, scale, of.get(name, []), units, runs, out))
         print(f"{name}  {out / f'{name}.md'}{_missing(shown[-1].missing)}", flush=True)
@@ -107,7 +108,20 @@ def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> 
         print(f"all of them  {write_index(shown, options.scale, scale, units, out)}")
     for cell, error in failed:
         print(f"mpo: error: {cell.label}: {error}", file=sys.stderr)
+    if stopped is not None:
+        raise stopped
     return FAILURE_CODE if failed else 0
+
+
+def _run_all(options: Options, missing: Sequence[Cell], runs: Path) -> tuple[list[tuple[Cell, str]], UserError | None]:
+    """What failed, and what kept the rest from being run: the pages show what is finished all the same."""
+    failed: list[tuple[Cell, str]] = []
+    try:
+        for one in _failures(options, missing, runs) if missing else ():
+            failed.append(one)
+    except ProcessError as error:
+        return failed, error
+    return failed, None
 
 
 def _say_other_code(commits: Sequence[str], runs: Path) -> None:

@@ -17,6 +17,7 @@ from mpo.config.targets import build
 from mpo.data.sources.layouts import check_layout
 from mpo.errors import ConfigError, DataError
 from mpo.evaluate import base as measures
+from mpo.evaluate.records import by_key
 from mpo.failures.user_code import user_code
 from mpo.pipeline import launch
 from mpo.pipeline.access import check_cache, check_inputs, check_output
@@ -201,10 +202,10 @@ def _build(config: RunConfig, graph: Graph, store: Store, console: Console, trac
 
 def _log(tracked: Loggers, report: RunReport, folder: Path) -> None:
     numbers: dict[str, Any] = {}
-    for estimate in report.evaluation:
-        numbers[estimate.key] = estimate.value
+    for key, estimate in by_key(report.evaluation).items():
+        numbers[key] = estimate.value
         if estimate.standard_error is not None:
-            numbers[f"{estimate.key}/standard_error"] = estimate.standard_error
+            numbers[f"{key}/standard_error"] = estimate.standard_error
     numbers |= {f"skipped: {reason}": count for reason, count in report.skipped.items()}
     numbers |= report.data_facts
     for planned in report.planned:

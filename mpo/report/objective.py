@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpo.errors import ConfigError
-from mpo.evaluate.records import Estimate
+from mpo.evaluate.records import Estimate, by_key
 
 
 def objective(estimates: Sequence[Estimate], metric: str) -> Estimate:
@@ -14,10 +14,10 @@ def objective(estimates: Sequence[Estimate], metric: str) -> Estimate:
     Raises:
         ConfigError: there is none; the message lists those there are.
     """
-    found = {estimate.key: estimate for estimate in estimates}
+    found = by_key(estimates)
     if metric in found:
         return found[metric]
-    rounds = {estimate.key.rpartition("/round")[0]: estimate for estimate in estimates if estimate.round is not None}
+    rounds = {key.replace(f"/round{each.round}", ""): each for key, each in found.items() if each.round is not None}
     if metric in rounds:  # they stand in the order of the rounds
         return rounds[metric]
     raise ConfigError(f"the run has no estimate '{metric}'", "sweep.metric", f"choose one of {', '.join(found)}")

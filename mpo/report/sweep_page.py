@@ -65,7 +65,7 @@ def _of_metric(record: SweepRecord, runs: Sequence[RunReport]) -> tuple[str, flo
             wanted = objective(run.evaluation, record.metric)
         except ConfigError:
             continue
-        estimates += [(name, each) for name, each in run.measures.items() if each.key == wanted.key]
+        estimates += [(name, each) for name, each in run.measures.items() if each.about == wanted.about]
     starts = {base.value for _, each in estimates for base in each.baselines if base.name == "starting policy"}
     return estimates[0][0] if estimates else record.metric, starts.pop() if len(starts) == 1 else None
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mpo.errors import ConfigError
+from mpo.errors import ConfigError, ProcessError
 from mpo.experiments.__main__ import _device_groups, main
 from mpo.experiments.options import parse
 
@@ -30,3 +31,15 @@ def test_what_makes_no_sense_at_a_scale_is_refused_or_left_out(
     assert not (tmp_path / "testbed_drift.md").exists()
     with pytest.raises(ConfigError, match="run it first"):
         parse(["tuning", "mpo_table1"])
+
+
+def test_a_killed_process_ends_the_command_but_not_the_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*given: object) -> Iterator[object]:
+        raise ProcessError("a process that runs cells was killed")
+        yield
+
+    monkeypatch.setattr("mpo.experiments.execute.run_here", killed)
+    assert main(["mpo_table4", "jobs=1", f"out={tmp_path}"]) == 1
+    assert "runs are missing" in capsys.readouterr().out and (tmp_path / "mpo_table4.md").is_file()

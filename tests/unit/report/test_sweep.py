@@ -38,6 +38,8 @@ def test_a_metric_without_a_round_is_the_last_rounds() -> None:
     rounds = [Estimate("reward", value, temperature=1.0, round=number) for number, value in enumerate((3.0, 4.0), 1)]
     assert objective(rounds, "heldout/reward@1").value == 4.0
     assert objective(rounds, "heldout/reward@1/round1").value == 3.0
+    over = [Estimate("win_rate", value, judge="j", baseline=base) for base, value in (("a", 0.5), ("b", 0.6))]
+    assert objective(over, "heldout/win_rate/j/b").value == 0.6
     with pytest.raises(ConfigError, match="choose one of heldout/reward@1/round1, heldout/reward@1/round2"):
         objective(rounds, "heldout/reward")
 
