@@ -114,6 +114,7 @@ class TrainConfig:
     evaluate_every: int = 0  # optimizer steps between looks at the held-out sets; 0: none
     keep_best: str | None = None  # export the policy that was best by this metric, e.g. heldout/accuracy
     stop_after: int | None = None  # evaluations without improvement of keep_best's metric that end the training
+    stop_behind: list[float] = field(default_factory=list)  # what keep_best's metric has to reach by each evaluation
     stop_if_diverged: bool = False  # else a warning says so
     reward_prompts: int = 0  # first held-out prompts to which each evaluation draws a response and scores it; 0: none
 
@@ -257,6 +258,7 @@ class SweepConfig:
     method: SweepMethod = SweepMethod.grid
     trials: int = 20  # settings that random and tpe try
     seed: int = 0  # of their draws
+    stop_behind: bool = False  # end a member where train.keep_best's metric is behind the median of those that are done
 
 
 @dataclass

@@ -20,7 +20,7 @@ from mpo.pipeline.graph import Graph
 from mpo.pipeline.rounds import round_rows, scored_responses
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
-from mpo.report.records import Planned, RankedScores, RunReport, StageRow, read_findings
+from mpo.report.records import STOPPED_BEHIND, Planned, RankedScores, RunReport, StageRow, read_findings
 from mpo.sample.unwanted import DROPPED, REDRAWN
 from mpo.score.agreement import SAME_BEST, SAME_ORDER
 from mpo.stages.context import EVALUATION_FILE
@@ -167,7 +167,8 @@ def _trained(graph: Graph, store: Store) -> dict[str, str | int | float]:
                 "never finite" if trained["best_value"] is None else trained["best_value"]
             )
         if trained["stopped_early"]:
-            found[f"{of_round}training: stopped early at step"] = trained["steps"]
+            why = STOPPED_BEHIND if trained["behind"] else "training: stopped early at step"
+            found[f"{of_round}{why}"] = trained["steps"]
         if trained["diverged_at"]:
             found[f"{of_round}training: diverged at step"] = trained["diverged_at"]
     return found

@@ -27,6 +27,9 @@ def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: So
     elif metric == REWARD:
         what = f"'{metric}' is never computed, as no responses are drawn"
         raise ConfigError(what, f"{key}.keep_best", f"add {key}.reward_prompts=100, say, or leave it out")
+    if train.stop_behind and metric is None:
+        what = "no metric is named that would have to be as good"
+        raise ConfigError(what, f"{key}.stop_behind", f"add {key}.keep_best=heldout/accuracy, or leave it out")
     if not train.evaluate_every:
         if metric is not None:
             what = f"'{metric}' is never computed, as nothing is evaluated"

@@ -11,7 +11,7 @@ from mpo.evaluate.records import Estimate
 from mpo.report.best import Best, best_of
 from mpo.report.curves import Drawn
 from mpo.report.objective import objective
-from mpo.report.records import RunReport
+from mpo.report.records import STOPPED_BEHIND, RunReport
 from mpo.report.surfaces import surface_figures
 from mpo.report.sweep_record import Outcome, SweepRecord, outcomes
 from mpo.track.units import number
@@ -50,7 +50,7 @@ def sweep_section(record: SweepRecord, runs: Sequence[RunReport], figures: Path)
         apart={o.number: far for o, far in zip(best.ranked, best.apart, strict=True)} if best else {},
         best=best,
         sentence=_sentence(record, best, title) if best else "",
-        doubts=tuple(_doubts(best, rest)) if best else (),
+        doubts=tuple([*_doubts(best, rest), *_behind(runs)]) if best else (),
         errors=_errors(found, record),
         figures=surface_figures(record, found, best, title, start, figures),
         leaders=frozenset(name for o in (best.ranked[:LEADERS] if best else ()) for name in record.members(o.number)),
@@ -96,6 +96,11 @@ def _doubts(best: Best, rest: Sequence[Outcome]) -> list[str]:
     if rest:
         lines.append(f"{len(rest)} settings have a run without a value and are not ranked.")
     return lines
+
+
+def _behind(runs: Sequence[RunReport]) -> list[str]:
+    count = sum(STOPPED_BEHIND in run.data_facts for run in runs)
+    return [f"{count} of {len(runs)} trainings were behind the median of the others and ended early."] if count else []
 
 
 def _errors(found: Sequence[Outcome], record: SweepRecord) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class SweepRecord:
         space: the whole space in words, to know a sweep again.
         settings: a value for each axis, by the order in which they were begun. Setting n's members lie in the folders
             n × len(seeds), …, one a seed.
+        stop_behind: of each setting, ``train.stop_behind`` of its members; empty where none has any.
     """
 
     metric: str
@@ -38,10 +39,16 @@ class SweepRecord:
     seeds: tuple[str, ...]
     space: tuple[str, ...]
     settings: tuple[tuple[str, ...], ...] = ()
+    stop_behind: tuple[tuple[float, ...], ...] = ()
 
     def members(self, number: int) -> list[str]:
         """Names of the folders of a setting's members."""
         return [str(number * len(self.seeds) + place) for place in range(len(self.seeds))]
+
+    def with_setting(self, setting: tuple[str, ...], stop_behind: Sequence[float]) -> SweepRecord:
+        """With one more setting."""
+        before = self.stop_behind or ((),) * len(self.settings)
+        return replace(self, settings=(*self.settings, setting), stop_behind=(*before, tuple(stop_behind)))
 
     def save(self, folder: Path) -> None:
         """Write it to ``folder`` atomically."""
@@ -57,10 +64,11 @@ class SweepRecord:
         try:
             record: dict[str, Any] = read_json(folder / SWEEP_FILE)
             settings = tuple(tuple(each) for each in record.pop("settings"))
+            limits = [tuple(each) for each in record.pop("stop_behind", [])]
             rest: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
             }
-            return cls(**rest, settings=settings)
+            return cls(**rest, settings=settings, stop_behind=tuple(limits))
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:

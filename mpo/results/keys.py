@@ -13,7 +13,7 @@ from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
 
 _SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
-_OF_CHOICE = ("evaluate_every", "keep_best", "stop_after", "reward_prompts")
+_OF_CHOICE = ("evaluate_every", "keep_best", "stop_after", "stop_behind", "reward_prompts")
 """Keys of a training that count only where evaluations choose the policy: they change nothing else."""
 UNCOUNTED = (
     *("name", "dry_run", "cache_dir", "results", "allow_targets", "logger", "launcher", "evaluate.batch"),

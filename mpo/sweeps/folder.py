@@ -22,6 +22,8 @@ WHERE = "hydra.sweep.dir"
 
 Propose = Callable[[list[Outcome]], tuple[str, ...] | None]
 """The next setting after those that were begun, or None."""
+StopBehind = Callable[[list[RunReport]], list[float]]
+"""Given the members that are done, ``train.stop_behind`` of the next ones."""
 
 
 class SweepFolder:
@@ -42,7 +44,7 @@ class SweepFolder:
             self._read()
             self.record.save(self.root)
 
-    def take(self, most: int, propose: Propose, held: ExitStack) -> list[int]:
+    def take(self, most: int, propose: Propose, stop_behind: StopBehind, held: ExitStack) -> list[int]:
         """Numbers of up to ``most`` settings to work on: those that a killed sweep left first, then new ones.
 
         ``held`` keeps their locks.
@@ -57,7 +59,7 @@ class SweepFolder:
                     setting = propose(found)
                     if setting is None:
                         break
-                    self.record = dataclasses.replace(self.record, settings=(*self.record.settings, setting))
+                    self.record = self.record.with_setting(setting, stop_behind(list(self._runs.values())))
                     found.append(Outcome(len(found), setting, ()))
                     number = found[-1].number
                 held.enter_context(locked(self._lock(number)))
@@ -117,4 +119,4 @@ class SweepFolder:
             other = sorted(holds - wanted) or sorted(wanted - holds) or ["seeds"]
             what = f"'{self.root}' holds another sweep: {SWEEP_FILE} differs in '{other[0]}'"
             raise ConfigError(what, WHERE, "name another folder, or give the same command")
-        self.record = dataclasses.replace(self.record, settings=there.settings)
+        self.record = dataclasses.replace(self.record, settings=there.settings, stop_behind=there.stop_behind)

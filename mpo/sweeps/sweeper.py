@@ -20,11 +20,13 @@ from mpo.errors import FAILURE_CODE, ConfigError
 from mpo.pipeline.multirun import AlreadyReported, ComparisonPage
 from mpo.report.best import best_of
 from mpo.report.objective import objective
+from mpo.report.records import RunReport
 from mpo.report.sweep_record import Outcome, SweepRecord
 from mpo.sweeps.check import check_values
 from mpo.sweeps.folder import SweepFolder
 from mpo.sweeps.methods import METHODS, Tried, check_method
 from mpo.sweeps.space import Space, space_of
+from mpo.sweeps.stopping import medians
 from mpo.track.streams import say
 from mpo.track.units import number
 
@@ -45,14 +47,19 @@ def run_sweep(
         arguments: overrides of the command line; they win over ``params``.
 
     Raises:
-        ConfigError, AlreadyReported: see :meth:`Sweep.run`; a value that cannot be run, before anything is.
+        ConfigError, AlreadyReported: see :meth:`Sweep.run`; a value that cannot be run, before anything is; members
+            that cannot be compared while they train, where ``sweep.stop_behind`` would.
     """
     lines = [*(f"{key}={value}" for key, value in params.items()), *arguments]
     space = space_of(OverridesParser.create(config_loader=loader).parse_overrides(lines))
     first = check_values(space, config, loader)
     beside = config.hydra.launcher.get("n_jobs") or config.hydra.launcher.get("array_parallelism") or 1
     root = Path(config.hydra.sweep.dir).resolve()
-    sweep = Sweep(space, first.sweep, launcher, root, beside if beside > 0 else os.cpu_count() or 1)
+    if first.sweep.stop_behind and first.rounds > 1:
+        what = f"each member trains {first.rounds} times, of which no two compare"
+        raise ConfigError(what, "sweep.stop_behind", "leave it out, or set rounds=1")
+    beside = beside if beside > 0 else os.cpu_count() or 1
+    sweep = Sweep(space, first.sweep, launcher, root, beside, first.train.keep_best)
     if first.dry_run:
         sweep.plan_only()
         return
@@ -67,15 +74,24 @@ class Sweep:
     Args:
         root: the sweep's folder.
         beside: members that the launcher runs side by side.
+        keep_best: the members' ``train.keep_best``, by which ``sweep.stop_behind`` compares them.
 
     Raises:
-        ConfigError: the metric has no name, the method cannot look through the space.
+        ConfigError: the metric has no name, or ``keep_best`` that is needed; the method cannot look through the space.
     """
 
-    def __init__(self, space: Space, sweep: SweepConfig, launcher: Launcher, root: Path, beside: int = 1) -> None:
+    def __init__(
+        self, space: Space, sweep: SweepConfig, launcher: Launcher, root: Path, beside: int = 1,
+        keep_best: str | None = None,
+    ) -> None:  # fmt: skip
         if sweep.metric is None:
             raise ConfigError("has no value", "sweep.metric", "name an estimate: sweep.metric=heldout/true_reward@1")
+        if sweep.stop_behind and keep_best is None:
+            what = "no metric is named by which members could be behind"
+            remedy = "add train.evaluate_every=20 train.keep_best=heldout/accuracy, say"
+            raise ConfigError(what, "sweep.stop_behind", remedy)
         check_method(space, sweep)
+        self.keep_best = keep_best or ""
         self.space, self.sweep, self.launcher, self.root, self.beside = space, sweep, launcher, root, beside
         self.metric = sweep.metric
         self.folder = SweepFolder(root, self._record())
@@ -90,7 +106,7 @@ class Sweep:
 
     def take(self, held: ExitStack) -> list[int]:
         """Numbers of the settings to run next; ``held`` keeps their locks."""
-        return self.folder.take(self._width(), self._next, held)
+        return self.folder.take(self._width(), self._next, self._stop_behind, held)
 
     def run(self) -> None:
         """Every setting, those that are done aside; :meth:`open` comes first.
@@ -139,9 +155,13 @@ class Sweep:
         ]
         return METHODS[self.sweep.method](self.space, self.sweep, tried)
 
+    def _stop_behind(self, runs: Sequence[RunReport]) -> list[float]:
+        return medians([run.metrics()[-1] for run in runs], self.keep_best) if self.sweep.stop_behind else []
+
     def _width(self) -> int:
         """Settings taken at once: one, or what runs side by side; all where none waits for another's result."""
-        return self.beside if self.beside == 1 or self.sweep.method is SweepMethod.tpe else self._settings()
+        waits = self.sweep.method is SweepMethod.tpe or self.sweep.stop_behind
+        return self.beside if self.beside == 1 or waits else self._settings()
 
     def _settings(self) -> int:
         return self.space.grid_size if self.sweep.method is SweepMethod.grid else self.sweep.trials
@@ -157,6 +177,7 @@ class Sweep:
             for name, seed in self.folder.open_members(number_):
                 names.append(name)
                 own = self.space.overrides(self.folder.record.settings[number_], seed)
+                own += _as_override(self.folder.record.stop_behind[number_:][:1])
                 jobs.append([*own, f"hydra.sweep.subdir={name}"])
         returns = self.launcher.launch(jobs, initial_job_idx=int(names[0])) if jobs else []
         codes = []
@@ -203,6 +224,10 @@ class Sweep:
 
     def _words(self, outcome: Outcome) -> str:
         return " ".join(f"{axis.key}={value}" for axis, value in zip(self.space.axes, outcome.setting, strict=True))
+
+
+def _as_override(stop_behind: Sequence[Sequence[float]]) -> list[str]:
+    return [f"train.stop_behind=[{','.join(map(repr, each))}]" for each in stop_behind if each]
 
 
 def _said(name: str, done: JobReturn) -> int:

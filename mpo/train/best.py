@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,29 +21,39 @@ class Evaluations:
     Args:
         metric: key of :data:`HIGHER`; None: nothing is compared.
         stop_after: evaluations without improvement after which training stops; None: never.
+        stop_behind: of each evaluation, the value that the best one up to there has to reach, or training stops.
 
     Attributes:
         step: of the best evaluation, of equal ones the first; 0 before there is one.
         value: its metric.
-        without: evaluations since.
+        count: evaluations so far; ``without``: those since the best.
+        behind: whether it has fallen short of ``stop_behind``.
     """
 
     metric: str | None
     stop_after: int | None
+    stop_behind: Sequence[float] = ()
     step: int = 0
     value: float = math.nan
+    count: int = 0
     without: int = 0
+    behind: bool = False
 
     def add(self, row: Mapping[str, Any]) -> bool:
         """Look at one step's metrics; returns whether they are the best so far. Steps without evaluation are none."""
         if self.metric is None or self.metric not in row:
             return False
-        value = row[self.metric]
-        if _better(value, self.value, HIGHER[self.metric]):
+        value, higher = row[self.metric], HIGHER[self.metric]
+        improved = _better(value, self.value, higher)
+        if improved:
             self.step, self.value, self.without = row["step"], value, 0
-            return True
-        self.without += 1
-        return False
+        else:
+            self.without += 1
+        wanted = self.stop_behind[self.count] if self.count < len(self.stop_behind) else math.nan
+        self.count += 1
+        if not math.isnan(wanted) and (math.isnan(self.value) or _better(wanted, self.value, higher)):
+            self.behind = True
+        return improved
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Raise DataError if the evaluation of ``row`` has no value of the metric: no later one will have any."""
@@ -54,7 +64,17 @@ class Evaluations:
     @property
     def over(self) -> bool:
         """Whether training stops here."""
-        return self.stop_after is not None and self.without >= self.stop_after
+        return self.behind or (self.stop_after is not None and self.without >= self.stop_after)
+
+
+def best_so_far(rows: Iterable[Mapping[str, Any]], metric: str) -> list[float]:
+    """Of each evaluation among ``rows``, the best value of the metric up to there; NaN before there is one."""
+    evaluations, found = Evaluations(metric, None), []
+    for row in rows:
+        evaluations.add(row)
+        if metric in row:
+            found.append(evaluations.value)
+    return found
 
 
 def _better(value: float | None, than: float, higher: bool) -> bool:

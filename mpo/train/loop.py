@@ -39,7 +39,8 @@ class TrainSummary:
         resumed_at: steps that were done when this process began.
         seconds: wall clock of this process's steps.
         last: metrics of the last step; empty where no step was left to do.
-        stopped_early: whether evaluations without improvement ended it.
+        stopped_early: whether evaluations ended it, without improvement or behind ``stop_behind``.
+        behind: the latter.
         best_step: whose weights the policy has, where ``keep_best`` chose; 0: those of the last step.
         best_value: of that metric.
         diverged_at: step from which on it counted as diverged, see :mod:`mpo.train.divergence`; 0: it did not.
@@ -50,6 +51,7 @@ class TrainSummary:
     seconds: float
     last: dict[str, Any]
     stopped_early: bool = False
+    behind: bool = False
     best_step: int = 0
     best_value: float | None = None
     diverged_at: int = 0
@@ -154,6 +156,7 @@ def train(
         seconds=time.perf_counter() - began,
         last=row,
         stopped_early=done < total_steps,
+        behind=evaluations.behind,
         best_step=evaluations.step,
         best_value=evaluations.value if evaluations.step else None,
         diverged_at=divergence.step,
@@ -162,7 +165,7 @@ def train(
 
 def _so_far(metrics: Path, rank: int, config: TrainConfig) -> tuple[Evaluations, Divergence]:
     """What the steps before a resumption amount to; the same in every process."""
-    evaluations, divergence = Evaluations(config.keep_best, config.stop_after), Divergence()
+    evaluations, divergence = Evaluations(config.keep_best, config.stop_after, config.stop_behind), Divergence()
     if rank == 0:
         for row in read_metrics(metrics):
             evaluations.add(row)

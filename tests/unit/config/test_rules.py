@@ -25,6 +25,7 @@ CONFLICTS = {
     "train.keep_best=heldout/acuracy train.evaluate_every=5": ("train.keep_best", "did you mean 'heldout/accuracy'?"),
     "train.keep_best=heldout/loss": ("train.keep_best", "add train.evaluate_every=50"),
     "train.evaluate_every=5 train.stop_after=2": ("train.stop_after", "add train.keep_best=heldout/accuracy"),
+    "train.stop_behind=[0.5]": ("train.stop_behind", "add train.keep_best=heldout/accuracy"),
     "train.reward_prompts=9": ("train.reward_prompts", "add train.evaluate_every=50"),
     "train.evaluate_every=5 train.keep_best=heldout/reward": ("train.keep_best", "add train.reward_prompts=100"),
     "train.evaluate_every=5 train.reward_prompts=9 train.zero_stage=3": ("train.reward_prompts", "zero_stage=2"),

@@ -24,7 +24,7 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
 
 def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
     stored = to_plain(CONFIG)
-    for key in ("evaluate_every", "keep_best", "stop_after", "stop_if_diverged", "reward_prompts"):
+    for key in ("evaluate_every", "keep_best", "stop_after", "stop_behind", "stop_if_diverged", "reward_prompts"):
         del stored["train"][key]
     assert run_key(stored) == run_key(CONFIG)
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mpo.cache.locks import locked
 from mpo.config.schema import SweepMethod
@@ -142,3 +143,25 @@ def test_a_dry_run_plans_every_member_and_leaves_no_result(make_sweep: MakeSweep
     with pytest.raises(AlreadyReported):
         sweep.plan_only()
     assert len(launcher.launched) == 6 and not list(tmp_path.glob("sweep/*/result.json"))
+
+
+def test_later_members_get_the_medians_of_those_that_are_done(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    def loses(values: dict[str, str]) -> float:
+        return 5 - float(values["loss.beta"])
+
+    betas = "loss.beta=0.1,0.2,0.3,0.4,0.5"
+    sweep, launcher = make_sweep(loses, betas, stop_behind=True, keep_best="heldout/accuracy")
+    launcher.evaluations = lambda value: [(10, value / 10), (20, value / 5)]
+    sweep.run()
+    given = [one.get("train.stop_behind") for one in launcher.launched]
+    assert given[:4] == [None] * 4
+    (limits,) = OverridesParser.create().parse_overrides([f"train.stop_behind={given[4]}"])
+    assert limits.value() == pytest.approx([0.475, 0.95])
+    record = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert record["stop_behind"][:4] == [[]] * 4 and len(record["stop_behind"][4]) == 2
+    (tmp_path / "sweep/4/result.json").unlink()
+    again, launcher = make_sweep(loses, betas, stop_behind=True, keep_best="heldout/accuracy")
+    again.run()
+    assert [one["train.stop_behind"] for one in launcher.launched] == [given[4]], "a member that is run again"
+    with pytest.raises(ConfigError, match="train.keep_best=heldout/accuracy"):
+        make_sweep(loses, betas, folder="other", stop_behind=True)

@@ -49,6 +49,20 @@ def test_it_is_over_after_so_many_evaluations_without_improvement() -> None:
     assert over.index(True) == 9  # the tenth step, with the second evaluation after the best
 
 
+def test_it_is_over_where_the_best_so_far_is_behind() -> None:
+    wanted = [-math.inf, 0.6, -math.inf, 0.7]
+    for values, over in [((0.7, 0.5, 0.5, 0.5), None), ((0.5, 0.6, 0.6, 0.6), 8), ((0.4, 0.5), 4), ((None, None), 2)]:
+        evaluations = Evaluations("heldout/accuracy", None, wanted)
+        ended = None
+        for row in evaluated("heldout/accuracy", *values):
+            evaluations.add(row)
+            ended = ended or (row["step"] if evaluations.over else None)
+        assert ended == over, values
+    lower = Evaluations("heldout/loss", None, [0.3])
+    lower.add({"step": 2, "heldout/loss": 0.31})
+    assert lower.over and lower.behind
+
+
 def test_a_metric_that_evaluations_do_not_have_is_named() -> None:
     with pytest.raises(DataError, match="train.keep_best=heldout/accuracy"):
         Evaluations("heldout/accuracy", None).check({"step": 2, "heldout/loss": 0.1})
