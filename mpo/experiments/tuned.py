@@ -36,7 +36,7 @@ def write_tuned(experiment: Experiment, cells: Sequence[Cell], scale_name: str, 
                 f"no setting of {loss} has a finite {scale.columns[0].label}", "tuning", "look into its runs"
             )
         best = max(measured, key=lambda setting: measured[setting])
-        chosen[loss] = values_of(experiment.rows[loss], axis)[best]
+        chosen[loss] = list(values_of(experiment.rows[loss], axis)[best])  # else YAML would refer from one to another
     reports = list(numbers.runs.values())
     path = roots()[-1] / "tuned" / f"{scale_name}.yaml"
     budget, by = len(next(iter(tried.values()))), scale.columns[0].label
