@@ -113,8 +113,7 @@ def counted(logps: ResponseLogps, sets: TrainingSets, indices: Sequence[int]) ->
         first_BK[b, : len(of_set)] = torch.tensor(of_set)
     device = logps.token_mask_BKT.device
     steps_T = torch.arange(logps.token_mask_BKT.shape[-1], device=device)
-    mask_BKT = logps.token_mask_BKT & (steps_T >= first_BK.to(device)[..., None])
-    return ResponseLogps(torch.where(mask_BKT, logps.token_logps_BKT, 0.0), mask_BKT)
+    return logps.within(logps.token_mask_BKT & (steps_T >= first_BK.to(device)[..., None]))
 
 
 def loss_inputs(
@@ -150,7 +149,14 @@ def loss_inputs(
         reference_token_logps_BKT=reference_BKT,
         token_mask_BKT=logps.token_mask_BKT,
         win_rates_BK=win_rates_BK,
+        log_alignment_BK=_log_alignment(logps),
     )
+
+
+def _log_alignment(logps: ResponseLogps) -> Tensor | None:
+    if logps.token_collisions_BKT is None:
+        return None
+    return (logps.token_logps_BKT.detach() - logps.token_collisions_BKT).sum(-1)
 
 
 def at_reference(inputs: LossInputs) -> LossInputs:

@@ -31,7 +31,20 @@ from mpo.losses.kto import KTO
 from mpo.losses.length import LDDPO
 from mpo.losses.likelihood_term import CPO, IRPO, RRHF
 from mpo.losses.mppo import ListMLE, PairMCM, PairMCS, PairMNM, PairMNS, PairSingle
-from mpo.losses.pairwise import DPO, DPOP, IPO, ORPO, RDPO, SPPO, BCOPair, DPOAllPairs, DPOCrossPairs, SimPO, SPPOHard
+from mpo.losses.pairwise import (
+    DPO,
+    DPOP,
+    IPO,
+    ORPO,
+    RDPO,
+    SPPO,
+    WPO,
+    BCOPair,
+    DPOAllPairs,
+    DPOCrossPairs,
+    SimPO,
+    SPPOHard,
+)
 from mpo.losses.pointwise import SFT, PointCE, PointMSE
 from mpo.losses.ranking import ApproxNDCG, LiPO, NeuralNDCG
 from mpo.losses.reward_aware import RPO, RewardDistance
@@ -74,6 +87,7 @@ LOSSES: dict[str, type[Loss]] = {
     "dpop": DPOP,
     "irpo": IRPO,
     "rpo": RPO,
+    "wpo": WPO,
     "bco_pair": BCOPair,
     "ld_dpo": LDDPO,
     "lipo": LiPO,
@@ -136,4 +150,5 @@ __all__ = [
     "Sum",
     "Term",
     "WMPO",
+    "WPO",
 ]

@@ -22,8 +22,23 @@ VOCABULARY_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 added up in float32 once a block, those of hidden states over its entries, those of the weights over its positions."""
 
 
+class HeadOutput(NamedTuple):
+    """Of N positions, float32; of the second and third there is no gradient.
+
+    Attributes:
+        logps_N: of the targets.
+        normalisers_WN: log-sum-exp of each of W blocks of the vocabulary, which spares a second forward its product; a
+            library's kernel returns none, so that W is 0.
+        collisions_N: log Σ_v π(v)², the log-probability that two draws at the position agree; None unless wanted.
+    """
+
+    logps_N: Tensor
+    normalisers_WN: Tensor
+    collisions_N: Tensor | None = None
+
+
 class ChunkedHead(nn.Module):
-    """Hidden states and target ids to float32 log-probs and what normalised them, ``([N,D], [N]) -> [N], [W,N]``.
+    """Hidden states and target ids to float32 log-probs, ``([N,D], [N]) -> [N]``, and more about the positions.
 
     Shares the head's own parameters, so that ZeRO-3 gathers them once for this module's forward and once for its
     backward. Calling the model's head once a chunk would gather once a chunk, and processes with different numbers of
@@ -31,6 +46,7 @@ class ChunkedHead(nn.Module):
 
     Attributes:
         sum_of: where the gradient of the weights is added, in place of being autograd's; None: it is.
+        wants_collisions: whether a loss reads :attr:`HeadOutput.collisions_N`.
     """
 
     def __init__(self, head: nn.Module, scale: float, softcap: float | None) -> None:
@@ -43,25 +59,24 @@ class ChunkedHead(nn.Module):
         self.bias = head.bias
         self.scale, self.softcap = scale, softcap
         self.sum_of: SumOf | None = None
+        self.wants_collisions = False
 
-    def forward(self, hidden_ND: Tensor, targets_N: Tensor, known_WN: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Log-prob of each target under the softmax of its position, float32.
+    def forward(self, hidden_ND: Tensor, targets_N: Tensor, known_WN: Tensor | None = None) -> HeadOutput:
+        """Log-prob of each target under the softmax of its position.
 
         Args:
-            known_WN: the second result of an earlier forward of the same. The values are of no interest any more, only
-                their gradient is; they may be 0.
-
-        Returns:
-            The log-probs, and the log-sum-exp of each of W blocks of the vocabulary (a library's kernel returns none:
-            W is 0), which spares a second forward its product.
+            known_WN: the normalisers of an earlier forward of the same. The values are of no interest any more, only
+                the gradient of the log-probs is; they may be 0.
         """
         kernel = self._kernel(hidden_ND.device)
         if kernel is not target_logps:
             logps_N = kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
-            return logps_N, logps_N.new_empty(0, len(logps_N))
-        return _TargetLogps.apply(  # type: ignore[no-any-return,no-untyped-call]
-            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN, self.sum_of
-        )
+            return HeadOutput(logps_N, logps_N.new_empty(0, len(logps_N)))
+        logps_N, normalisers_WN, collisions_N = _TargetLogps.apply(  # type: ignore[no-untyped-call]
+            hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN, self.sum_of,
+            self.wants_collisions,
+        )  # fmt: skip
+        return HeadOutput(logps_N, normalisers_WN, collisions_N if self.wants_collisions else None)
 
     @property
     def fused(self) -> bool:
@@ -69,7 +84,7 @@ class ChunkedHead(nn.Module):
         return self._kernel(self.weight.device) is not target_logps
 
     def _kernel(self, device: torch.device) -> HeadKernel:
-        if self.scale != 1.0:  # no library's kernel knows of such a factor
+        if self.scale != 1.0 or self.wants_collisions:  # no library's kernel knows of such a factor, or of those
             return target_logps
         return fused_head(target_logps, device.type, self.weight.dtype, self.softcap, self.bias is not None)
 
@@ -83,7 +98,7 @@ def target_logps(
 ) -> Tensor:
     """Our own kernel: see :data:`mpo.policy.fused.HeadKernel`."""
     logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None, None
+        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None, None, False
     )[0]
     return logps_N
 
@@ -107,14 +122,18 @@ class _TargetLogps(torch.autograd.Function):
         softcap: float | None,
         known_WN: Tensor | None,
         sum_of: SumOf | None,
-    ) -> tuple[Tensor, Tensor]:
+        wants_collisions: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.scale, ctx.softcap, ctx.sum_of = scale, softcap, sum_of
         logit_N1 = torch.zeros(len(targets_N), 1, dtype=torch.float32, device=hidden_ND.device)
         if known_WN is not None:
             ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, known_WN)
-            return logit_N1.squeeze(-1), logit_N1.new_empty(0)
+            logps_N, collisions_N = logit_N1.squeeze(-1), torch.zeros_like(logit_N1).squeeze(-1)
+            ctx.mark_non_differentiable(collisions_N)
+            return logps_N, logit_N1.new_empty(0), collisions_N
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
         lse_WN = torch.empty(len(entries), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        squares_WN = torch.empty_like(lse_WN) if wants_collisions else None
         for block, columns in enumerate(entries):
             bias_v = None if bias_V is None else bias_V[columns]
             column_N1, here_N1 = _targets_within(targets_N, columns)
@@ -123,10 +142,17 @@ class _TargetLogps(torch.autograd.Function):
                 logit_N1[rows] += logits_nv.gather(-1, column_N1[rows]).where(here_N1[rows], 0.0)
                 top_n = logits_nv.amax(-1)
                 # The largest probability is exp(largest logit - lse); softmax is one pass where logsumexp is four.
-                lse_WN[block, rows] = top_n.sub_(memory.softmax(logits_nv).amax(-1).log_())
+                share_nv = memory.softmax(logits_nv)
+                lse_WN[block, rows] = top_n.sub_(share_nv.amax(-1).log_())
+                if squares_WN is not None:
+                    squares_WN[block, rows] = share_nv.square_().sum(-1)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_WN)
-        ctx.mark_non_differentiable(lse_WN)
-        return logit_N1.squeeze(-1) - lse_WN.logsumexp(0), lse_WN
+        lse_N = lse_WN.logsumexp(0)
+        collisions_N = lse_N.new_empty(0)
+        if squares_WN is not None:  # of each block's own softmax; its share of the probability is e^(its lse - lse)
+            collisions_N = (squares_WN.log_() + 2 * (lse_WN - lse_N)).logsumexp(0)
+        ctx.mark_non_differentiable(lse_WN, collisions_N)
+        return logit_N1.squeeze(-1) - lse_N, lse_WN, collisions_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -175,7 +201,7 @@ class _TargetLogps(torch.autograd.Function):
             if grad_bias_V is not None and of_bias_v is not None:
                 grad_bias_V[columns] = of_bias_v
         grad_hidden_ND = None if grad_hidden_ND is None else grad_hidden_ND.to(hidden_ND.dtype)
-        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None, None, None
+        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None, None, None, None
 
 
 class _Block:

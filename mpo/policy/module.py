@@ -27,10 +27,13 @@ class ResponseLogps:
     Attributes:
         token_logps_BKT: float32, log π(token | prompt, tokens before it), in nats; 0 outside ``token_mask_BKT``.
         token_mask_BKT: bool, True at response tokens; T is the longest response's length.
+        token_collisions_BKT: float32, log Σ_v π(v | prompt, tokens before)², without gradient; 0 outside the mask; None
+            unless :attr:`mpo.policy.head.ChunkedHead.wants_collisions`.
     """
 
     token_logps_BKT: Tensor
     token_mask_BKT: Tensor
+    token_collisions_BKT: Tensor | None = None
 
     @property
     def logps_BK(self) -> Tensor:
@@ -41,6 +44,17 @@ class ResponseLogps:
     def lengths_BK(self) -> Tensor:
         """Response tokens, long; 0 where a response was not forwarded."""
         return self.token_mask_BKT.sum(-1)
+
+    def within(self, mask_BKT: Tensor) -> ResponseLogps:
+        """Those of the tokens in ``mask_BKT`` alone."""
+
+        def kept(values_BKT: Tensor) -> Tensor:
+            return torch.where(mask_BKT, values_BKT, 0.0)
+
+        collisions = self.token_collisions_BKT
+        return ResponseLogps(
+            kept(self.token_logps_BKT), self.token_mask_BKT & mask_BKT, None if collisions is None else kept(collisions)
+        )
 
 
 class ModelSource(NamedTuple):
@@ -155,16 +169,20 @@ class PolicyModule(nn.Module):
         at_M = functional.pad(response_M, more), functional.pad(step_M, more)
         target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
         hidden_MD = self._packed(batch, *at_M, prompt, first) if self.shares_prefix else self._rows(batch, *at_M)
-        logps_M, normalisers_WM = self.head(hidden_MD, target_M, None if first is None else first.normalisers_WM)
+        found = self.head(hidden_MD, target_M, None if first is None else first.normalisers_WM)
         if first is not None and first.normalisers_WM is None:
-            first.normalisers_WM = normalisers_WM
-        logps_M = logps_M[: len(step_M)]
+            first.normalisers_WM = found.normalisers_WN
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
         shape = (batch.sets, batch.responses, len(steps_T))
-        token_logps_BKT = torch.zeros(shape, dtype=torch.float32, device=logps_M.device).index_put(where, logps_M)
-        token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=logps_M.device)
+
+        def placed(values_N: Tensor) -> Tensor:
+            zeros_BKT = torch.zeros(shape, dtype=torch.float32, device=values_N.device)
+            return zeros_BKT.index_put(where, values_N[: len(step_M)])
+
+        token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=hidden_MD.device)
         token_mask_BKT[where] = True
-        return ResponseLogps(token_logps_BKT, token_mask_BKT)
+        collisions_BKT = None if found.collisions_N is None else placed(found.collisions_N)
+        return ResponseLogps(placed(found.logps_N), token_mask_BKT, collisions_BKT)
 
     def _packed(
         self,

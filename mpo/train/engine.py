@@ -97,9 +97,10 @@ class _Tensors(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: TokenBatch, prompt: KeptPrompt | None, first: FirstPass | None) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: TokenBatch, prompt: KeptPrompt | None, first: FirstPass | None) -> tuple[Tensor, ...]:
         logps: ResponseLogps = self.policy(batch, prompt, first)
-        return logps.token_logps_BKT, logps.token_mask_BKT
+        collisions = () if logps.token_collisions_BKT is None else (logps.token_collisions_BKT,)
+        return logps.token_logps_BKT, logps.token_mask_BKT, *collisions
 
 
 class _CheckpointFiles(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed is untyped

@@ -118,4 +118,4 @@ def _kept(logps: ResponseLogps, problem: Problem, part: Sequence[int]) -> Respon
         bins = problem.assignments.bins(i)
         keep_BK[b, : len(bins)] = torch.tensor(bins) >= 0
     keep_BK1 = keep_BK.to(logps.token_mask_BKT.device)[..., None]
-    return ResponseLogps(torch.where(keep_BK1, logps.token_logps_BKT, 0.0), logps.token_mask_BKT & keep_BK1)
+    return logps.within(logps.token_mask_BKT & keep_BK1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -145,11 +145,11 @@ def _learn_in_pieces(
     for number, (batch, prompt, first) in enumerate(forwards):
         with torch.set_grad_enabled(number == last):
             logps = engine(batch, prompt, None if number == last else first)
-        seen.append(ResponseLogps(logps.token_logps_BKT.detach(), logps.token_mask_BKT))
+        seen.append(replace(logps, token_logps_BKT=logps.token_logps_BKT.detach()))
     if real:
         values = reduce(joined, seen[: len(real)])
         leaf_1KT = values.token_logps_BKT.requires_grad_()
-        loss = learn([real[0][0]], ResponseLogps(leaf_1KT, values.token_mask_BKT))
+        loss = learn([real[0][0]], replace(values, token_logps_BKT=leaf_1KT))
         (gradient_1KT,) = torch.autograd.grad(loss, leaf_1KT)
     else:  # every process adds up the same metrics, one without a set nothing to them
         with torch.no_grad():

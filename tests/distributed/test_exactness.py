@@ -36,6 +36,8 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
     return [
         job(folder / "kto", 3, 2, loss="kto", config=short),
         job(folder / "kto-pieces", 0, 2, loss="kto", config=short | IN_PIECES),
+        job(folder / "wpo", 2, 2, loss="wpo", config=short),
+        job(folder / "wpo-pieces", 3, 2, loss="wpo", config=short | {"micro_tokens": 10}),
         job(folder / "grpo", 0, 2, loss="grpo", loss_fields={}, config=short),
         job(folder / "simpo", 2, 2, loss="simpo", loss_fields={}, config=short),
         job(folder / "lora", 0, 2, lora=True, config=short | {"activation_checkpointing": True}),
@@ -123,7 +125,9 @@ def test_one_seed_gives_bitwise_the_same_weights(trained: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("name", ["kto", "grpo", "simpo", "lora", "lora3", "bf16-1", "bf16-3", "bf16-lora", "offload"])
+@pytest.mark.parametrize(
+    "name", ["kto", "wpo", "grpo", "simpo", "lora", "lora3", "bf16-1", "bf16-3", "bf16-lora", "offload"]
+)
 def test_path_trains_two_steps(trained: Path, name: str) -> None:
     assert curve(trained / name, "step") == [1, 2]
     assert all(norm > 0 for norm in curve(trained / name, "grad_norm"))
@@ -135,6 +139,12 @@ def test_path_trains_two_steps(trained: Path, name: str) -> None:
 
 def test_pieces_change_no_loss_of_mismatched_pairs(trained: Path) -> None:
     torch.testing.assert_close(curve(trained / "kto-pieces"), curve(trained / "kto"), rtol=1e-6, atol=0.0)
+
+
+def test_pieces_change_no_weight_of_a_pair(trained: Path) -> None:
+    for key in ("loss", "weight", "grad_norm"):
+        torch.testing.assert_close(curve(trained / "wpo-pieces", key), curve(trained / "wpo", key), rtol=1e-5, atol=0.0)
+    assert all(0 < weight < 1 for weight in curve(trained / "wpo", "weight"))
 
 
 def test_rotary_frequencies_stay_float32_in_bf16(trained: Path) -> None:

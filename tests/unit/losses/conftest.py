@@ -29,7 +29,9 @@ def _make_batch(
     width = max(sizes)
     partition = PARTITIONS[loss.default_partition]()
     nan = float("nan")
-    rows: dict[str, list[list[Any]]] = {name: [] for name in ("policy", "reference", "lengths", "scores", "bins")}
+    rows: dict[str, list[list[Any]]] = {
+        name: [] for name in ("policy", "reference", "lengths", "scores", "bins", "alignment")
+    }
     for index, size in enumerate(sizes):
         lengths = [draw.randint(tokens, 60) for _ in range(size)]
         policy = [-length * draw.uniform(0.05, 3.0) for length in lengths]
@@ -37,6 +39,7 @@ def _make_batch(
         pad = width - size
         rows["policy"].append(policy + [nan] * pad)
         rows["reference"].append([value + draw.gauss(0, spread) for value in policy] + [nan] * pad)
+        rows["alignment"].append([value * 0.1 for value in policy] + [nan] * pad)
         rows["lengths"].append(lengths + [0] * pad)
         rows["scores"].append(own + [nan] * pad)
         rows["bins"].append(partition(own, draw=seed) + [-1] * pad)
@@ -57,6 +60,7 @@ def _make_batch(
         policy_token_logps_BKT=policy_BKT.to(dtype).masked_fill(~token_mask_BKT, nan).requires_grad_(),
         reference_token_logps_BKT=reference_BKT.to(dtype).masked_fill(~token_mask_BKT, nan),
         token_mask_BKT=token_mask_BKT,
+        log_alignment_BK=torch.tensor(rows["alignment"], dtype=dtype),
     )
 
 

@@ -21,6 +21,7 @@ from mpo.losses import (
     RPO,
     RRHF,
     SFT,
+    WPO,
     ApproxNDCG,
     BCOPair,
     Compose,
@@ -203,6 +204,21 @@ def test_ld_dpo_counts_what_is_beyond_the_shorter_response_less(alpha: float, ma
         of_w, of_b = (one[:shared].sum() + alpha * one[shared:].sum() for one in tokens)
         expected.append(softplus(-0.2 * (of_w - of_b)))
     np.testing.assert_allclose(loss(inputs).loss_B.detach().numpy(), expected, rtol=1e-12)
+
+
+def test_wpo_weighs_pairs_by_how_likely_they_are_now(make_batch: MakeBatch) -> None:
+    inputs = make_batch(WPO(0.2), tuple(map(len, SCORES)), seed=5, scores=SCORES)
+    assert inputs.log_alignment_BK is not None
+    above = replace(inputs, log_alignment_BK=inputs.log_alignment_BK + 1000.0)  # no pair counts more than once
+    torch.testing.assert_close(WPO(0.2)(above).loss_B, DPO(0.2)(inputs).loss_B)
+    of_token = (inputs.log_alignment_BK / inputs.lengths_BK).numpy()
+    dpo_B = DPO(0.2)(inputs).loss_B.detach().numpy()
+    expected, output = [], WPO(0.2)(inputs)
+    for k, scores in enumerate(SCORES):
+        w, b = int(np.argmax(scores)), len(scores) - 1 - int(np.argmin(scores[::-1]))
+        expected.append(min(1.0, np.exp(of_token[k, w] + of_token[k, b])))
+    np.testing.assert_allclose(output.metrics["weight"].numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(output.loss_B.detach().numpy(), dpo_B * expected, rtol=1e-12)
 
 
 def test_ld_dpo_counts_from_the_first_token_that_counts(make_batch: MakeBatch) -> None:

@@ -24,6 +24,7 @@ from mpo.losses import (
     SFT,
     SPPO,
     WMPO,
+    WPO,
     LiPO,
     Loss,
     LossInputs,
@@ -68,15 +69,23 @@ def test_at_the_reference_it_is_the_sum_of_the_closed_forms(make_batch: MakeBatc
 
 
 def test_it_needs_what_a_term_needs() -> None:
-    names = ("needs_reference", "needs_token_logps", "needs_mismatched_kl", "needs_win_rates", "needs_scores")
+    names = (
+        "needs_reference",
+        "needs_token_logps",
+        "needs_mismatched_kl",
+        "needs_win_rates",
+        "needs_alignment",
+        "needs_scores",
+    )
 
     def needs(*losses: Loss) -> list[bool]:
         loss = Sum({str(number): Term(one) for number, one in enumerate(losses)})
         return [getattr(loss, name) for name in (*names, "contrasts", "needs_sides", "continuous")]
 
-    assert needs(SFT()) == [False, False, False, False, False, False, False, True]
-    assert needs(SimPO(), SFT()) == [False, False, False, False, True, True, True, True]
-    assert needs(KTO(), GRPO(), SPPO()) == [True, True, True, True, True, True, True, True]
+    assert needs(SFT()) == [False, False, False, False, False, False, False, False, True]
+    assert needs(SimPO(), SFT()) == [False, False, False, False, False, True, True, True, True]
+    assert needs(KTO(), GRPO(), SPPO()) == [True, True, True, True, False, True, True, True, True]
+    assert needs(WPO(), SFT())[4]
     assert not needs(LiPO(), SFT())[-1]
 
 

@@ -22,9 +22,10 @@ def test_head_is_log_softmax(
     hidden_ND, targets_N, weigh_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,)), torch.randn(11)
     leaves = [hidden_ND, *linear.parameters()]
     chunked = head.ChunkedHead(linear, scale, softcap)
-    logps_N, normalisers_WN = chunked(hidden_ND, targets_N)
+    logps_N, normalisers_WN, none = chunked(hidden_ND, targets_N)
+    assert none is None
     if known:
-        logps_N, _ = chunked(hidden_ND, targets_N, normalisers_WN)
+        logps_N = chunked(hidden_ND, targets_N, normalisers_WN).logps_N
     logits_NV = linear(hidden_ND) * scale
     logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
     expected_N = logits_NV.log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
@@ -33,6 +34,32 @@ def test_head_is_log_softmax(
     expected = torch.autograd.grad((expected_N * weigh_N).sum(), leaves)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_head_gives_the_probability_that_two_draws_agree(
+    softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 20 * 4})
+    monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": 20})
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 50)
+    linear.bias.data[:20] -= 80.0  # a block without any probability
+    hidden_ND, targets_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,))
+    chunked = head.ChunkedHead(linear, 1.0, softcap)
+    plain = chunked(hidden_ND, targets_N)
+    chunked.wants_collisions = True
+    found = chunked(hidden_ND, targets_N)
+    assert torch.equal(found.logps_N, plain.logps_N) and torch.equal(found.normalisers_WN, plain.normalisers_WN)
+    logits_NV = linear(hidden_ND)
+    logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
+    expected_N = logits_NV.softmax(-1).square().sum(-1).log().detach()
+    assert found.collisions_N is not None and not found.collisions_N.requires_grad
+    torch.testing.assert_close(found.collisions_N, expected_N, rtol=1e-5, atol=1e-6)
+    second = chunked(hidden_ND, targets_N, found.normalisers_WN)
+    (one,) = torch.autograd.grad(found.logps_N.sum(), hidden_ND)
+    (other,) = torch.autograd.grad(second.logps_N.sum(), hidden_ND)
+    assert torch.equal(one, other) and torch.equal(one, torch.autograd.grad(plain.logps_N.sum(), hidden_ND)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -46,7 +73,7 @@ def test_head_of_targets_that_are_next_to_impossible(dtype: torch.dtype, monkeyp
     leaves = [hidden_ND, *linear.parameters()]
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
     expected_N = (exact[0] @ exact[1].t() + exact[2]).log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
-    logps_N, _ = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N)
+    logps_N = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N).logps_N
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(logps_N.double(), expected_N, rtol=tolerance, atol=tolerance)
     found, wanted = (
@@ -67,7 +94,7 @@ def test_head_in_bfloat16_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> No
     for logits, words in ((1 << 20, 512), (32 * 16, 32)):
         monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": logits})
         monkeypatch.setattr(head, "VOCABULARY_AT_ONCE", {"cpu": words})
-        values_N, _ = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N)
+        values_N = head.ChunkedHead(linear, 1.0, None)(hidden_ND, targets_N).logps_N
         assert values_N.dtype == torch.float32
         torch.testing.assert_close(values_N.double(), logps_N, rtol=0.0, atol=2e-2)
         for one, other in zip(torch.autograd.grad(values_N.sum(), [hidden_ND, linear.weight]), expected, strict=True):
