@@ -6,16 +6,14 @@ import contextlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from mpo.config.schema import Precision
-from mpo.errors import ConfigError, UserError, cut
-from mpo.failures.explain import explain_failure
+from mpo.errors import ConfigError
+from mpo.failures.libraries import IN_LOG, library_errors
 
 DTYPES = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
-SHOWN = 160
 CPU_CACHE_GIB = "1"
 """Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise: by default half of the machine's memory."""
 
@@ -78,12 +76,5 @@ def in_one_line(where: str, remedy: str) -> Iterator[None]:
     Raises:
         ConfigError: an exception's type and first line.
     """
-    try:
+    with library_errors("vLLM stopped", where, lambda error: f"{IN_LOG}; {remedy}"):
         yield
-    except Exception as error:
-        if isinstance(error, UserError) or explain_failure(error):
-            raise
-        traceback.print_exc()
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "without a word")
-        what = f"vLLM stopped: {type(error).__name__}: {cut(said, SHOWN)}"
-        raise ConfigError(what, where, f"its traceback is in the stage's log; {remedy}") from error

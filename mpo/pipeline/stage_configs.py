@@ -225,6 +225,7 @@ def train_stage(
         how.checkpoint_every, how.keep_checkpoints, how.micro_tokens, card(config), how.stop_if_diverged
     )
     default = TrainConfig()
+    allow = allowed(loss, config) + ([] if rewards is None else allowed(rewards.scorer, config))
     slices = train.Config(
         loss=dict(loss),
         train=replace(
@@ -241,9 +242,7 @@ def train_stage(
         chat_template=chat_template(config),
         template_arguments=dict(config.model.template_arguments),
         trust_remote_code=config.model.trust_remote_code,
-        allow_targets=list(
-            dict.fromkeys(allowed(loss, config) + ([] if rewards is None else allowed(rewards.scorer, config)))
-        ),
+        allow_targets=list(dict.fromkeys(allow)),
         keep_state=keep_state,
         rewards=rewards,
     )

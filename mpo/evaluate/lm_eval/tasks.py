@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +15,12 @@ from transformers import AutoTokenizer
 
 from mpo.cache.artifacts import write_json
 from mpo.engine import DTYPES, engine_options
-from mpo.errors import ConfigError, UserError, cut
+from mpo.errors import ConfigError
 from mpo.evaluate.lm_eval.options import WHERE, Backend, Options
 from mpo.evaluate.policy_measure import PolicyFiles
 from mpo.evaluate.prompts import numbered
 from mpo.evaluate.records import PolicyResult
-from mpo.failures.explain import explain_failure
+from mpo.failures.libraries import IN_LOG, library_errors
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -34,7 +32,7 @@ REQUESTS = "requests"
 BOOTSTRAPS = 1000
 """For the standard errors of metrics that are no means, as on lm_eval's command line."""
 SAME = 1e-6
-SHOWN = 200
+TASKS = f"{WHERE}.tasks"
 KEY_DIGITS = 16
 NO_NETWORK = "load its data once where the hub can be reached and bring the cache (HF_HOME), or name local task files"
 
@@ -52,7 +50,7 @@ def run_tasks(measure: Options, policy: PolicyFiles, folder: Path) -> list[Polic
         raise ConfigError("the policy's tokenizer has no chat template", WHERE, remedy)
     manager = _manager(measure)
     _check_tasks(measure, manager)
-    with _in_one_line("lm_eval stopped"):
+    with library_errors("lm_eval stopped", TASKS, _remedy):
         found: Any = lm_eval.simple_evaluate(
             _model(measure, policy),
             tasks=list(measure.tasks),
@@ -138,20 +136,20 @@ def _manager(measure: Options) -> TaskManager:
     if measure.include_path is None:
         return TaskManager()
     folder = str(Path(measure.include_path).expanduser())
-    with _in_one_line("task files cannot be read"):
+    with library_errors("task files cannot be read", TASKS, _remedy):
         own = TaskManager(include_path=folder, include_defaults=False)
         return own if set(measure.tasks) <= set(own.all_subtasks) else TaskManager(include_path=folder)
 
 
 def _check_tasks(measure: Options, manager: TaskManager) -> None:
     """Load every task, its data too, before any model."""
-    where = f"{WHERE}.tasks"
+    where = TASKS
     if measure.allow_unsafe_code:
         os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")  # what code_eval's tasks ask for
     for name in measure.tasks:
         if name not in manager.all_tasks:
             raise ConfigError(f"lm_eval has no task {name!r}", where, "`lm-eval ls tasks` lists them")
-        with _in_one_line(f"task {name} cannot be loaded"):
+        with library_errors(f"task {name} cannot be loaded", TASKS, _remedy):
             loaded = manager.load([name])["tasks"]
         for task in loaded.values():
             if getattr(task, "UNSAFE_CODE", False) and not measure.allow_unsafe_code:
@@ -189,19 +187,7 @@ def _model(measure: Options, policy: PolicyFiles) -> LM:
     )
 
 
-@contextlib.contextmanager
-def _in_one_line(what: str) -> Iterator[None]:
-    """What lm_eval raises as a mistake of one line; its traceback goes to the stage's log."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError) or explain_failure(error):
-            raise
-        traceback.print_exc()
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = "its traceback is in the stage's log"
-        if isinstance(error, ModuleNotFoundError):
-            remedy = f"install {error.name}"
-        elif isinstance(error, ConnectionError | FileNotFoundError):
-            remedy = NO_NETWORK
-        raise ConfigError(f"{what}: {cut(said, SHOWN)}", f"{WHERE}.tasks", remedy) from error
+def _remedy(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"install {error.name}"
+    return NO_NETWORK if isinstance(error, ConnectionError | FileNotFoundError) else IN_LOG
