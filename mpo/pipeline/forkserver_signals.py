@@ -13,7 +13,7 @@ import sys
 if sys.platform == "linux":
     # The run's death is its own, also while it still imports; the processes that it made see to themselves.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-_STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-for _number in _STOPPING:  # the stages' processes, which inherit this, set them back
-    signal.signal(_number, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # it was started with them blocked
+# It was started with all of them blocked, and the other three stay so: a stage's process inherits that and takes them
+# in its first line. A request that comes in between waits for it; an ignored one would be lost.
+signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGQUIT])

@@ -36,10 +36,7 @@ STOPPED = 128 + signal.SIGTERM
 def work(output: str, threads: int, box: str) -> None:
     """One process of a stage. If it fails it reports why to ``box`` and ends with the exit status for that."""
     _die_with_parent()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # which it ignores (mpo.pipeline.forkserver_signals)
-        signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C reaches the whole terminal group: take it as the agent's own request for a graceful shutdown.
-    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    take_signals()
     folder = Path(output)
     _exit_if_peer_failed(folder / ERROR_FILE)
     try:
@@ -61,6 +58,15 @@ def work(output: str, threads: int, box: str) -> None:
         return
     send(report, box, folder / ERROR_FILE)
     sys.exit(code)  # the agent gets no exception: it would write one to the disk, where there may be no room
+
+
+def take_signals() -> None:
+    """Take requests to stop, which the fork server has blocked (:mod:`mpo.pipeline.forkserver_signals`)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C reaches the whole terminal group: take it as the agent's own request for a graceful shutdown.
+    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
 def _run_stage(folder: Path, threads: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -53,3 +55,38 @@ def test_a_killed_process_comes_before_what_it_did_to_others(
         error = _why(StageContext("train", {}, {}, {}, tmp_path), box, codes)
     assert type(error) is raised
     assert ("killed by signal 9 (SIGKILL), perhaps out of memory" in str(error)) is (raised is ProcessError)
+
+
+STOPPED_AT_ONCE = """
+import multiprocessing, os, signal, sys
+from multiprocessing import forkserver, resource_tracker
+from mpo.pipeline.stage_process import take_signals
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+def child(path):
+    os.kill(os.getpid(), signal.SIGTERM)
+    open(path + "still there", "w").close()
+    take_signals()
+    open(path + "too late", "w").close()
+
+if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["mpo.pipeline.forkserver_signals"])
+    resource_tracker.ensure_running()  # it sets the signal mask
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    process = multiprocessing.get_context("forkserver").Process(target=child, args=(sys.argv[1],))
+    process.start()
+    process.join()
+    sys.exit(-process.exitcode)
+"""
+
+
+def test_a_request_before_a_stages_first_line_is_taken_there(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED_AT_ONCE)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, script, f"{tmp_path}/"], env=environment, check=False)
+    assert done.returncode == signal.SIGTERM
+    assert (tmp_path / "still there").exists() and not (tmp_path / "too late").exists()
