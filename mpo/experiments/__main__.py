@@ -105,7 +105,8 @@ def _run(options: Options, scale: Scale, experiments: dict[str, Experiment]) -> 
         shown.append(write_experiment(name, one, options.scale, scale, of.get(name, []), units, runs, out))
         print(f"{name}  {out / f'{name}.md'}{_missing(shown[-1].missing)}", flush=True)
     if len(shown) > 1:
-        print(f"all of them  {write_index(shown, options.scale, scale, units, out)}")
+        ended = [found.seconds for key in needed if (found := result_of(runs / key)) is not None]
+        print(f"all of them  {write_index(shown, options.scale, scale, units, ended, out)}")
     for cell, error in failed:
         print(f"mpo: error: {cell.label}: {error}", file=sys.stderr)
     if stopped is not None:

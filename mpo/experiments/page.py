@@ -16,6 +16,7 @@ from mpo.experiments.spec import AtScale, Experiment, Kind, Scale, published
 from mpo.experiments.statistics import Difference
 from mpo.plain import finite
 from mpo.report.markdown import table as markdown_table
+from mpo.track.units import duration
 
 SIMULATED = "simulated"
 
@@ -158,8 +159,13 @@ def _replications(units: int) -> str:
     return "1 replication" if units == 1 else f"{units} replications"
 
 
-def write_index(shown: Sequence[Shown], scale_name: str, scale: Scale, units: int, out: Path) -> Path:
-    """``out/README.md``: every experiment on one page, with the orderings of the papers first."""
+def write_index(
+    shown: Sequence[Shown], scale_name: str, scale: Scale, units: int, seconds: Sequence[float], out: Path
+) -> Path:
+    """``out/README.md``: every experiment on one page, with the orderings of the papers first.
+
+    ``seconds``: of each finished run, in stages that it built and others then took from the cache.
+    """
     held = {"holds": 0, "the other way round": 0, "not resolved": 0, "not measured often enough": 0}
     lines = []
     for one in shown:
@@ -170,7 +176,8 @@ def write_index(shown: Sequence[Shown], scale_name: str, scale: Scale, units: in
     said = ", ".join(f"{count} {verdict}" for verdict, count in held.items() if count)
     head = [
         f"# Tables and figures at {scale.title}",
-        f"Written by `make tables SCALE={scale_name}` on {datetime.date.today()}, over {_replications(units)}.",
+        f"Written by `make tables SCALE={scale_name}` on {datetime.date.today()}, over {_replications(units)}. "
+        f"{len(seconds)} runs: {duration(sum(seconds))}, were they made one by one; what they share is counted once.",
         f"**What this scale can say.** {scale.says}",
         f"**What it cannot.** {scale.silent}",
         f"## Orderings of the papers\n\nOf {len(lines)}: {said}. Each is tested on its own at the 5 % level, by "
