@@ -22,7 +22,10 @@ def test_claims_without_a_verdict_are_plain_json(finish: Finish, tmp_path: Path)
         finish(cell, estimates(6.0))
     shown = write_experiment("mine", of, "any", SCALE, cells(of, 1), 1, tmp_path / "runs", tmp_path)
     page = write_index([shown], "any", SCALE, 1, [3000.0, 600.0], tmp_path).read_text()
-    assert "| mine | MPO > DPO | not measured often enough | – | – |" in page and "over 1 replication. 2 runs: 1 h 00 min" in page
+    assert (
+        "| mine | MPO > DPO | not measured often enough | – | – |" in page
+        and "over 1 replication. 2 runs: 1 h 00 min" in page
+    )
     first, second = json.loads((tmp_path / "claims.json").read_text())
     assert (first["n"], first["difference"]) == (0, None)
     assert (second["n"], second["difference"], second["low"]) == (1, 2.0, None)
