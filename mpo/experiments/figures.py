@@ -18,6 +18,8 @@ from mpo.experiments.tables import PUBLISHED, blocks_of
 from mpo.report.style import colour, figure, log_axis, shade
 
 ROW_IN, PANEL_IN = 0.3, 2.9
+APART = 0.18
+"""Between the blocks' marks of a row, in rows."""
 TITLE_POINTS = 10  # of panels that stand beside each other
 
 
@@ -45,7 +47,8 @@ def draw_rows(
         if joined:
             axes = panels[-1]
             for number, (block, rows) in enumerate(joined.items()):
-                points = [(rows[name][0], index) for index, name in enumerate(names) if name in rows]
+                beside = APART * (number - (len(joined) - 1) / 2)  # equal numbers would hide each other
+                points = [(rows[name][0], index + beside) for index, name in enumerate(names) if name in rows]
                 axes.plot(*zip(*points, strict=True), "s", color=colour(number + 1), markersize=5, label=block)
             assert published is not None
             label = PUBLISHED.get(published["columns"][0], published["columns"][0])
