@@ -258,7 +258,7 @@ class SweepConfig:
     method: SweepMethod = SweepMethod.grid
     trials: int = 20  # settings that random and tpe try
     seed: int = 0  # of their draws
-    stop_behind: bool = False  # end a member where train.keep_best's metric is behind the median of those that are done
+    stop_behind: bool = False  # end members whose train.keep_best metric is below the median of finished ones
 
 
 @dataclass

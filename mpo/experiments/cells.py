@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mpo.errors import ConfigError
 from mpo.experiments.spec import Axis, Experiment, Kind, Row, Scale, find, read_yaml
 
 Settings = dict[str, list[str]]
@@ -104,7 +105,16 @@ def by_run(cells: Iterable[Cell]) -> dict[str, Cell]:
 
 
 def tuned_settings(scale_name: str) -> Settings:
-    """What was chosen for each loss at this scale; empty where nothing was."""
+    """What was chosen for each loss at this scale; empty where nothing was.
+
+    Raises:
+        ConfigError: the file is not one that :func:`mpo.experiments.tuned.write_tuned` wrote.
+    """
     path = find(f"tuned/{scale_name}.yaml")
-    chosen = read_yaml(path)["chosen"] if path is not None else {}
+    if path is None:
+        return {}
+    chosen = read_yaml(path).get("chosen")
+    if not isinstance(chosen, dict) or not all(isinstance(each, list) for each in chosen.values()):
+        where = f"tuned/{scale_name}.yaml"
+        raise ConfigError("has no overrides by loss under 'chosen'", where, f"make tuning SCALE={scale_name}")
     return {str(loss): [str(one) for one in overrides] for loss, overrides in chosen.items()}

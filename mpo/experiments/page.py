@@ -177,7 +177,7 @@ def write_index(
     head = [
         f"# Tables and figures at {scale.title}",
         f"Written by `make tables SCALE={scale_name}` on {datetime.date.today()}, over {_replications(units)}. "
-        f"{len(seconds)} runs: {duration(sum(seconds))}, were they made one by one; what they share is counted once.",
+        f"{len(seconds)} runs: {duration(sum(seconds))}, if run one after another; stages from the cache not counted.",
         f"**What this scale can say.** {scale.says}",
         f"**What it cannot.** {scale.silent}",
         f"## Orderings of the papers\n\nOf {len(lines)}: {said}. Each is tested on its own at the 5 % level, by "

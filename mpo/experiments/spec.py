@@ -146,7 +146,7 @@ class Scale:
         overrides: of every run.
         unit: overrides of one replication, with ``{unit}`` for its number.
         units: how many there are by default; they count from 0.
-        tuning_unit: the one on which learning rates were chosen, in no table.
+        tuning_unit: the one on which settings of the losses were chosen, in no table.
         gpus: cards of a run by default, on a machine that has any.
         columns: what is measured.
         says, silent: what this scale can tell and what it cannot.
@@ -222,9 +222,13 @@ def _check(found: Experiment, where: str) -> None:
             raise ConfigError(f"claim '{claim}' is at no value of the axis", where, hint(value, values))
     if found.compare is not None and found.compare not in found.rows:
         raise ConfigError(f"no row '{found.compare}'", f"{where}: compare", "name a row")
-    rates = found.axis.overrides if found.axis is not None else {}
-    if found.kind is Kind.tuning and len({len(row.tried or rates) for row in found.rows.values()}) > 1:
-        raise ConfigError("some rows try more settings than others", f"{where}: rows", "give each the same number")
+    for name, row in found.rows.items():
+        if row.tried and found.kind is not Kind.tuning:
+            raise ConfigError(f"row '{name}' has settings of its own", f"{where}: rows", "they are for kind: tuning")
+    for axis in axes if found.kind is Kind.tuning else ():
+        rates = axis.overrides if axis is not None else {}
+        if len({len(row.tried or rates) for row in found.rows.values()}) > 1:
+            raise ConfigError("some rows try more settings than others", f"{where}: rows", "give each the same number")
     for scale, at in found.scales.items():
         places = {*found.rows, *(f"{row} @ {block}" for row in found.rows for block in at.blocks)}
         for name in [name for name in at.rows if name not in places]:

@@ -149,14 +149,14 @@ def loss_inputs(
         reference_token_logps_BKT=reference_BKT,
         token_mask_BKT=logps.token_mask_BKT,
         win_rates_BK=win_rates_BK,
-        log_alignment_BK=_log_alignment(logps),
+        wpo_log_weights_BK=_wpo_log_weights(logps),
     )
 
 
-def _log_alignment(logps: ResponseLogps) -> Tensor | None:
-    if logps.token_collisions_BKT is None:
+def _wpo_log_weights(logps: ResponseLogps) -> Tensor | None:
+    if logps.token_square_sums_BKT is None:
         return None
-    return (logps.token_logps_BKT.detach() - logps.token_collisions_BKT).sum(-1)
+    return (logps.token_logps_BKT.detach() - logps.token_square_sums_BKT).sum(-1)
 
 
 def at_reference(inputs: LossInputs) -> LossInputs:

@@ -30,7 +30,7 @@ class Loss(ABC):
         needs_token_logps: reads log-probs token by token, of the policy and of the reference.
         needs_mismatched_kl: reads ``LossInputs.mismatched_log_ratio``.
         needs_win_rates: reads ``LossInputs.win_rates_BK``, over dropped responses too.
-        needs_alignment: reads ``LossInputs.log_alignment_BK``.
+        needs_wpo_weights: reads ``LossInputs.wpo_log_weights_BK``.
         contrasts: False where it uses every set, also one without signal.
         needs_scores: False where a set without scores will do.
         needs_sides: contrasts responses of different bins, so that a set with one bin has no signal.
@@ -44,7 +44,7 @@ class Loss(ABC):
     needs_token_logps: ClassVar[bool] = False
     needs_mismatched_kl: ClassVar[bool] = False
     needs_win_rates: ClassVar[bool] = False
-    needs_alignment: ClassVar[bool] = False
+    needs_wpo_weights: ClassVar[bool] = False
     contrasts: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = True
     needs_sides: ClassVar[bool] = True

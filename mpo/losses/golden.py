@@ -104,7 +104,7 @@ def _read_case(row: Any, where: str, allow_import: bool) -> GoldenCase:
         raise DataError("ref_logps is missing", where, f"loss {row['loss']} needs reference log-probs")
     if loss.needs_token_logps:
         raise DataError(f"loss {row['loss']} reads log-probs token by token", where, "golden cases hold sums only")
-    if loss.needs_alignment:
+    if loss.needs_wpo_weights:
         raise DataError(f"loss {row['loss']} reads whole distributions of tokens", where, "golden cases hold sums only")
     kl = _numbers({"kl": [params["kl"]]}, "kl", where)[0] if "kl" in params else None
     if loss.needs_mismatched_kl and kl is None:

@@ -30,8 +30,8 @@ class LossInputs:
         token_mask_BKT: True for real response tokens.
         win_rates_BK: mean of σ(S_i − S_j) over all sampled responses j of the set, i and dropped ones included; for
             losses with ``needs_win_rates``, which compute it from the responses in ``mask_BK`` where it is None.
-        log_alignment_BK: Σ_t [log π_θ(y_t|…) − log Σ_v π_θ(v|…)²] over response tokens, without gradient; for losses
-            with ``needs_alignment``.
+        wpo_log_weights_BK: Σ_t [log π_θ(y_t|…) − log Σ_v π_θ(v|…)²] over response tokens, without gradient; for losses
+            with ``needs_wpo_weights``.
     """
 
     policy_logps_BK: Tensor
@@ -45,7 +45,7 @@ class LossInputs:
     reference_token_logps_BKT: Tensor | None = None
     token_mask_BKT: Tensor | None = None
     win_rates_BK: Tensor | None = None
-    log_alignment_BK: Tensor | None = None
+    wpo_log_weights_BK: Tensor | None = None
 
     def only(self, active_BK: Tensor) -> LossInputs:
         """The same sets with every response outside ``active_BK`` dropped and its numbers made harmless.
@@ -74,7 +74,7 @@ class LossInputs:
             reference_token_logps_BKT=zeroed(self.reference_token_logps_BKT, tokens_or_all_BKT),
             token_mask_BKT=tokens_BKT,
             win_rates_BK=None if win_rates_BK is None else win_rates_BK.to(policy_BK.dtype),
-            log_alignment_BK=zeroed(self.log_alignment_BK, active_BK),
+            wpo_log_weights_BK=zeroed(self.wpo_log_weights_BK, active_BK),
         )
 
 

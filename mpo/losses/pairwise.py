@@ -65,10 +65,10 @@ class DPO(LogRatioLoss):
 class WPO(DPO):
     """min(1, ω_w ω_b)·dpo, log ω = (1/n) Σ_t [log π_θ(y_t|…) − log Σ_v π_θ(v|…)²] (WPO, arXiv 2406.11827, eq. 2).
 
-    A pair counts as much as its responses are such as the policy would draw now. The weight has no gradient.
+    Pairs are weighted by their likelihood under the current policy. The weight has no gradient.
     """
 
-    needs_alignment: ClassVar[bool] = True
+    needs_wpo_weights: ClassVar[bool] = True
     fits: ClassVar[frozenset[Shape]] = frozenset({Shape.pair})
 
     def per_set(self, inputs: LossInputs) -> Tensor:
@@ -79,7 +79,7 @@ class WPO(DPO):
         return {"weight": self._weight(inputs)}
 
     def _weight(self, inputs: LossInputs) -> Tensor:
-        log_weight_BK = require(inputs.log_alignment_BK, "log_alignment_BK") / inputs.lengths_BK
+        log_weight_BK = require(inputs.wpo_log_weights_BK, "wpo_log_weights_BK") / inputs.lengths_BK
         of_pair_B = set_mean(log_weight_BK, inputs.bins_BK == 0) + set_mean(log_weight_BK, inputs.bins_BK > 0)
         return of_pair_B.clamp(max=0.0).exp()
 

@@ -63,7 +63,7 @@ class Sum(Loss):
             name: any(getattr(loss, name) for loss in losses)
             for name in (
                 *("needs_reference", "needs_token_logps", "needs_mismatched_kl", "needs_win_rates", "needs_scores"),
-                *("needs_alignment", "contrasts"),
+                *("needs_wpo_weights", "contrasts"),
             )
         }
         declared["needs_sides"] = any(loss.needs_sides for loss in losses if loss.contrasts)

@@ -7,6 +7,7 @@ from mpo.config.wording import hint
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
 from mpo.pipeline.scoring import training_rewards
+from mpo.planning.memory import effective_stage
 from mpo.train.best import HIGHER, LOSS, REWARD
 
 
@@ -26,10 +27,11 @@ def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: So
         _check_rewards(key, train, config, source)
     elif metric == REWARD:
         what = f"'{metric}' is never computed, as no responses are drawn"
-        raise ConfigError(what, f"{key}.keep_best", f"add {key}.reward_prompts=100, say, or leave it out")
+        remedy = f"add {key}.reward_prompts=100, say" if key == "train" else f"choose {LOSS}"
+        raise ConfigError(what, f"{key}.keep_best", remedy)
     if train.stop_behind and metric is None:
-        what = "no metric is named that would have to be as good"
-        raise ConfigError(what, f"{key}.stop_behind", f"add {key}.keep_best=heldout/accuracy, or leave it out")
+        remedy = f"add {key}.keep_best=heldout/accuracy, or leave it out"
+        raise ConfigError("it needs keep_best, whose metric it compares", f"{key}.stop_behind", remedy)
     if not train.evaluate_every:
         if metric is not None:
             what = f"'{metric}' is never computed, as nothing is evaluated"
@@ -47,7 +49,7 @@ def check_evaluation(key: str, train: TrainConfig, config: RunConfig, source: So
         and data.heldout_split is None
     ):
         raise ConfigError("no sets are held out to evaluate on", f"{key}.evaluate_every", "raise data.heldout")
-    if metric not in (None, LOSS) and (of_start or config.regime.imitate is not None):
+    if metric not in (None, LOSS, REWARD) and (of_start or config.regime.imitate is not None):
         what = f"'{metric}' compares responses of one prompt, but each is imitated alone"
         raise ConfigError(what, f"{key}.keep_best", f"choose {LOSS}")
 
@@ -57,9 +59,9 @@ def _check_rewards(key: str, train: TrainConfig, config: RunConfig, source: Sour
     if not train.evaluate_every:
         raise ConfigError("responses are drawn when the training is evaluated, which it is not", where,
                           f"add {key}.evaluate_every=50, say")  # fmt: skip
-    if train.zero_stage == 3:
+    if effective_stage(train, train.zero_stage, config.launcher.processes * config.launcher.nodes) == 3:
         raise ConfigError("no process has the whole weights to draw responses with", where, f"add {key}.zero_stage=2")
     if key != "train" or training_rewards(config, source) is None:
-        what = "nothing scores responses without a stage of its own here"
-        remedy = "leave it out; a Python function does in a regime that samples: score=function score.immediate=true"
+        what = "no scorer of this run can be called during training"
+        remedy = "leave it out; in a regime that samples, score=function score.immediate=true can"
         raise ConfigError(what, where, remedy)

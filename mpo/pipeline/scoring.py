@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mpo.cache.stage import Stage
-from mpo.config.schema import RunConfig, SampleConfig, ThinkingConfig
+from mpo.config.schema import RunConfig, SampleConfig, SftResponses, ThinkingConfig
 from mpo.config.targets import OWN, TARGET, build, resolve
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
@@ -93,8 +93,11 @@ def training_rewards(config: RunConfig, source: Source) -> train.Rewards | None:
     nodes = [source.true_scorer] if source.true_scorer else list(scorer_nodes(config).values())[:1]
     if not config.train.reward_prompts or not samples(config) or not nodes or nodes[0].get("immediate") is not True:
         return None
-    decoding = SampleConfig(n=1, top_p=config.sample.top_p, max_new_tokens=config.sample.max_new_tokens)
-    return train.Rewards(dict(nodes[0]), decoding, config.model.thinking)
+    if config.regime.imitate is SftResponses.all:  # each response is a set of its own then
+        return None
+    decoding = SampleConfig(n=1, max_new_tokens=config.sample.max_new_tokens)
+    thinking = config.model.thinking
+    return train.Rewards(dict(nodes[0]), decoding, replace(thinking, scored=False) if source.true_scorer else thinking)
 
 
 def score_stage(name: str, config: RunConfig, source: Source, sampled: Stage) -> Stage:

@@ -29,12 +29,12 @@ class HeadOutput(NamedTuple):
         logps_N: of the targets.
         normalisers_WN: log-sum-exp of each of W blocks of the vocabulary, which spares a second forward its product; a
             library's kernel returns none, so that W is 0.
-        collisions_N: log Σ_v π(v)², the log-probability that two draws at the position agree; None unless wanted.
+        square_sums_N: log Σ_v π(v)², the log-probability that two draws at the position agree; None unless wanted.
     """
 
     logps_N: Tensor
     normalisers_WN: Tensor
-    collisions_N: Tensor | None = None
+    square_sums_N: Tensor | None = None
 
 
 class ChunkedHead(nn.Module):
@@ -46,7 +46,7 @@ class ChunkedHead(nn.Module):
 
     Attributes:
         sum_of: where the gradient of the weights is added, in place of being autograd's; None: it is.
-        wants_collisions: whether a loss reads :attr:`HeadOutput.collisions_N`.
+        wants_square_sums: whether a loss reads :attr:`HeadOutput.square_sums_N`.
     """
 
     def __init__(self, head: nn.Module, scale: float, softcap: float | None) -> None:
@@ -59,7 +59,7 @@ class ChunkedHead(nn.Module):
         self.bias = head.bias
         self.scale, self.softcap = scale, softcap
         self.sum_of: SumOf | None = None
-        self.wants_collisions = False
+        self.wants_square_sums = False
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor, known_WN: Tensor | None = None) -> HeadOutput:
         """Log-prob of each target under the softmax of its position.
@@ -72,11 +72,11 @@ class ChunkedHead(nn.Module):
         if kernel is not target_logps:
             logps_N = kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
             return HeadOutput(logps_N, logps_N.new_empty(0, len(logps_N)))
-        logps_N, normalisers_WN, collisions_N = _TargetLogps.apply(  # type: ignore[no-untyped-call]
+        logps_N, normalisers_WN, square_sums_N = _TargetLogps.apply(  # type: ignore[no-untyped-call]
             hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN, self.sum_of,
-            self.wants_collisions,
+            self.wants_square_sums,
         )  # fmt: skip
-        return HeadOutput(logps_N, normalisers_WN, collisions_N if self.wants_collisions else None)
+        return HeadOutput(logps_N, normalisers_WN, square_sums_N if self.wants_square_sums else None)
 
     @property
     def fused(self) -> bool:
@@ -84,7 +84,7 @@ class ChunkedHead(nn.Module):
         return self._kernel(self.weight.device) is not target_logps
 
     def _kernel(self, device: torch.device) -> HeadKernel:
-        if self.scale != 1.0 or self.wants_collisions:  # no library's kernel knows of such a factor, or of those
+        if self.scale != 1.0 or self.wants_square_sums:  # no library's kernel knows of such a factor, or of those
             return target_logps
         return fused_head(target_logps, device.type, self.weight.dtype, self.softcap, self.bias is not None)
 
@@ -122,18 +122,18 @@ class _TargetLogps(torch.autograd.Function):
         softcap: float | None,
         known_WN: Tensor | None,
         sum_of: SumOf | None,
-        wants_collisions: bool,
+        wants_square_sums: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.scale, ctx.softcap, ctx.sum_of = scale, softcap, sum_of
         logit_N1 = torch.zeros(len(targets_N), 1, dtype=torch.float32, device=hidden_ND.device)
         if known_WN is not None:
             ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, known_WN)
-            logps_N, collisions_N = logit_N1.squeeze(-1), torch.zeros_like(logit_N1).squeeze(-1)
-            ctx.mark_non_differentiable(collisions_N)
-            return logps_N, logit_N1.new_empty(0), collisions_N
+            logps_N, square_sums_N = logit_N1.squeeze(-1), torch.zeros_like(logit_N1).squeeze(-1)
+            ctx.mark_non_differentiable(square_sums_N)
+            return logps_N, logit_N1.new_empty(0), square_sums_N
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
         lse_WN = torch.empty(len(entries), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
-        squares_WN = torch.empty_like(lse_WN) if wants_collisions else None
+        squares_WN = torch.empty_like(lse_WN) if wants_square_sums else None
         for block, columns in enumerate(entries):
             bias_v = None if bias_V is None else bias_V[columns]
             column_N1, here_N1 = _targets_within(targets_N, columns)
@@ -148,11 +148,11 @@ class _TargetLogps(torch.autograd.Function):
                     squares_WN[block, rows] = share_nv.square_().sum(-1)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, lse_WN)
         lse_N = lse_WN.logsumexp(0)
-        collisions_N = lse_N.new_empty(0)
+        square_sums_N = lse_N.new_empty(0)
         if squares_WN is not None:  # of each block's own softmax; its share of the probability is e^(its lse - lse)
-            collisions_N = (squares_WN.log_() + 2 * (lse_WN - lse_N)).logsumexp(0)
-        ctx.mark_non_differentiable(lse_WN, collisions_N)
-        return logit_N1.squeeze(-1) - lse_N, lse_WN, collisions_N
+            square_sums_N = (squares_WN.log_() + 2 * (lse_WN - lse_N)).logsumexp(0)
+        ctx.mark_non_differentiable(lse_WN, square_sums_N)
+        return logit_N1.squeeze(-1) - lse_N, lse_WN, square_sums_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -27,13 +27,13 @@ class ResponseLogps:
     Attributes:
         token_logps_BKT: float32, log π(token | prompt, tokens before it), in nats; 0 outside ``token_mask_BKT``.
         token_mask_BKT: bool, True at response tokens; T is the longest response's length.
-        token_collisions_BKT: float32, log Σ_v π(v | prompt, tokens before)², without gradient; 0 outside the mask; None
-            unless :attr:`mpo.policy.head.ChunkedHead.wants_collisions`.
+        token_square_sums_BKT: float32, log Σ_v π(v | prompt, tokens before)², without gradient; 0 outside the mask;
+            None unless :attr:`mpo.policy.head.ChunkedHead.wants_square_sums`.
     """
 
     token_logps_BKT: Tensor
     token_mask_BKT: Tensor
-    token_collisions_BKT: Tensor | None = None
+    token_square_sums_BKT: Tensor | None = None
 
     @property
     def logps_BK(self) -> Tensor:
@@ -51,9 +51,11 @@ class ResponseLogps:
         def kept(values_BKT: Tensor) -> Tensor:
             return torch.where(mask_BKT, values_BKT, 0.0)
 
-        collisions = self.token_collisions_BKT
+        square_sums = self.token_square_sums_BKT
         return ResponseLogps(
-            kept(self.token_logps_BKT), self.token_mask_BKT & mask_BKT, None if collisions is None else kept(collisions)
+            kept(self.token_logps_BKT),
+            self.token_mask_BKT & mask_BKT,
+            None if square_sums is None else kept(square_sums),
         )
 
 
@@ -181,8 +183,8 @@ class PolicyModule(nn.Module):
 
         token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=hidden_MD.device)
         token_mask_BKT[where] = True
-        collisions_BKT = None if found.collisions_N is None else placed(found.collisions_N)
-        return ResponseLogps(placed(found.logps_N), token_mask_BKT, collisions_BKT)
+        square_sums_BKT = None if found.square_sums_N is None else placed(found.square_sums_N)
+        return ResponseLogps(placed(found.logps_N), token_mask_BKT, square_sums_BKT)
 
     def _packed(
         self,

@@ -54,11 +54,11 @@ def joined(one: ResponseLogps, other: ResponseLogps) -> ResponseLogps:
     def long(values_1KT: Tensor) -> Tensor:
         return functional.pad(values_1KT, (0, steps - values_1KT.shape[-1]))
 
-    collisions_1KT = None
-    if one.token_collisions_BKT is not None and other.token_collisions_BKT is not None:
-        collisions_1KT = long(one.token_collisions_BKT) + long(other.token_collisions_BKT)
+    square_sums_1KT = None
+    if one.token_square_sums_BKT is not None and other.token_square_sums_BKT is not None:
+        square_sums_1KT = long(one.token_square_sums_BKT) + long(other.token_square_sums_BKT)
     return ResponseLogps(
         long(one.token_logps_BKT) + long(other.token_logps_BKT),
         long(one.token_mask_BKT) | long(other.token_mask_BKT),
-        collisions_1KT,
+        square_sums_1KT,
     )

@@ -22,9 +22,13 @@ PROBES = 3
 
 
 @contextmanager
-def without_sharing(policy: PolicyModule) -> Iterator[PreTrainedModel]:
-    """The model with transformers' own attention, as decoding needs it; afterwards as it was."""
-    model, shares = policy.base, policy.shares_prefix
+def for_decoding(policy: PolicyModule) -> Iterator[PreTrainedModel]:
+    """The model in evaluation mode and with transformers' own attention; afterwards as it was.
+
+    Layers that are checkpointed drop the cache of keys and values in training mode.
+    """
+    model, shares, training = policy.base, policy.shares_prefix, policy.training
+    policy.eval()
     if shares:
         assert policy.own_attention is not None
         model.set_attn_implementation(policy.own_attention)
@@ -33,6 +37,7 @@ def without_sharing(policy: PolicyModule) -> Iterator[PreTrainedModel]:
     finally:
         if shares:
             model.set_attn_implementation(attention.NAME)
+        policy.train(training)
 
 
 def share_prefix(lm: PreTrainedModel) -> bool:

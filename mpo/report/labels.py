@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_OWN_KEYS = ("seed", "name", "cache_dir", "results")
+_OWN_KEYS = ("seed", "name", "cache_dir", "results", "train.stop_behind")
 """Config keys that differ between runs without making them different experiments."""
 
 ABSENT = "–"

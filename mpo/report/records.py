@@ -16,7 +16,7 @@ from mpo.report.words import titles
 from mpo.track.metrics import read_metrics
 from mpo.track.units import memory, step_duration
 
-STOPPED_BEHIND = "training: behind others, so ended at step"
+STOPPED_BEHIND = "training: stopped early, below the median of the sweep, at step"
 """Among the facts of a run whose training ``train.stop_behind`` has ended."""
 RESULT_FILE = "result.json"
 

@@ -47,6 +47,8 @@ class SweepRecord:
 
     def with_setting(self, setting: tuple[str, ...], stop_behind: Sequence[float]) -> SweepRecord:
         """With one more setting."""
+        if not self.stop_behind and not stop_behind:
+            return replace(self, settings=(*self.settings, setting))
         before = self.stop_behind or ((),) * len(self.settings)
         return replace(self, settings=(*self.settings, setting), stop_behind=(*before, tuple(stop_behind)))
 

@@ -53,8 +53,10 @@ def titles(estimates: Iterable[Estimate]) -> dict[str, Estimate]:
 
 def _add(named: dict[str, Estimate], title: str, estimate: Estimate) -> None:
     """Under its title, with more of what it is where another one has that already."""
-    if title in named and estimate.judge is not None:
+    if title in named and estimate.judge is not None and estimate.judge != named[title].judge:
         title = f"{title}, judged by {estimate.judge}"
+    if title in named and estimate.baseline is not None and estimate.baseline != named[title].baseline:
+        title = f"{title}, over {estimate.baseline}"
     named[title if title not in named else f"{title} ({estimate.key})"] = estimate
 
 

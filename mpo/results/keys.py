@@ -11,12 +11,14 @@ from mpo.cache.artifacts import canonical_json
 from mpo.config.schema import RunConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
+from mpo.train.best import REWARD
 
 _SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
-_OF_CHOICE = ("evaluate_every", "keep_best", "stop_after", "stop_behind", "reward_prompts")
+_OF_CHOICE = ("evaluate_every", "keep_best", "stop_after")
 """Keys of a training that count only where evaluations choose the policy: they change nothing else."""
 UNCOUNTED = (
     *("name", "dry_run", "cache_dir", "results", "allow_targets", "logger", "launcher", "evaluate.batch"),
+    "sweep.stop_behind",
     *(f"train.{key}" for key in _SETTINGS),
     *(f"model.scratch.sft.{key}" for key in _SETTINGS),
     *(f"data.expected_{key}" for key in ("sets", "heldout", "responses", "prompt_tokens", "response_tokens")),
@@ -35,6 +37,10 @@ def result_config(config: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
         if _at(plain, f"{training}.keep_best") is None:
             for key in _OF_CHOICE:
                 _drop(plain, f"{training}.{key}")
+        if not _at(plain, f"{training}.stop_behind"):
+            _drop(plain, f"{training}.stop_behind")
+        if _at(plain, f"{training}.keep_best") != REWARD:
+            _drop(plain, f"{training}.reward_prompts")
     model = plain.get("model")
     if isinstance(model, dict) and model.get("path") is not None:  # a run takes them from the model's own files
         model.pop("architecture", None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from mpo.config.schema import ThinkingConfig
 from mpo.errors import ConfigError
-from mpo.types import Message
+from mpo.types import Message, Response
 
 SCORE_NAME = re.compile(r"[\w.-]+")
 
@@ -21,6 +22,15 @@ class Item:
     prompt: tuple[Message, ...]
     response: Message
     tools: str | None = None
+
+
+def shown(one: Response, thinking: ThinkingConfig) -> Message:
+    """What scorers read of a response: its answer, and before that, where thoughts are scored, the thought between its
+    marks; a thought without an answer has no closing mark."""
+    content = one.text
+    if thinking.scored and one.reasoning is not None:
+        content = f"{thinking.start}\n{one.reasoning}" + (f"\n{thinking.end}\n\n{one.text}" if one.text else "")
+    return replace(one.message, content=content, reasoning=None)
 
 
 def scorer_name(node: Mapping[str, Any]) -> str:

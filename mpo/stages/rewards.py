@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -12,16 +11,18 @@ from mpo.config.targets import build
 from mpo.data.store import read_stored_sets
 from mpo.data.tokens import TokenizedSets
 from mpo.policy.module import PolicyModule
-from mpo.policy.shared_prefix import without_sharing
+from mpo.policy.shared_prefix import for_decoding
 from mpo.sample.base import Request, draw_seed
 from mpo.sample.generation import Generation
 from mpo.sample.hf import HFSampler
 from mpo.sample.texts import Texts
-from mpo.score.base import Item, Scorer
+from mpo.score.base import Item, Scorer, shown
 from mpo.score.checked import scores_of_sets
 from mpo.stages.nodes.train import Rewards
 
 SPLIT = "heldout"
+TOKENS_AT_ONCE = 16384
+"""Of prompts and responses: their keys and values lie beside what training holds; 2 GiB for Llama-3-8B."""
 SEED = 0
 """One for all runs, and the same numbers for a prompt in each evaluation: curves differ by their policies."""
 
@@ -43,16 +44,19 @@ def heldout_rewards(
     prompts = {one.id: one for one in read_stored_sets(source / f"{SPLIT}.parquet")}
     asked = [sets[i] for i in range(min(count, len(sets)))]
     requests = [Request(one.prompt_ids.tolist(), [draw_seed(SEED, 0, SPLIT, one.id, 0)]) for one in asked]
-    batches = HFSampler().batches([len(request.prompt_ids) for request in requests], how.decoding)
+    by_length = sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt_ids), i))
+    sampler = HFSampler(batch_tokens=TOKENS_AT_ONCE)
 
     def of_share(rank: int, world_size: int) -> tuple[float, int]:
-        texts, items = Texts(tokenizer, how.thinking), []
-        with without_sharing(policy) as model:
+        texts, items, share = Texts(tokenizer, how.thinking), [], by_length[rank::world_size]
+        batches = sampler.batches([len(requests[i].prompt_ids) for i in share], how.decoding)
+        with for_decoding(policy) as model:
             draw = Generation(model, how.decoding, stops)
-            for batch in batches[rank::world_size]:
-                for i, (drawn,) in zip(batch, draw([requests[i] for i in batch]), strict=True):
-                    answer = replace(texts.response(drawn, requests[i].prompt_ids).message, reasoning=None)
-                    items.append([Item(prompts[asked[i].id].prompt, answer, prompts[asked[i].id].tools)])
+            for batch in batches:
+                places = [share[at] for at in batch]
+                for i, (drawn,) in zip(places, draw([requests[i] for i in places]), strict=True):
+                    one, response = prompts[asked[i].id], texts.response(drawn, requests[i].prompt_ids)
+                    items.append([Item(one.prompt, shown(response, how.thinking), one.tools)])
         scores = scores_of_sets(scorer, items) if items else []
         return sum(scores), len(scores)
 

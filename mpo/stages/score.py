@@ -15,7 +15,7 @@ from mpo.config.targets import build
 from mpo.data.batches import batched
 from mpo.data.store import read_stored_sets, stored_vocabulary, write_sets
 from mpo.score.agreement import agreements
-from mpo.score.base import Item, Scorer
+from mpo.score.base import Item, Scorer, shown
 from mpo.score.checked import check_spread, close_scorer, scores_of_sets
 from mpo.score.ranks import mean_by_rank
 from mpo.stages.context import StageContext
@@ -24,7 +24,7 @@ from mpo.stages.nodes.score import BY_RANK, MEANS
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary
 from mpo.track.progress import ProgressWriter
-from mpo.types import Message, Response, ResponseSet
+from mpo.types import ResponseSet
 
 SETS_AT_ONCE = 32
 """Sets whose responses are ordered by length together, and scored again after a stop in their midst."""
@@ -119,7 +119,7 @@ def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: Pr
                 left += len(journal.kept[number]["scores"])
             elif mine.takes(number):
                 items = [
-                    [Item(one.prompt, _shown(each, context.config.thinking), one.tools) for each in one.responses]
+                    [Item(one.prompt, shown(each, context.config.thinking), one.tools) for each in one.responses]
                     for one in sets
                 ]
                 scores = scores_of_sets(scorer, items)
@@ -129,15 +129,6 @@ def _score(context: Context, path: Path, name: str, scorer: Scorer, progress: Pr
                 if mine.first:
                     mean = sum(scores) / max(len(scores), 1)
                     progress.update(min(left + done, total), total, f"responses of {path.stem}", **{name: mean})
-
-
-def _shown(one: Response, thinking: ThinkingConfig) -> Message:
-    """What scorers read of a response: its answer, and before that, where thoughts are scored, the thought between its
-    marks; a thought without an answer has no closing mark."""
-    content = one.text
-    if thinking.scored and one.reasoning is not None:
-        content = f"{thinking.start}\n{one.reasoning}" + (f"\n{thinking.end}\n\n{one.text}" if one.text else "")
-    return replace(one.message, content=content, reasoning=None)
 
 
 def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[str, int], dict[str, float]]:
@@ -162,7 +153,7 @@ def _scored(context: Context, path: Path, name: str) -> tuple[list[float], dict[
 def _texts_differ(path: Path, thinking: ThinkingConfig) -> bool:
     texts: set[str] = set()
     for one in read_stored_sets(path):
-        texts.update(_shown(each, thinking).content for each in one.responses)
+        texts.update(shown(each, thinking).content for each in one.responses)
         if len(texts) > 1:
             return True
     return False

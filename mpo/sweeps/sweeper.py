@@ -26,7 +26,7 @@ from mpo.sweeps.check import check_values
 from mpo.sweeps.folder import SweepFolder
 from mpo.sweeps.methods import METHODS, Tried, check_method
 from mpo.sweeps.space import Space, space_of
-from mpo.sweeps.stopping import medians
+from mpo.sweeps.stopping import check_comparable, medians
 from mpo.track.streams import say
 from mpo.track.units import number
 
@@ -55,9 +55,8 @@ def run_sweep(
     first = check_values(space, config, loader)
     beside = config.hydra.launcher.get("n_jobs") or config.hydra.launcher.get("array_parallelism") or 1
     root = Path(config.hydra.sweep.dir).resolve()
-    if first.sweep.stop_behind and first.rounds > 1:
-        what = f"each member trains {first.rounds} times, of which no two compare"
-        raise ConfigError(what, "sweep.stop_behind", "leave it out, or set rounds=1")
+    if first.sweep.stop_behind:
+        check_comparable(space, first)
     beside = beside if beside > 0 else os.cpu_count() or 1
     sweep = Sweep(space, first.sweep, launcher, root, beside, first.train.keep_best)
     if first.dry_run:
@@ -87,9 +86,8 @@ class Sweep:
         if sweep.metric is None:
             raise ConfigError("has no value", "sweep.metric", "name an estimate: sweep.metric=heldout/true_reward@1")
         if sweep.stop_behind and keep_best is None:
-            what = "no metric is named by which members could be behind"
             remedy = "add train.evaluate_every=20 train.keep_best=heldout/accuracy, say"
-            raise ConfigError(what, "sweep.stop_behind", remedy)
+            raise ConfigError("it needs train.keep_best", "sweep.stop_behind", remedy)
         check_method(space, sweep)
         self.keep_best = keep_best or ""
         self.space, self.sweep, self.launcher, self.root, self.beside = space, sweep, launcher, root, beside

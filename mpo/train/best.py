@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +65,6 @@ class Evaluations:
     def over(self) -> bool:
         """Whether training stops here."""
         return self.behind or (self.stop_after is not None and self.without >= self.stop_after)
-
-
-def best_so_far(rows: Iterable[Mapping[str, Any]], metric: str) -> list[float]:
-    """Of each evaluation among ``rows``, the best value of the metric up to there; NaN before there is one."""
-    evaluations, found = Evaluations(metric, None), []
-    for row in rows:
-        evaluations.add(row)
-        if metric in row:
-            found.append(evaluations.value)
-    return found
 
 
 def _better(value: float | None, than: float, higher: bool) -> bool:

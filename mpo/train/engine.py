@@ -99,8 +99,8 @@ class _Tensors(nn.Module):
 
     def forward(self, batch: TokenBatch, prompt: KeptPrompt | None, first: FirstPass | None) -> tuple[Tensor, ...]:
         logps: ResponseLogps = self.policy(batch, prompt, first)
-        collisions = () if logps.token_collisions_BKT is None else (logps.token_collisions_BKT,)
-        return logps.token_logps_BKT, logps.token_mask_BKT, *collisions
+        square_sums = () if logps.token_square_sums_BKT is None else (logps.token_square_sums_BKT,)
+        return logps.token_logps_BKT, logps.token_mask_BKT, *square_sums
 
 
 class _CheckpointFiles(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed is untyped

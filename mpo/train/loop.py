@@ -101,7 +101,7 @@ def train(
     plan = BatchPlan(indices, config.global_batch, seed)
     total_steps = plan.steps_per_epoch * config.epochs
     total_steps = total_steps if config.max_steps is None else min(total_steps, config.max_steps)
-    policy.head.wants_collisions = loss.needs_alignment
+    policy.head.wants_square_sums = loss.needs_wpo_weights
     engine = Engine(policy, config, total_steps)
     settings = fingerprint(config, loss, sets.fingerprint, indices, seed)
     checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints, out / METRICS, on_warning)

@@ -60,7 +60,7 @@ def _make_batch(
         policy_token_logps_BKT=policy_BKT.to(dtype).masked_fill(~token_mask_BKT, nan).requires_grad_(),
         reference_token_logps_BKT=reference_BKT.to(dtype).masked_fill(~token_mask_BKT, nan),
         token_mask_BKT=token_mask_BKT,
-        log_alignment_BK=torch.tensor(rows["alignment"], dtype=dtype),
+        wpo_log_weights_BK=torch.tensor(rows["alignment"], dtype=dtype),
     )
 
 

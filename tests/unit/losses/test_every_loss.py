@@ -189,7 +189,7 @@ def test_declared_needs_are_the_needs(loss: Loss, make_batch: MakeBatch) -> None
         policy_token_logps_BKT=inputs.policy_token_logps_BKT if loss.needs_token_logps else None,
         reference_token_logps_BKT=inputs.reference_token_logps_BKT if loss.needs_token_logps else None,
         token_mask_BKT=inputs.token_mask_BKT if loss.needs_token_logps else None,
-        log_alignment_BK=inputs.log_alignment_BK if loss.needs_alignment else None,
+        wpo_log_weights_BK=inputs.wpo_log_weights_BK if loss.needs_wpo_weights else None,
     )
     assert torch.equal(loss(spare).loss_B, loss(inputs).loss_B)
     without = replace(spare, reference_logps_BK=None, reference_token_logps_BKT=None, mismatched_log_ratio=None)

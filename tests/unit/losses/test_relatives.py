@@ -208,10 +208,10 @@ def test_ld_dpo_counts_what_is_beyond_the_shorter_response_less(alpha: float, ma
 
 def test_wpo_weighs_pairs_by_how_likely_they_are_now(make_batch: MakeBatch) -> None:
     inputs = make_batch(WPO(0.2), tuple(map(len, SCORES)), seed=5, scores=SCORES)
-    assert inputs.log_alignment_BK is not None
-    above = replace(inputs, log_alignment_BK=inputs.log_alignment_BK + 1000.0)  # no pair counts more than once
+    assert inputs.wpo_log_weights_BK is not None
+    above = replace(inputs, wpo_log_weights_BK=inputs.wpo_log_weights_BK + 1000.0)  # no pair counts more than once
     torch.testing.assert_close(WPO(0.2)(above).loss_B, DPO(0.2)(inputs).loss_B)
-    of_token = (inputs.log_alignment_BK / inputs.lengths_BK).numpy()
+    of_token = (inputs.wpo_log_weights_BK / inputs.lengths_BK).numpy()
     dpo_B = DPO(0.2)(inputs).loss_B.detach().numpy()
     expected, output = [], WPO(0.2)(inputs)
     for k, scores in enumerate(SCORES):

@@ -74,7 +74,7 @@ def test_it_needs_what_a_term_needs() -> None:
         "needs_token_logps",
         "needs_mismatched_kl",
         "needs_win_rates",
-        "needs_alignment",
+        "needs_wpo_weights",
         "needs_scores",
     )
 

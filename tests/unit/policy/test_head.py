@@ -48,14 +48,14 @@ def test_head_gives_the_probability_that_two_draws_agree(
     hidden_ND, targets_N = torch.randn(11, 16).requires_grad_(), torch.randint(50, (11,))
     chunked = head.ChunkedHead(linear, 1.0, softcap)
     plain = chunked(hidden_ND, targets_N)
-    chunked.wants_collisions = True
+    chunked.wants_square_sums = True
     found = chunked(hidden_ND, targets_N)
     assert torch.equal(found.logps_N, plain.logps_N) and torch.equal(found.normalisers_WN, plain.normalisers_WN)
     logits_NV = linear(hidden_ND)
     logits_NV = logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
     expected_N = logits_NV.softmax(-1).square().sum(-1).log().detach()
-    assert found.collisions_N is not None and not found.collisions_N.requires_grad
-    torch.testing.assert_close(found.collisions_N, expected_N, rtol=1e-5, atol=1e-6)
+    assert found.square_sums_N is not None and not found.square_sums_N.requires_grad
+    torch.testing.assert_close(found.square_sums_N, expected_N, rtol=1e-5, atol=1e-6)
     second = chunked(hidden_ND, targets_N, found.normalisers_WN)
     (one,) = torch.autograd.grad(found.logps_N.sum(), hidden_ND)
     (other,) = torch.autograd.grad(second.logps_N.sum(), hidden_ND)

@@ -23,6 +23,10 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
 
 
 def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
+    chosen = replace(CONFIG, train=TrainConfig(evaluate_every=5, keep_best="heldout/loss"))
+    stored = to_plain(chosen)
+    del stored["train"]["stop_behind"], stored["train"]["reward_prompts"], stored["sweep"]["stop_behind"]
+    assert run_key(stored) == run_key(chosen)
     stored = to_plain(CONFIG)
     for key in ("evaluate_every", "keep_best", "stop_after", "stop_behind", "stop_if_diverged", "reward_prompts"):
         del stored["train"][key]

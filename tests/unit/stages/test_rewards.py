@@ -49,10 +49,11 @@ def words(prompt: str, response: str) -> float:
     return len(response.split()) + PROMPTS.index(prompt) / 10
 
 
-def test_as_the_sampler_draws_and_with_nothing_changed(folder: Path) -> None:
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_as_the_sampler_draws_and_with_nothing_changed(folder: Path, checkpointed: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     stops, sets = sorted(stop_ids(tokenizer)), TokenizedSets.load(folder / "tokens")
-    policy = load_policy(str(folder / "policy"))
+    policy = load_policy(str(folder / "policy"), activation_checkpointing=checkpointed).train()
     assert policy.shares_prefix
     batch = collate([sets[i] for i in range(len(sets))])
     before = policy(batch).logps_BK
@@ -61,8 +62,8 @@ def test_as_the_sampler_draws_and_with_nothing_changed(folder: Path) -> None:
     of_share = heldout_rewards(how, ["tests."], sets, folder / "sets", 3, policy, tokenizer, stops)
     total, count = of_share(0, 1)
     shares = [of_share(rank, 2) for rank in range(2)]
-    assert (sum(each for each, _ in shares), sum(each for _, each in shares)) == pytest.approx((total, count))
-    assert count == 3 and of_share(0, 1) == (total, count)
+    assert (sum(each for each, _ in shares), [each for _, each in shares]) == (pytest.approx(total), [2, 1])
+    assert policy.training and count == 3 and of_share(0, 1) == (total, count)
     assert policy.shares_prefix and torch.equal(policy(batch).logps_BK, before)
 
     requests = [Request(sets[i].prompt_ids.tolist(), [draw_seed(SEED, 0, "heldout", str(i), 0)]) for i in range(3)]

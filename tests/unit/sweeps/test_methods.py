@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mpo.config.schema import Direction, SweepConfig, SweepMethod
+from mpo.config.schema import Direction, RunConfig, SweepConfig, SweepMethod, TrainConfig
 from mpo.errors import ConfigError
 from mpo.sweeps.methods import METHODS, Setting, Tried, check_method
-from mpo.sweeps.space import Axis, Space
+from mpo.sweeps.space import Axis, Space, space_of
+from mpo.sweeps.stopping import check_comparable, medians
 
 GRID = Space((Axis("a", ("1", "2")), Axis("b", ("x", "y", "z"))), ("",), ())
 SPACE = Space((Axis("lr", (), 1e-4, 1.0, log=True), Axis("k", (), 1, 9, whole=True), Axis("c", ("u", "v"))), ("",), ())
@@ -70,3 +72,30 @@ def test_tpe_takes_failed_and_running_settings() -> None:
 def test_an_interval_has_no_grid() -> None:
     with pytest.raises(ConfigError, match="lr: an interval has no grid"):
         check_method(SPACE, SweepConfig())
+
+
+@pytest.mark.parametrize(
+    ("axis", "metric", "said"),
+    [
+        ("loss.beta=0.1,0.3", "heldout/loss", "the scale of heldout/loss depends on loss.beta"),
+        ("loss=dpo,mpo", "heldout/margin", "the scale of heldout/margin depends on loss"),
+        ("train.global_batch=8,16", "heldout/accuracy", "members with another train.global_batch"),
+        ("loss.beta=0.1,0.3", "heldout/accuracy", None),
+        ("train.lr=1e-3,1e-4", "heldout/loss", None),
+    ],
+)
+def test_members_whose_evaluations_do_not_compare_are_refused(axis: str, metric: str, said: str | None) -> None:
+    space = space_of(OverridesParser.create().parse_overrides([axis]))
+    first = RunConfig(train=TrainConfig(keep_best=metric))
+    if said is None:
+        check_comparable(space, first)
+        return
+    with pytest.raises(ConfigError, match=said):
+        check_comparable(space, first)
+
+
+def test_medians_are_of_running_means_and_of_members_that_ended_too() -> None:
+    curves = [[1.0, 3.0], [2.0, 2.0], [3.0], [None, 5.0, 5.0]]
+    rows = [[{"step": i, "heldout/accuracy": value} for i, value in enumerate(curve)] for curve in curves]
+    assert medians(rows, "heldout/accuracy") == [2.5, 2.5]
+    assert medians(rows[:3], "heldout/accuracy") == [] == medians([], "heldout/accuracy")

@@ -156,7 +156,7 @@ def test_later_members_get_the_medians_of_those_that_are_done(make_sweep: MakeSw
     given = [one.get("train.stop_behind") for one in launcher.launched]
     assert given[:4] == [None] * 4
     (limits,) = OverridesParser.create().parse_overrides([f"train.stop_behind={given[4]}"])
-    assert limits.value() == pytest.approx([0.475, 0.95])
+    assert limits.value() == pytest.approx([0.475, 0.7125])
     record = json.loads((tmp_path / "sweep/sweep.json").read_text())
     assert record["stop_behind"][:4] == [[]] * 4 and len(record["stop_behind"][4]) == 2
     (tmp_path / "sweep/4/result.json").unlink()

@@ -36,7 +36,7 @@ def inputs(grad: bool = True) -> LossInputs:
         policy_token_logps_BKT=tokens_BKT,
         reference_token_logps_BKT=reference_BKT,
         token_mask_BKT=mask_BKT,
-        log_alignment_BK=tokens_BKT.detach().sum(-1) / 2,
+        wpo_log_weights_BK=tokens_BKT.detach().sum(-1) / 2,
     )
 
 
