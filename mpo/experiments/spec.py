@@ -225,8 +225,8 @@ def _check(found: Experiment, where: str) -> None:
     for name, row in found.rows.items():
         if row.tried and found.kind is not Kind.tuning:
             raise ConfigError(f"row '{name}' has settings of its own", f"{where}: rows", "they are for kind: tuning")
-    for axis in axes if found.kind is Kind.tuning else ():
-        rates = axis.overrides if axis is not None else {}
+    tried = [axis.overrides for axis in axes if axis is not None] or [{}]
+    for rates in tried if found.kind is Kind.tuning else ():
         if len({len(row.tried or rates) for row in found.rows.values()}) > 1:
             raise ConfigError("some rows try more settings than others", f"{where}: rows", "give each the same number")
     for scale, at in found.scales.items():

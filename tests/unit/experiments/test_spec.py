@@ -125,6 +125,12 @@ def test_a_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("title: A\npaper: B\nrows: {X: [loss=dpo]}\ncompare: Z\n", "no row 'Z'"),
         ("title: A\npaper: B\nrows: {X: , Y: }\nclaims: [X > Y @ 2]\n", "claim 'X > Y @ 2' is at no value"),
         ("title: A\npaper: B\nrows: {X: }\nscales: {micro: {rows: {XX: []}}}\n", "no row 'XX'"),
+        ("title: A\npaper: B\nrows: {X: {tried: {a: [b=1]}}}\n", "row 'X' has settings of its own"),
+        (
+            "title: A\npaper: B\nkind: tuning\nrows: {X: {tried: {a: [b=1]}}, Y: [loss=dpo]}\n"
+            "scales: {micro: {axis: {label: b, overrides: {'1': [b=1], '2': [b=2]}}}}\n",
+            "some rows try more settings than others",
+        ),
         ("title: A\npaper: B\nrows: {X: }\nscales: {micro: {only: {b: [X]}}}\n", "'b' is no block"),
         ("title: [A\n", "no YAML"),
         ("- title\n", "no mapping"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpo.errors import DataError
+from mpo.errors import ConfigError, DataError
 from mpo.experiments.cells import tuned_settings
 from mpo.experiments.spec import Axis, Kind, Row
 from mpo.experiments.tuned import write_tuned
@@ -54,3 +54,12 @@ def test_a_loss_may_try_other_settings_than_the_rates(
         finish(cell, estimates(6.0))
     write_tuned(of, cells(of), "any", SCALE, tmp_path / "runs")
     assert tuned_settings("any") == {"mpo": ["train.lr=1e-3"], "ipo": ["train.lr=5e-4", "loss.beta=0.1"]}
+
+
+def test_a_file_without_chosen_settings_is_a_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiments/tuned").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for text in ("lr: {dpo: 1e-3}", "chosen: {dpo: 1e-3}"):
+        (tmp_path / "experiments/tuned/any.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="make tuning SCALE=any"):
+            tuned_settings("any")
