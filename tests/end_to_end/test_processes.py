@@ -14,10 +14,13 @@ def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: Comma
     """From one starting policy, for made by another number of processes it would differ in its last bits, and at a
     learning rate at which Adam does not blow such bits up (1.2e-6 was seen at 1e-3)."""
     start = next(Path(row["path"]) for row in first_run.result["stages"] if row["name"] == "start/sft")
-    same = (f"model.path={start / 'policy'}", "model.scratch=null", "train.lr=1e-4", "evaluate.temperatures=[]")
+    same = (f"model.path={start / 'policy'}", "model.scratch=null", "train.lr=1e-4", "evaluate.temperatures=[]",
+            "train.evaluate_every=3", "train.reward_prompts=5")  # fmt: skip
     one = mpo.testbed(*same)
     two = mpo.testbed(*same, "launcher.processes=2", "train.micro_batch=2")
     assert [row["loss"] for row in two.metrics] == pytest.approx([row["loss"] for row in one.metrics], rel=1e-6)
+    rewards = [[row["heldout/reward"] for row in each.metrics if "heldout/reward" in row] for each in (one, two)]
+    assert rewards[0] and rewards[1] == pytest.approx(rewards[0], rel=1e-6), "each process answers a share"
     trained = next(Path(row["path"]) for row in two.result["stages"] if row["name"] == "train")
     assert len(list(trained.glob("logs/*/*/*/stderr.log"))) == 2
     assert two.planned["reference"] == "cached"  # log-probs are the same whoever computed them

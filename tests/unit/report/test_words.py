@@ -14,6 +14,10 @@ def test_known_metrics_have_words_and_others_their_name() -> None:
 def test_two_judges_are_told_apart() -> None:
     one, other = (Estimate("win_rate", value, judge=judge) for judge, value in (("a", 0.1), ("b", 0.2)))
     assert titles([one, other]) == {"win rate": one, "win rate, judged by b": other}
+    of_two = [Estimate("win_rate", 0.5, judge=judge, baseline=base) for judge in "ab" for base in ("x", "y")]
+    assert list(titles(of_two)) == [
+        "win rate", "win rate, over y", "win rate, judged by b", "win rate, judged by b, over y",
+    ]  # fmt: skip
     assert len(titles([one, other, other])) == 3  # nothing is lost, however alike
 
 
