@@ -69,6 +69,7 @@ TRAIN = {
     "evaluate_every": Range(0, COUNT.high),
     "reward_prompts": Range(0, COUNT.high),
     "stop_after": COUNT,
+    "stop_behind": Range(-1e9, 1e9),
     "lora.rank": Range(1, 10**4),
     "lora.alpha": FACTOR,
 }
@@ -116,7 +117,14 @@ RUN = {
     **{f"train.{key}": limit for key, limit in TRAIN.items()},
     **{f"model.scratch.sft.{key}": limit for key, limit in TRAIN.items()},
 }
-LISTS = {"model.stop_token_ids": 1000, "round_lr": 100, "round_beta": 100, "evaluate.temperatures": 20}
+LISTS = {
+    "model.stop_token_ids": 1000,
+    "round_lr": 100,
+    "round_beta": 100,
+    "evaluate.temperatures": 20,
+    "train.stop_behind": 10**5,
+    "model.scratch.sft.stop_behind": 10**5,
+}
 """Most entries of a list: each temperature is two stages of every round."""
 
 
