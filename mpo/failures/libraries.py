@@ -39,5 +39,5 @@ def library_errors(what: str, where: str, remedy: Callable[[Exception], str]) ->
         traceback.print_exc()
         kind = type(error).__name__
         said = _first_line(error)
-        told = f"{what}: {kind}: {cut(said, SHOWN)}" if said else f"{what}: {kind}"
-        raise ConfigError(told, where, remedy(error)) from error
+        message = f"{what}: {kind}: {cut(said, SHOWN)}" if said else f"{what}: {kind}"
+        raise ConfigError(message, where, remedy(error)) from error

@@ -53,7 +53,7 @@ def _seed(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     name, out = options.name, options.out
     simulation = SIMULATIONS[name]
-    out.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is told at once
+    out.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made fails fast
     began = time.monotonic()
     print(f"{name}: simulating with seed {options.seed}, some seconds", file=sys.stderr, flush=True)
     rows = simulation.simulate(options.seed, progress=_Printer(name))

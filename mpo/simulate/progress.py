@@ -1,4 +1,4 @@
-"""How far a simulation is, told to whoever asked for it."""
+"""Progress callbacks of simulations."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[int, int], None]
 
 
 def quiet(done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports nothing."""

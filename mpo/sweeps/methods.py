@@ -117,7 +117,7 @@ def _read(axis: Axis, value: str) -> str | float:
 
 
 def _optuna() -> optuna:  # type: ignore[valid-type]
-    """The library, told to keep quiet; raises ConfigError where it is not installed."""
+    """The library, its log at warnings; raises ConfigError where it is not installed."""
     try:
         import optuna
     except ImportError as error:
