@@ -38,6 +38,8 @@ with warnings.catch_warnings():
 
 deepspeed_logger.setLevel("ERROR")
 bf16_optimizer.see_memory_usage = lambda message, force=False: None  # else it prints, whatever the logger's level
+# In checkpoints by its value, as Python pickles it from 3.11.4 on; before that by `getattr`, which is not read back.
+ZeroStageEnum.__reduce_ex__ = lambda stage, protocol: (ZeroStageEnum, (stage.value,))
 warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # collectives that DeepSpeed calls by old names
 if not torch.cuda.is_available():
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ first; gloo does it

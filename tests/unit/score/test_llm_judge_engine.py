@@ -85,6 +85,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, wrong: dict[str, Any], said:
 def test_what_cannot_be_loaded_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed (make install-vllm)")
     with pytest.raises(ConfigError, match=r"score\.path: .*config\.json"):
         judge(tmp_path).check()
     LlamaConfig(max_position_embeddings=64).save_pretrained(tmp_path)

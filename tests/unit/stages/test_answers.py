@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,9 @@ def test_a_turn_is_asked_with_the_answers_before_it(tmp_path: Path, toy: dict[st
     assert not list(out.glob("*.batches.*.jsonl")) and not (out / "warnings.txt").exists()
 
 
-def test_a_stop_costs_one_batch(tmp_path: Path, toy: dict[str, Any]) -> None:
+def test_a_stop_costs_one_batch(tmp_path: Path, toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a terminal; a shell starts what is in the background with the signal ignored.
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
     whole, _ = run(tmp_path, toy, "whole")
     seen().clear()
     with pytest.raises(KeyboardInterrupt):
