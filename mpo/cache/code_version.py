@@ -41,7 +41,6 @@ PACKAGES = {
     "deepspeed": ("deepspeed",),
     "peft": ("peft",),
     "numpy": ("numpy",),
-    "liger_kernel": ("liger-kernel",),
     "lm_eval": ("lm_eval",),
 }
 """Libraries that :mod:`mpo` imports and whose versions count, with what else their versions decide."""

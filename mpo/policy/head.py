@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mpo.errors import ConfigError
 from mpo.layout.shape_buckets import ROWS
 from mpo.policy.cpu.vocabulary import SumOf
-from mpo.policy.fused import HeadKernel, fused_head
+from mpo.policy.products import operand, wide_product
 
 LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Largest number of logits (positions x entries of the vocabulary) that exist at a time, by type of device: what a
@@ -27,8 +27,7 @@ class HeadOutput(NamedTuple):
 
     Attributes:
         logps_N: of the targets.
-        normalisers_WN: log-sum-exp of each of W blocks of the vocabulary, which spares a second forward its product; a
-            library's kernel returns none, so that W is 0.
+        normalisers_WN: log-sum-exp of each of W blocks of the vocabulary, which spares a second forward its product.
         square_sums_N: log Σ_v π(v)², the log-probability that two draws at the position agree; None unless wanted.
     """
 
@@ -68,39 +67,11 @@ class ChunkedHead(nn.Module):
             known_WN: the normalisers of an earlier forward of the same. The values are of no interest any more, only
                 the gradient of the log-probs is; they may be 0.
         """
-        kernel = self._kernel(hidden_ND.device)
-        if kernel is not target_logps:
-            logps_N = kernel(hidden_ND, self.weight, self.bias, targets_N, self.softcap)
-            return HeadOutput(logps_N, logps_N.new_empty(0, len(logps_N)))
         logps_N, normalisers_WN, square_sums_N = _TargetLogps.apply(  # type: ignore[no-untyped-call]
             hidden_ND, self.weight, self.bias, targets_N, self.scale, self.softcap, known_WN, self.sum_of,
             self.wants_square_sums,
         )  # fmt: skip
         return HeadOutput(logps_N, normalisers_WN, square_sums_N if self.wants_square_sums else None)
-
-    @property
-    def fused(self) -> bool:
-        """Whether a library's kernel computes it on the device where it is."""
-        return self._kernel(self.weight.device) is not target_logps
-
-    def _kernel(self, device: torch.device) -> HeadKernel:
-        if self.scale != 1.0 or self.wants_square_sums:  # no library's kernel knows of such a factor, or of those
-            return target_logps
-        return fused_head(target_logps, device.type, self.weight.dtype, self.softcap, self.bias is not None)
-
-
-def target_logps(
-    hidden_ND: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor | None,
-    targets_N: Tensor,
-    softcap: float | None,
-) -> Tensor:
-    """Our own kernel: see :data:`mpo.policy.fused.HeadKernel`."""
-    logps_N: Tensor = _TargetLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, targets_N, 1.0, softcap, None, None, False
-    )[0]
-    return logps_N
 
 
 class _TargetLogps(torch.autograd.Function):
@@ -132,13 +103,15 @@ class _TargetLogps(torch.autograd.Function):
             ctx.mark_non_differentiable(square_sums_N)
             return logps_N, logit_N1.new_empty(0), square_sums_N
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
+        operand_ND = operand(hidden_ND)
         lse_WN = torch.empty(len(entries), len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         squares_WN = torch.empty_like(lse_WN) if wants_square_sums else None
         for block, columns in enumerate(entries):
             bias_v = None if bias_V is None else bias_V[columns]
             column_N1, here_N1 = _targets_within(targets_N, columns)
+            operand_vD = memory.operand(weight_VD[columns])
             for rows in positions:
-                logits_nv = memory.logits(hidden_ND[rows], weight_VD[columns], bias_v, scale, softcap)
+                logits_nv = memory.logits(operand_ND[rows], operand_vD, bias_v, scale, softcap)
                 logit_N1[rows] += logits_nv.gather(-1, column_N1[rows]).where(here_N1[rows], 0.0)
                 top_n = logits_nv.amax(-1)
                 # The largest probability is exp(largest logit - lse); softmax is one pass where logsumexp is four.
@@ -166,8 +139,10 @@ class _TargetLogps(torch.autograd.Function):
         grad_weight_VD = torch.empty_like(weight_VD) if wants_weight and sum_VD is None else None
         grad_bias_V = torch.empty_like(bias_V) if wants_bias else None
         entries, positions, memory = _blocks(hidden_ND, weight_VD)
+        operand_ND = operand(hidden_ND)
         for block, columns in enumerate(entries):
             weight_vD = weight_VD[columns]
+            operand_vD = memory.operand(weight_vD)
             bias_v = None if bias_V is None else bias_V[columns]
             of_weight_vD = None if sum_VD is None else sum_VD[columns]
             if grad_weight_VD is not None:
@@ -180,7 +155,7 @@ class _TargetLogps(torch.autograd.Function):
             of_target_N1, of_block_N1 = here_N1 / -share_N1, grad_N1 * share_N1
             for rows in positions:
                 hidden_nD, grad_n1 = hidden_ND[rows], of_block_N1[rows]
-                logits_nv = memory.logits(hidden_nD, weight_vD, bias_v, ctx.scale, ctx.softcap)
+                logits_nv = memory.logits(operand_ND[rows], operand_vD, bias_v, ctx.scale, ctx.softcap)
                 q_nv = memory.softmax(logits_nv)
                 q_nv.scatter_add_(-1, column_N1[rows], of_target_N1[rows])
                 if ctx.softcap is not None:
@@ -205,26 +180,32 @@ class _TargetLogps(torch.autograd.Function):
 
 
 class _Block:
-    """Memory for one block of logits at a time, taken once: fresh memory costs a CPU more than what is done in it."""
+    """Memory for one block of logits at a time, taken once: fresh memory costs a CPU more than what is done in it.
 
-    def __init__(self, size: int, like: Tensor) -> None:
-        self._product = like.new_empty(size)
-        wide = like.dtype == torch.float32
-        self._logits = self._product if wide else like.new_empty(size, dtype=torch.float32)
+    Logits are float32 whatever the weights are: rounded to bfloat16, those of a vocabulary of 128,256 would move a
+    token's log-prob by 0.03 nats.
+    """
+
+    def __init__(self, positions: int, entries: int, weight_VD: Tensor) -> None:
+        self._dtype, size = weight_VD.dtype, positions * entries
+        self._logits = torch.empty(size, dtype=torch.float32, device=weight_VD.device)
         self._softmax = torch.empty_like(self._logits)
+        self._narrow = self._logits if self._dtype == torch.float32 else weight_VD.new_empty(size)
+        widened = weight_VD.device.type == "cpu" and self._dtype != torch.float32
+        self._operand = self._logits.new_empty(entries * weight_VD.shape[-1] if widened else 0)
+
+    def operand(self, weight_vD: Tensor) -> Tensor:
+        """A block of the weights for :meth:`logits`, until the next call."""
+        return operand(weight_vD, _shaped(self._operand, *weight_vD.shape) if len(self._operand) else None)
 
     def logits(
-        self, hidden_nD: Tensor, weight_vD: Tensor, bias_v: Tensor | None, scale: float, softcap: float | None
+        self, operand_nD: Tensor, operand_vD: Tensor, bias_v: Tensor | None, scale: float, softcap: float | None
     ) -> Tensor:
-        """``[n,v]``, float32."""
-        product_nv = _shaped(self._product, len(hidden_nD), len(weight_vD))
-        if bias_v is None:
-            torch.mm(hidden_nD, weight_vD.t(), out=product_nv)
-        else:
-            torch.addmm(bias_v, hidden_nD, weight_vD.t(), out=product_nv)
-        logits_nv = product_nv
-        if product_nv.dtype != torch.float32:
-            logits_nv = _shaped(self._logits, *product_nv.shape).copy_(product_nv)
+        """``[n,v]``, float32, of hidden states and weights as operands of :func:`mpo.policy.products.wide_product`."""
+        memory_nv = _shaped(self._logits, len(operand_nD), len(operand_vD))
+        logits_nv = wide_product(operand_nD, operand_vD.t(), memory_nv, self._dtype)
+        if bias_v is not None:
+            logits_nv += bias_v
         if scale != 1.0:
             logits_nv *= scale
         return logits_nv if softcap is None else logits_nv.div_(softcap).tanh_().mul_(softcap)
@@ -235,9 +216,7 @@ class _Block:
 
     def narrow(self, values_nv: Tensor) -> Tensor:
         """The float32 values in the weights' precision; the logits may be gone."""
-        if self._product.dtype == torch.float32:
-            return values_nv
-        return _shaped(self._product, *values_nv.shape).copy_(values_nv)
+        return values_nv if self._dtype == torch.float32 else _shaped(self._narrow, *values_nv.shape).copy_(values_nv)
 
 
 def _shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
@@ -251,7 +230,7 @@ def _blocks(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[list[slice], list[sli
     columns = -(-len(weight_VD) // blocks)  # of one size where it can be: see mpo.layout.shape_buckets
     rows = max(1, LOGITS_AT_ONCE[device] // columns)
     rows = min(len(hidden_ND), max(rows - rows % ROWS, rows % ROWS))
-    memory = _Block(rows * columns, weight_VD)
+    memory = _Block(rows, columns, weight_VD)
     return _slices(len(weight_VD), columns), _slices(len(hidden_ND), rows), memory
 
 

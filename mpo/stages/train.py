@@ -118,7 +118,6 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
     if context.rank == 0:
         progress.close()
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
-        layout += ", Liger's head" if policy.head.fused else ""
         if settings.compile:
             layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
         if config.keep_state:

@@ -8,8 +8,6 @@ scores are computed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from mpo.layout.batch import TokenBatch
 from mpo.policy.cpu.blocks import Block, BlockPlan, Tile, widest
 from mpo.policy.cpu.sequences import Scratch
+from mpo.policy.products import products_of
 
 
 class BlockAttend:
@@ -42,22 +41,6 @@ class BlockAttend:
         """
         query, key, value = (tensor.transpose(0, 1) for tensor in (query_NHD, key_NGD, value_NGD))
         return _Attention.apply(query, key, value, known_NHD, self, scale, window)  # type: ignore[no-any-return,no-untyped-call]
-
-
-@contextmanager
-def _products_of(dtype: torch.dtype) -> Iterator[None]:
-    """Let products of float32 tensors whose values have ``dtype``'s digits alone be computed as such.
-
-    In bfloat16 the library has faster ways for them, on any CPU that it knows; what it sums is float32 all the same.
-    """
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    if dtype == torch.bfloat16:
-        products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
 
 
 class _Gathered:
@@ -145,7 +128,7 @@ class _Attention(torch.autograd.Function):
         if known_NHD is not None:
             return known_NHD.view_as(known_NHD)
         out_NHD = query.new_empty(query.shape[1] + 1, len(query), value.shape[-1])
-        with _products_of(query.dtype):
+        with products_of(query.dtype):
             for block in attend.plan.blocks(query, key, window):
                 for heads, groups in block.heads:
                     part = _Gathered(attend.scratch, block, query[heads], key[groups], value[groups])
@@ -165,7 +148,7 @@ class _Attention(torch.autograd.Function):
         grad_query = query.new_empty(query.shape[1] + 1, len(query), query.shape[-1])
         grad_key = key.new_zeros(key.shape[1] + 1, len(key), key.shape[-1], dtype=wide)
         grad_value = value.new_zeros(value.shape[1] + 1, len(value), value.shape[-1], dtype=wide)
-        with _products_of(query.dtype):
+        with products_of(query.dtype):
             for block in attend.plan.blocks(query, key, ctx.window):
                 for heads, groups in block.heads:
                     part = _Gathered(attend.scratch, block, query[heads], key[groups], value[groups])
