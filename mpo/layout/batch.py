@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mpo.errors import DataError
+
+PROMPT = -1
+"""In place of a response's number, of a prompt's own tokens."""
 
 
 class PromptResponses(Protocol):
@@ -34,9 +37,14 @@ class TokenBatch:
 
     Of a set that is forwarded in pieces all but the first skip the prompt: see :meth:`after_prompt`.
 
+    What follows from lengths is here although it could be computed: the host knows it, and a device would have to be
+    waited for to learn how many numbers there are.
+
     Attributes:
         input_ids_N: long.
         position_ids_N: long; a response's count on from its prompt's end.
+        prompt_N: long, the prompt in 0..S-1 that a token belongs to or follows.
+        response_N: long, its response in 0..R-1; PROMPT for a prompt's own tokens.
         prompt_index_SP: long, where in the row each prompt's tokens stand; P is the longest prompt.
         prompt_lengths_S: long.
         response_index_RT: long, the same for responses; T is the longest response.
@@ -44,13 +52,18 @@ class TokenBatch:
         prompt_of_R: long, each response's prompt in 0..S-1.
         set_index_R: long, each response's set in 0..B-1.
         response_index_R: long, its column of the K axis: its own index in its set.
+        response_M: long, of each of the M response tokens the response, in 0..R-1.
+        step_M: long, and its place in it.
         sets: B.
         responses: K.
+        longest: tokens of the longest response together with its prompt.
         skipped: tokens at the row's beginning that are not forwarded: a prompt, kept from another forward pass.
     """
 
     input_ids_N: Tensor
     position_ids_N: Tensor
+    prompt_N: Tensor
+    response_N: Tensor
     prompt_index_SP: Tensor
     prompt_lengths_S: Tensor
     response_index_RT: Tensor
@@ -58,15 +71,23 @@ class TokenBatch:
     prompt_of_R: Tensor
     set_index_R: Tensor
     response_index_R: Tensor
+    response_M: Tensor
+    step_M: Tensor
     sets: int
     responses: int
+    longest: int
     skipped: int = 0
 
     def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on ``device``."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        moved: dict[str, Any] = {name: v.to(device, non_blocking=True) for name, v in values if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        """The same batch on ``device``, in one copy that the host does not wait for."""
+        if torch.device(device) == self.input_ids_N.device:
+            return self
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        together = to_device(torch.cat([value.flatten() for value in tensors.values()]), device)
+        parts = together.split([value.numel() for value in tensors.values()])
+        moved = {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
     @property
     def tokens(self) -> int:
@@ -90,6 +111,8 @@ class TokenBatch:
             self,
             input_ids_N=functional.pad(self.input_ids_N, (0, missing)),
             position_ids_N=torch.cat([self.position_ids_N, steps]),
+            prompt_N=functional.pad(self.prompt_N, (0, missing), value=len(self.prompt_lengths_S)),
+            response_N=functional.pad(self.response_N, (0, missing), value=PROMPT),
             prompt_index_SP=prompt_index_SP,
             prompt_lengths_S=functional.pad(self.prompt_lengths_S, (0, 1), value=missing),
         )
@@ -126,12 +149,16 @@ def collate(sets: Sequence[PromptResponses], keep_responses: Sequence[Sequence[i
     prompt_lengths = np.array([len(ids) for ids in prompts])
     response_lengths = np.array([len(ids) for _, _, _, ids in rows])
     prompt_of = np.array([row[0] for row in rows])
-    response_starts = int(prompt_lengths.sum()) + np.cumsum(response_lengths) - response_lengths
+    of_prompts = np.repeat(np.arange(len(prompts)), prompt_lengths)
+    response_M = np.repeat(np.arange(len(rows)), response_lengths)
+    response_starts = len(of_prompts) + np.cumsum(response_lengths) - response_lengths
     positions = [np.arange(length) for length in prompt_lengths]
     positions += [prompt_lengths[p] + np.arange(n) for p, n in zip(prompt_of, response_lengths, strict=True)]
     return TokenBatch(
         input_ids_N=_long(np.concatenate([*prompts, *(ids for _, _, _, ids in rows)])),
         position_ids_N=_long(np.concatenate(positions)),
+        prompt_N=_long(np.concatenate([of_prompts, prompt_of[response_M]])),
+        response_N=_long(np.concatenate([np.full(len(of_prompts), PROMPT), response_M])),
         prompt_index_SP=_long(_spans(np.cumsum(prompt_lengths) - prompt_lengths, prompt_lengths)),
         prompt_lengths_S=_long(prompt_lengths),
         response_index_RT=_long(_spans(response_starts, response_lengths)),
@@ -139,9 +166,19 @@ def collate(sets: Sequence[PromptResponses], keep_responses: Sequence[Sequence[i
         prompt_of_R=_long(prompt_of),
         set_index_R=_long(np.array([row[1] for row in rows])),
         response_index_R=_long(np.array([row[2] for row in rows])),
+        response_M=_long(response_M),
+        step_M=_long(np.concatenate([np.arange(length) for length in response_lengths])),
         sets=sets_B,
         responses=responses_K,
+        longest=int((prompt_lengths[prompt_of] + response_lengths).max()),
     )
+
+
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """``values`` of the CPU on ``device``, in a copy that the host does not wait for."""
+    if torch.device(device).type == "cuda":
+        values = values.pin_memory()  # of other memory the host waits for the copy
+    return values.to(device, non_blocking=True)
 
 
 def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpo.layout.batch import PromptResponses, TokenBatch, collate
+from mpo.layout.batch import PromptResponses, TokenBatch, collate, to_device
 from mpo.logprobs.reference import Reference
 from mpo.losses import LossInputs
 from mpo.losses.inputs import win_rates
@@ -92,15 +92,14 @@ def token_batch(sets: TrainingSets, assignments: Assignments, indices: Sequence[
 
 
 def reference_tokens(reference: Reference, indices: Sequence[int], token_mask_BKT: Tensor) -> Tensor:
-    """Reference log-probs in the shape of the policy's, ``[B,K,T]`` float32 on the CPU, 0 outside the mask."""
+    """Reference log-probs in the shape of the policy's and on its device, ``[B,K,T]`` float32, 0 outside the mask."""
     values_BKT = np.zeros(tuple(token_mask_BKT.shape), dtype=np.float32)
-    mask_BKT = token_mask_BKT.cpu()
-    there_BK = mask_BKT.any(-1).tolist()
     for b, i in enumerate(indices):
         for k, logps in enumerate(reference.logps(i)):
-            if there_BK[b][k]:
-                values_BKT[b, k, : len(logps)] = logps
-    return torch.from_numpy(values_BKT) * mask_BKT
+            there = logps[: values_BKT.shape[-1]]  # one that was not forwarded may be longer
+            values_BKT[b, k, : len(there)] = there
+    found_BKT = to_device(torch.from_numpy(values_BKT), token_mask_BKT.device)
+    return torch.where(token_mask_BKT, found_BKT, torch.zeros_like(found_BKT))
 
 
 def counted(logps: ResponseLogps, sets: TrainingSets, indices: Sequence[int]) -> ResponseLogps:
@@ -113,7 +112,7 @@ def counted(logps: ResponseLogps, sets: TrainingSets, indices: Sequence[int]) ->
         first_BK[b, : len(of_set)] = torch.tensor(of_set)
     device = logps.token_mask_BKT.device
     steps_T = torch.arange(logps.token_mask_BKT.shape[-1], device=device)
-    return logps.within(logps.token_mask_BKT & (steps_T >= first_BK.to(device)[..., None]))
+    return logps.within(logps.token_mask_BKT & (steps_T >= to_device(first_BK, device)[..., None]))
 
 
 def loss_inputs(
@@ -133,16 +132,16 @@ def loss_inputs(
     marks = assigned(assignments, indices, sets, responses)
     reference_BKT = None
     if reference is not None:
-        reference_BKT = reference_tokens(reference, indices, logps.token_mask_BKT).to(device)
+        reference_BKT = reference_tokens(reference, indices, logps.token_mask_BKT)
     win_rates_BK = None
     if needs_win_rates:
-        win_rates_BK = sampled_win_rates(assignments, indices, sets, responses).to(device)
+        win_rates_BK = to_device(sampled_win_rates(assignments, indices, sets, responses), device)
     return LossInputs(
         policy_logps_BK=logps.logps_BK,
         lengths_BK=logps.lengths_BK,
-        scores_BK=marks.scores_BK.to(device),
-        bins_BK=marks.bins_BK.to(device),
-        mask_BK=marks.mask_BK.to(device),
+        scores_BK=to_device(marks.scores_BK, device),
+        bins_BK=to_device(marks.bins_BK, device),
+        mask_BK=to_device(marks.mask_BK, device),
         reference_logps_BK=None if reference_BKT is None else reference_BKT.sum(-1),
         mismatched_log_ratio=mismatched_log_ratio,
         policy_token_logps_BKT=logps.token_logps_BKT,

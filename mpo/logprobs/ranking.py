@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mpo.failures.user_code import author, user_code
+from mpo.layout.batch import to_device
 from mpo.logprobs.inputs import Assignments, reference_tokens
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs
@@ -36,17 +37,17 @@ def every_response(
     """Every response of the sets, dropped ones too: ranking is judged over all pairs. Bins are all 0."""
     sums_BK = logps.logps_BK
     mask_BK = logps.lengths_BK > 0
-    scores_BK = torch.zeros_like(sums_BK)
+    scores_BK = torch.zeros(sums_BK.shape, dtype=sums_BK.dtype)
     for b, i in enumerate(part):
         scores = torch.tensor(assignments.scores(i), dtype=sums_BK.dtype)
-        scores_BK[b, : len(scores)] = scores.to(sums_BK.device)
+        scores_BK[b, : len(scores)] = scores
     reference_BKT = None
     if reference is not None:
-        reference_BKT = reference_tokens(reference, part, logps.token_mask_BKT).to(sums_BK.device)
+        reference_BKT = reference_tokens(reference, part, logps.token_mask_BKT)
     return LossInputs(
         policy_logps_BK=sums_BK,
         lengths_BK=logps.lengths_BK.clamp(min=1),
-        scores_BK=scores_BK,
+        scores_BK=to_device(scores_BK, sums_BK.device),
         bins_BK=torch.where(mask_BK, 0, -1),
         mask_BK=mask_BK,
         reference_logps_BK=None if reference_BKT is None else reference_BKT.sum(-1),
@@ -88,4 +89,4 @@ def k3_per_token(inputs: LossInputs) -> list[float]:
     delta_BKT = inputs.reference_token_logps_BKT - inputs.policy_token_logps_BKT
     k3_BKT = torch.where(inputs.token_mask_BKT, k3(delta_BKT), torch.zeros_like(delta_BKT))
     totals_B = k3_BKT.sum((1, 2)) / inputs.token_mask_BKT.sum((1, 2)).clamp(min=1)
-    return [float(value) for value in totals_B]
+    return totals_B.tolist()  # type: ignore[no-any-return]

@@ -163,9 +163,7 @@ class PolicyModule(nn.Module):
         Raises:
             ValueError: the batch skips its prompt, and none is given or another one.
         """
-        lengths_R = batch.response_lengths_R
-        steps_T = torch.arange(batch.response_index_RT.shape[1], device=lengths_R.device)
-        response_M, step_M = (steps_T < lengths_R[:, None]).nonzero(as_tuple=True)
+        response_M, step_M = batch.response_M, batch.step_M
         # The head may get the first token some more times, which nobody looks at: its products come in few sizes.
         more = (0, stepped_row(len(step_M), self.head.weight) - len(step_M))
         at_M = functional.pad(response_M, more), functional.pad(step_M, more)
@@ -175,14 +173,14 @@ class PolicyModule(nn.Module):
         if first is not None and first.normalisers_WM is None:
             first.normalisers_WM = found.normalisers_WN
         where = (batch.set_index_R[response_M], batch.response_index_R[response_M], step_M)
-        shape = (batch.sets, batch.responses, len(steps_T))
+        shape = (batch.sets, batch.responses, batch.response_index_RT.shape[1])
 
         def placed(values_N: Tensor) -> Tensor:
             zeros_BKT = torch.zeros(shape, dtype=torch.float32, device=values_N.device)
             return zeros_BKT.index_put(where, values_N[: len(step_M)])
 
         token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=hidden_MD.device)
-        token_mask_BKT[where] = True
+        token_mask_BKT = token_mask_BKT.index_put(where, torch.ones_like(step_M, dtype=torch.bool))
         square_sums_BKT = None if found.square_sums_N is None else placed(found.square_sums_N)
         return ResponseLogps(placed(found.logps_N), token_mask_BKT, square_sums_BKT)
 
@@ -219,7 +217,7 @@ class PolicyModule(nn.Module):
         """The same with a right-padded row for each response; attention is causal, so it never sees the padding."""
         prompts_R = batch.prompt_lengths_S[batch.prompt_of_R]
         ends_R = prompts_R + batch.response_lengths_R
-        at_L = torch.arange(int(ends_R.max()), device=ends_R.device).expand(len(ends_R), -1)
+        at_L = torch.arange(batch.longest, device=ends_R.device).expand(len(ends_R), -1)
         prompt_RL = batch.prompt_index_SP[batch.prompt_of_R].gather(
             1, at_L.clamp(max=batch.prompt_index_SP.shape[1] - 1)
         )

@@ -189,11 +189,11 @@ def _step(
     """One optimizer step. Returns its metrics and whether any process was asked to stop."""
     began = time.perf_counter()
     sums = Sums()
-    broken = run_window(engine, problem, batch, sums, compare, first)
+    checked = run_window(engine, problem, batch, sums, compare, first)
     sums.add("memory_bytes", peak_memory(engine.device))
     sums.add("stop", float(stop.asked))
     totals = sums.reduce(engine)
-    check_loss(engine, totals, broken, step)
+    check_loss(engine, totals, checked, step)
     if compare:
         check_closed_form(engine, problem, batch, totals)
     lr = engine.lr

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mpo.failures.user_code import author, user_code
 from mpo.losses import Loss, LossInputs, LossOutput
@@ -34,6 +35,7 @@ class Sums:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._by_rank: dict[str, Tensor] = {}
 
     def add(self, name: str, total: Tensor | float, count: Tensor | float = 1.0) -> None:
         """Add ``total`` over ``count`` things. Every process adds the same names, if only 0 over 0."""
@@ -46,10 +48,25 @@ class Sums:
         there_B = keep_B & ~values_B.isnan()
         self.add(name, torch.where(there_B, values_B, torch.zeros_like(values_B)).double().sum(), there_B.sum())
 
+    def add_ranks(self, name: str, values_BK: Tensor, keep_B: Tensor) -> None:
+        """Add the kept sets' values by rank, ``name/rank_0`` and so on; nan stands for a set without this rank.
+
+        There are the same names in every process, whatever the K of its sets.
+        """
+        ranked_BK = values_BK[:, :RANKS].double()
+        there_BK = keep_B[:, None] & ~ranked_BK.isnan()
+        totals_K = torch.where(there_BK, ranked_BK, torch.zeros_like(ranked_BK)).sum(0)
+        pairs_K2 = torch.stack([totals_K, there_BK.sum(0).double()], dim=-1)
+        pairs_K2 = functional.pad(pairs_K2, (0, 0, 0, RANKS - len(pairs_K2)))
+        before = self._by_rank.get(name)
+        self._by_rank[name] = pairs_K2 if before is None else before + pairs_K2
+
     def reduce(self, engine: Engine) -> dict[str, tuple[float, float]]:
-        """Sum and count of each name over all processes."""
-        names = sorted(self._sums)
-        table = torch.stack([torch.stack([part.to(engine.device) for part in self._sums[name]]) for name in names])
+        """Sum and count of each name over all processes: the step's one wait for the device."""
+        names, ranked = sorted(self._sums), sorted(self._by_rank)
+        rows = [torch.stack([part.to(engine.device) for part in self._sums[name]]) for name in names]
+        table = torch.cat([torch.stack(rows), *(self._by_rank[name] for name in ranked)])
+        names += [f"{name}/rank_{rank}" for name in ranked for rank in range(RANKS)]
         return {name: (row[0], row[1]) for name, row in zip(names, engine.sum(table).tolist(), strict=True)}
 
 
@@ -61,12 +78,7 @@ def add_metrics(sums: Sums, loss: Loss, inputs: LossInputs, output: LossOutput) 
     with user_code(*author(loss.parts()), "loss"):
         by_rank = loss.rank_metrics(inputs)
     for name, values_BK in by_rank.items():
-        there_BK = keep_B[:, None] & ~values_BK.isnan()
-        totals_K = torch.where(there_BK, values_BK, torch.zeros_like(values_BK)).double().sum(0).tolist()
-        counts_K = there_BK.sum(0).tolist()
-        for rank in range(RANKS):  # the same names in every process, whatever the K of its sets
-            of_rank = (totals_K[rank], counts_K[rank]) if rank < len(totals_K) else (0.0, 0)
-            sums.add(f"{name.removesuffix('_rank_BK')}/rank_{rank}", *of_rank)
+        sums.add_ranks(name.removesuffix("_rank_BK"), values_BK, keep_B)
     logps_BK = inputs.policy_logps_BK.detach()
     for name, side_BK in (("logps/chosen", inputs.bins_BK == 0), ("logps/rejected", inputs.bins_BK > 0)):
         mean_B = set_mean(logps_BK, side_BK)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpo.config.schema import Precision
 from mpo.errors import DataError, UserError
-from mpo.layout.batch import collate
+from mpo.layout.batch import collate, to_device
 from mpo.layout.packing import Piece, SetSize, shares
 from mpo.logprobs.inputs import Assignments, TrainingSets, assigned, at_reference, counted, loss_inputs, token_batch
 from mpo.logprobs.reference import Reference
@@ -29,6 +29,14 @@ NAMED = 5
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Of a set in pieces, attention's outputs are kept on a CPU for up to so many times the token budget: of a token a
 layer keeps some twelve times as much for its backward pass, so this is no more than what a piece and a half take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """Sets of a micro-batch, and whether the loss of each is not finite: on the device, which nobody waits for."""
+
+    ids: list[str]
+    broken_B: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +59,7 @@ class Problem:
 
 def run_window(
     engine: Engine, problem: Problem, batch: Sequence[int], sums: Sums, compare: bool, first: bool = False
-) -> list[str]:
+) -> list[Checked]:
     """Accumulate the gradient of the mean loss over the kept sets of the global batch.
 
     Each process adds (sum of its sets' losses) / (kept sets of the whole global batch), so the result depends neither
@@ -64,7 +72,7 @@ def run_window(
         first: of this process: try the loss on a copy of the first inputs.
 
     Returns:
-        Ids of this process's sets whose loss is not finite.
+        Which of this process's sets have a loss that is not finite; ``sums`` has their number.
 
     Raises:
         DataError: no set of the batch carries signal.
@@ -76,7 +84,7 @@ def run_window(
     kl_reference_point = mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
     sizes = {i: problem.size(i) for i in batch}
     share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
-    broken: list[str] = []
+    checked: list[Checked] = []
 
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
         """The share of the loss that the sets ``part`` have, with its metrics added up."""
@@ -90,8 +98,9 @@ def run_window(
         with torch.no_grad():
             _account(sums, problem, part, inputs, output, compare)
             sums.add("tokens", sum(sizes[i].tokens for i in part))
-            bad = (~output.loss_B.isfinite() & output.keep_B).tolist()
-        broken.extend(sets[i].id for i, is_bad in zip(part, bad, strict=False) if is_bad)
+            broken_B = ~output.loss_B.isfinite() & output.keep_B
+            sums.add("broken", broken_B.sum())
+        checked.append(Checked([sets[i].id for i in part], broken_B))
         return output.loss_B.sum() / kept
 
     waited = 0.0
@@ -109,8 +118,7 @@ def run_window(
     for number, pieces in enumerate(share.cut):
         waited += _learn_in_pieces(engine, problem, pieces, learn, final=number == len(share.cut) - 1)
     sums.add("layout_seconds", waited)
-    sums.add("broken", len(broken))
-    return broken
+    return checked
 
 
 def _learn_in_pieces(
@@ -168,13 +176,15 @@ def _learn_in_pieces(
     return waited
 
 
-def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], broken: list[str], step: int) -> None:
+def check_loss(engine: Engine, totals: dict[str, tuple[float, float]], checked: list[Checked], step: int) -> None:
     """Stop if a set's loss is not finite. All processes take part, before the optimizer's step.
 
     Raises:
         UserError: names the prompts.
     """
     if totals["broken"][0] > 0:
+        marked = ((one.ids, one.broken_B.tolist()) for one in checked)
+        broken = [name for ids, marks in marked for name, is_broken in zip(ids, marks, strict=False) if is_broken]
         raise UserError(
             f"the loss of step {step} is not finite for {_names(engine.gather(broken))}",
             remedy="lower train.lr, use fp32, or look at these prompts",
@@ -210,14 +220,13 @@ def mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int])
     # A pair is one response, which is never cut into pieces: no budget makes all of them whole.
     longest = max(problem.micro_tokens, *(size.tokens for size in sizes.values()))
     share = shares(batch, sizes, problem.micro_batch, longest, engine.world_size)[engine.rank]
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for part in share.whole:
         with torch.no_grad():
-            logps = engine(collate([pairs[i] for i in part])).logps_BK
-        for b, i in enumerate(part):
-            total += torch.tensor([float(logps[b, 0]) - float(reference.mismatched[i]), 1.0], dtype=torch.float64)
-    total = engine.sum(total)
-    return (total[0] / total[1]).float().to(engine.device)
+            logps_B = engine(collate([pairs[i] for i in part])).logps_BK[: len(part), 0].double()
+        at_reference_B = torch.tensor([float(reference.mismatched[i]) for i in part], dtype=torch.float64)
+        total += (logps_B - to_device(at_reference_B, engine.device)).sum()
+    return (engine.sum(total) / len(pairs)).float().to(engine.device)
 
 
 def _account(

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from mpo.layout.batch import collate
+from mpo.losses import LOSSES
 from mpo.policy import attention
 from mpo.policy.head import ChunkedHead
 from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
-from tests.distributed.world import curve, spawn
+from tests.distributed.world import curve, spawn, tiny_policy
 from tests.end_to_end.conftest import CommandLine
 from tests.families import FAMILIES, PIECES, in_pieces, large_set, logps_and_gradients, model
+from tests.windows import Alone, window
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")]
 
@@ -87,6 +89,20 @@ def test_the_heads_logits_are_not_rounded_to_bfloat16(softcap: float | None, bia
     found = torch.autograd.grad(logps_N.sum(), [hidden_ND, *linear.parameters()])
     for one, other in zip(found, torch.autograd.grad(expected_N.sum(), exact), strict=True):
         assert float((one.double() - other).norm() / other.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("loss", ["mpo", "kto", "wpo"])
+@pytest.mark.parametrize("micro_tokens", [1000, 15])
+def test_a_window_waits_for_the_card_once(loss: str, micro_tokens: int) -> None:
+    policy = tiny_policy().cuda().train()
+    window(policy, LOSSES[loss](), micro_tokens)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        _, sums = window(policy, LOSSES[loss](), micro_tokens)
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            sums.reduce(Alone(policy))  # type: ignore[arg-type]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_one_loss_curve_over_zero_stages_and_pieces(tmp_path: Path) -> None:

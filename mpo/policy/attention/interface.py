@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mpo.policy.attention.backends import Attend
@@ -59,6 +59,6 @@ def shared_prefix_attention(
     return out_NHD.unsqueeze(0), None
 
 
+# There is no AttentionMaskInterface of that name, so transformers makes no mask: it would be dense over the row, and it
+# would look into the positions for packed sequences, which a device would have to be waited for.
 AttentionInterface.register(NAME, shared_prefix_attention)
-# The layout is known without a mask; transformers must not build a dense one over the row.
-AttentionMaskInterface.register(NAME, lambda *arguments, **named: None)
