@@ -20,6 +20,7 @@ from transformers import (
 
 from mpo.layout.batch import TokenBatch, collate
 from mpo.layout.packing import Piece
+from mpo.policy.model_class import attention_choice
 from mpo.policy.module import PolicyModule, ResponseLogps
 from mpo.policy.pieces import joined, laid_out
 
@@ -28,11 +29,12 @@ SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-FAMILIES: dict[str, dict[str, int]] = {
+FAMILIES: dict[str, dict[str, float]] = {
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 5},
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4, "attn_logit_softcapping": 0.5},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
     "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
     "gpt_neox": {},
@@ -44,6 +46,13 @@ FAMILIES: dict[str, dict[str, int]] = {
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 16,
     },
+    "gpt_oss": {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 5,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
 }
 
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -51,7 +60,6 @@ _MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d
            "mamba_chunk_size": 8}  # fmt: skip
 _LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 UNSHARED: dict[str, dict[str, Any]] = {
-    "gpt_oss": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5, **_EXPERTS},
     "phimoe": {"num_key_value_heads": 2, "sliding_window": 16, **_EXPERTS},
     "llama4_text": {
         "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1,
@@ -122,9 +130,14 @@ def ragged_batch() -> TokenBatch:
 
 
 def model(family: str, **more: int) -> PreTrainedModel:
-    """Two layers of the family with random weights, the same at every call."""
+    """Two layers of the family with random weights, the same at every call, attending as when it is loaded."""
     torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SMALL | FAMILIES[family] | more)))
+    config = AutoConfig.for_model(family, **(SMALL | FAMILIES[family] | more))
+    attention = attention_choice(config, AutoModelForCausalLM)
+    lm = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    for name, parameter in lm.named_parameters():
+        if name.endswith("sinks"):
+            torch.nn.init.normal_(parameter)
     return lm.eval()
 
 

@@ -11,7 +11,7 @@ from mpo.policy.adapters import with_adapters
 from mpo.policy.agreement import check_causal, check_policy, fitting_extras, plain_logps
 from mpo.policy.head import LogitExtras
 from mpo.policy.layers import save_only_inputs
-from mpo.policy.model_class import caps_attention, is_composite
+from mpo.policy.model_class import is_composite
 from mpo.policy.module import ModelSource, PolicyModule
 from mpo.policy.pretrained import load_model
 from mpo.policy.probe import probe
@@ -50,8 +50,7 @@ def load_policy(
     expected = plain_logps(lm, tokens)
     check_causal(lm, tokens, expected)
     extras = fitting_extras(lm)
-    if not caps_attention(lm.config):
-        share_prefix(lm)
+    share_prefix(lm)
     policy = make_policy(lm, activation_checkpointing, lora, extras=extras)
     check_policy(policy, tokens, expected, rows)
     if compile:  # which waits for the device, so it is not tried here

@@ -112,10 +112,16 @@ def _watched(windows: set[int | None]) -> attention.Backend:
         attend = attention.DEFAULT[batch.input_ids_N.device.type](batch)
 
         def with_window(
-            query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+            query_NHD: Tensor,
+            key_NGD: Tensor,
+            value_NGD: Tensor,
+            scale: float,
+            window: int | None,
+            softcap: float | None = None,
+            sinks_H: Tensor | None = None,
         ) -> Tensor:
             windows.add(window)
-            return attend(query_NHD, key_NGD, value_NGD, scale, window)
+            return attend(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
 
         return with_window
 

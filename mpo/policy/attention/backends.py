@@ -16,11 +16,22 @@ class Attend(Protocol):
     """Attention over one batch's row; what it needs to know of the batch is computed once for all layers."""
 
     def __call__(
-        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+        self,
+        query_NHD: Tensor,
+        key_NGD: Tensor,
+        value_NGD: Tensor,
+        scale: float,
+        window: int | None,
+        softcap: float | None = None,
+        sinks_H: Tensor | None = None,
     ) -> Tensor:
-        """``[N,H,D]``. G divides H; ``window``: a token sees that many positions, its own included.
+        """``[N,H,D]``. G divides H; keys and values may be more than queries: those of skipped tokens come first.
 
-        Keys and values may be more than queries: those of the batch's skipped tokens come first.
+        Args:
+            window: a token sees that many positions, its own included.
+            softcap: a score s becomes softcap · tanh(s / softcap) (gemma2).
+            sinks_H: a score of each head beside those of the keys, which takes its share of the probability and has no
+                value (gpt_oss).
         """
 
 

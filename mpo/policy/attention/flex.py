@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import (
+    AuxRequest,
+    BlockMask,
+    FlexKernelOptions,
+    create_block_mask,
+    flex_attention,
+)
 
 from mpo.layout.batch import TokenBatch
 from mpo.policy.compiled import compiled
@@ -27,21 +36,32 @@ class FlexAttend:
         self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(
-        self, query_NHD: Tensor, key_NGD: Tensor, value_NGD: Tensor, scale: float, window: int | None
+        self,
+        query_NHD: Tensor,
+        key_NGD: Tensor,
+        value_NGD: Tensor,
+        scale: float,
+        window: int | None,
+        softcap: float | None = None,
+        sinks_H: Tensor | None = None,
     ) -> Tensor:
         """See :class:`mpo.policy.attention.backends.Attend`."""
         on_cuda = query_NHD.is_cuda
         query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
         attend = compiled(flex_attention) if on_cuda else flex_attention
-        out = attend(
+        out, aux = attend(
             query,
             key,
             value,
+            score_mod=None if softcap is None else _capped(softcap),
             block_mask=self._mask(window, on_cuda),
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
             kernel_options=KERNEL if on_cuda else None,
+            return_aux=AuxRequest(lse=sinks_H is not None),
         )
+        if sinks_H is not None:  # as one more key would: the others keep this share of the probability
+            out = out * torch.sigmoid(aux.lse - sinks_H.float()[:, None])[..., None].to(out.dtype)
         return out[0].transpose(0, 1)  # type: ignore[no-any-return]
 
     def _mask(self, window: int | None, on_cuda: bool) -> BlockMask:
@@ -56,3 +76,13 @@ class FlexAttend:
             create = compiled(create_block_mask) if on_cuda else create_block_mask
             self._masks[window] = create(rule, None, None, len(queries_N), tokens, device=queries_N.device)
         return self._masks[window]
+
+
+@cache
+def _capped(softcap: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """One function for each cap, so that it is compiled once."""
+
+    def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return capped

@@ -14,7 +14,7 @@ from mpo.policy.attention.prompt import Across
 from mpo.policy.cpu.block_attention import BlockAttend
 
 NAME = "mpo_shared_prefix"
-UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
+UNKNOWN_HERE = ("position_bias",)
 """Things that a family may do to its attention's logits, and that no back end does."""
 
 
@@ -41,6 +41,7 @@ def shared_prefix_attention(
     """
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    softcap, sinks_H = kwargs.get("softcap"), kwargs.get("s_aux")
     for name in UNKNOWN_HERE:
         if kwargs.get(name) is not None:
             raise ValueError(f"attention over shared prompts knows no {name}")
@@ -51,9 +52,10 @@ def shared_prefix_attention(
     window = kwargs.get("sliding_window")
     # The other back ends have no way to keep what they would compute again.
     if kept_outputs is None or not isinstance(shared_prefix, BlockAttend):
-        return shared_prefix(query_NHD, key_NGD, value_NGD, scale, window).unsqueeze(0), None
+        out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
+        return out_NHD.unsqueeze(0), None
     known_NHD = kept_outputs.of(module)
-    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
+    out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H, known_NHD)
     if known_NHD is None:
         kept_outputs.keep(module, out_NHD)
     return out_NHD.unsqueeze(0), None

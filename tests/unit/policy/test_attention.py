@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mpo.layout.batch import TokenBatch, collate
 from mpo.layout.shape_buckets import QUERIES, stepped, stepped_row
-from mpo.policy.attention import Attend, BlockAttend, DenseAttend
+from mpo.policy.attention import Attend, BlockAttend, DenseAttend, FlexAttend
 from mpo.policy.cpu import blocks, groups
 from mpo.policy.cpu.groups import group
+from mpo.policy.visibility import Visibility
 
 HEADS, WIDTH = 4, 8
 
@@ -151,3 +152,28 @@ def test_groups_hold_every_member_once_and_little_padding() -> None:
     assert padded < 2.5 * (queries * keys).sum()
     alike = group(np.full(50, 20), np.full(50, 30))
     assert len(alike) == 1
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("window", [None, 7])
+def test_capped_scores_and_sinks(softcap: float | None, sinks: bool, window: int | None) -> None:
+    """The dense mask against the formula written out, token by token; the other back ends against it."""
+    tokens = collate([Tokens("0", np.ones(9, dtype=np.int32), [np.ones(n, dtype=np.int32) for n in (4, 1, 12)])])
+    (query_NHD, key_NGD, value_NGD), _ = random_tensors(tokens, 2)
+    sinks_H = torch.randn(HEADS, dtype=torch.float64) if sinks else None
+    seen = Visibility.of(tokens)
+    expected_NHD = torch.zeros_like(query_NHD)
+    for n in range(tokens.tokens):
+        for h in range(HEADS):
+            at = [m for m in range(tokens.tokens) if bool(seen.sees(torch.tensor(n), torch.tensor(m), window))]
+            scores_M = key_NGD[at, h // 2] @ query_NHD[n, h] * 0.3
+            scores_M = scores_M if softcap is None else softcap * torch.tanh(scores_M / softcap)
+            more = [] if sinks_H is None else [sinks_H[h : h + 1]]
+            weights_M = torch.cat([scores_M, *more]).softmax(-1)[: len(at)]
+            expected_NHD[n, h] = weights_M @ value_NGD[at, h // 2]
+    for back_end in (DenseAttend, BlockAttend, FlexAttend):
+        with torch.no_grad():
+            found_NHD = back_end(tokens)(query_NHD, key_NGD, value_NGD, 0.3, window, softcap, sinks_H)
+        tolerance = 1e-5 if back_end is FlexAttend and sinks else 1e-9  # whose normalisers are float32
+        torch.testing.assert_close(found_NHD, expected_NHD, rtol=tolerance, atol=tolerance)
