@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line that is not empty; its class's name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def cut(text: str, limit: int) -> str:
     """At most ``limit`` characters of ``text``, an ellipsis last where there were more."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -106,7 +106,7 @@ class TrainConfig:
     zero_stage: int = 3
     offload: Offload = Offload.none
     activation_checkpointing: bool = True
-    compile: bool = False  # norms and gates fused by torch.compile
+    compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
     checkpoint_every: int = 50  # optimizer steps
     keep_checkpoints: int = 2  # the newest may turn out damaged

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mpo.errors import cut, first_line
 from mpo.layout.batch import collate
 from mpo.policy.full_precision import in_float32
 from mpo.policy.head import LogitExtras, logit_extras
@@ -34,7 +35,7 @@ def plain_logps(lm: PreTrainedModel, of: Probe) -> list[Tensor]:
             with torch.no_grad():
                 logits_NV = lm(input_ids=ids_1N, use_cache=False).logits[0].float()
         except Exception as error:
-            raise refusal(lm.config, f"does not run on token ids alone ({_first_line(error)})") from error
+            raise refusal(lm.config, f"does not run on token ids alone ({cut(first_line(error), 120)})") from error
         start = len(of.prompt_ids)
         logps_NV = logits_NV[start - 1 : -1].log_softmax(-1)
         found.append(logps_NV.gather(-1, ids_1N[0, start:, None]).squeeze(-1))
@@ -120,7 +121,7 @@ def _last_logits(lm: PreTrainedModel) -> Tensor:
         with torch.no_grad():
             logits_1NV: Tensor = lm(input_ids=ids_1N, use_cache=False).logits
     except Exception as error:
-        raise refusal(lm.config, f"does not run on token ids alone ({_first_line(error)})") from error
+        raise refusal(lm.config, f"does not run on token ids alone ({cut(first_line(error), 120)})") from error
     return logits_1NV[0, -1].float()
 
 
@@ -169,14 +170,9 @@ def _difference(policy: PolicyModule, of: Probe, expected: list[Tensor], dtype: 
                 logps_1KT = policy(batch).token_logps_BKT
         except Exception as error:
             raise refusal(
-                policy.base.config, f"cannot be computed with a row for each response ({_first_line(error)})"
+                policy.base.config, f"cannot be computed with a row for each response ({cut(first_line(error), 120)})"
             ) from error
         for k, wanted_T in enumerate(expected):
             error_T = (logps_1KT[0, k, : len(wanted_T)] - wanted_T).abs() / (tolerance + 1e-3 * wanted_T.abs())
             worst = max(worst, float(error_T.max().nan_to_num(float("inf"))))
     return worst
-
-
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mpo.errors import cut, first_line
 from mpo.policy.compiled import Fuse, compiled, eager
 
 Forward = Callable[[Any, Fuse[Any], Tensor], Tensor]
@@ -23,15 +24,13 @@ SCALES = (1.0, 30.0, 1000.0)
 """Of the rows of random input on which a class of modules has to agree: a clamp shows in the large ones."""
 
 
-def save_only_inputs(lm: nn.Module, compile: bool = False, checkpointing: bool = False) -> None:
+def save_only_inputs(lm: nn.Module, checkpointing: bool = False) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
     A module counts as one if it has the parts, its forward takes one input and no more, and, for one of its kind, gives
     the same bits; one that fails on such an input, or takes others, keeps its own.
 
     Args:
-        compile: make one pass of what they compute between products, with torch.compile. What was rounded to the
-            model's precision on the way no longer is, so the bits differ.
         checkpointing: layers keep nothing but what they are computed again from.
     """
     found: dict[tuple[object, ...], Forward | None] = {}
@@ -44,12 +43,53 @@ def save_only_inputs(lm: nn.Module, compile: bool = False, checkpointing: bool =
         if forward is not None:
             if forward is _mlp and not checkpointing:
                 forward = _mlp_without_product
-            module.forward = partial(forward, module, compiled if compile else eager)
+            module.forward = partial(forward, module, eager)
 
 
-def saves_only_inputs(lm: nn.Module) -> bool:
-    """Whether it has such modules."""
-    return any(isinstance(vars(module).get("forward"), partial) for module in lm.modules())
+def compile_fused(lm: nn.Module) -> None:
+    """Make one pass of what such modules compute between products, with torch.compile.
+
+    What was rounded to the model's precision on the way no longer is, so the bits differ.
+    """
+    for module in lm.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, partial) and forward.func in OWN:
+            module.forward = partial(forward.func, module, compiled)
+
+
+def fault_when_compiled(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Whether torch.compile fails there, or gives values that no rounding explains: what is wrong, None for nothing."""
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw).to(device, dtype)
+
+    hidden_ND, weight_D, gradient_ND = random(48, 96), random(96), random(48, 96)
+    inverse_N1 = _normed(hidden_ND, weight_D, 1e-6)[1]
+    cases: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (_normed, (hidden_ND, weight_D, 1e-6)),
+        (_norm_gradients, (gradient_ND, hidden_ND, weight_D, inverse_N1, True)),
+        (_gated, (hidden_ND, gradient_ND)),
+        (_gated_gradients, (random(48, 96), hidden_ND, gradient_ND)),
+    ]
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    for function, arguments in cases:
+        expected = function(*arguments)
+        try:
+            found = compiled(function)(*arguments)
+        except Exception as error:  # of the compiler, the driver, another version of either
+            return f"torch.compile failed: {cut(first_line(error), 120)}"
+        pairs = zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]
+        for one, other in pairs:
+            if float((one.double() - other.double()).abs().max()) > tolerance * max(1.0, float(one.abs().max())):
+                return f"{function.__name__.strip('_')} differs when compiled"
+    return None
+
+
+def compiles_fused(lm: nn.Module) -> bool:
+    """Whether it has modules that :func:`compile_fused` has changed."""
+    forwards = (vars(module).get("forward") for module in lm.modules())
+    return any(isinstance(each, partial) and compiled in each.args for each in forwards)
 
 
 def _kind(module: nn.Module) -> tuple[object, ...]:
@@ -78,7 +118,7 @@ def _takes_one_input(module: nn.Module) -> bool:
     """Whether its forward has one argument: a gate, a list or a flag beside it is a part of the formula."""
     forward = vars(module).get("forward")
     if forward is not None:  # ours, from an earlier call, or somebody's who wraps modules
-        return isinstance(forward, partial) and forward.func in (_norm, _mlp, _mlp_without_product)
+        return isinstance(forward, partial) and forward.func in OWN
     return len(inspect.signature(type(module).forward).parameters) == 2  # self and the input
 
 
@@ -129,6 +169,9 @@ def _mlp_without_product(self: Any, fuse: Fuse[Any], x: Tensor) -> Tensor:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return self.down_proj(product)  # type: ignore[no-any-return]
+
+
+OWN = (_norm, _mlp, _mlp_without_product)
 
 
 class _RmsNorm(torch.autograd.Function):

@@ -10,7 +10,7 @@ from mpo.errors import ConfigError
 from mpo.policy.adapters import with_adapters
 from mpo.policy.agreement import check_causal, check_policy, fitting_extras, plain_logps
 from mpo.policy.head import LogitExtras
-from mpo.policy.layers import save_only_inputs
+from mpo.policy.layers import compile_fused, save_only_inputs
 from mpo.policy.model_class import is_composite
 from mpo.policy.module import ModelSource, PolicyModule
 from mpo.policy.pretrained import load_model
@@ -26,7 +26,6 @@ def load_policy(
     trust_remote_code: bool = False,
     activation_checkpointing: bool = False,
     lora: LoraConfig | None = None,
-    compile: bool = False,
 ) -> PolicyModule:
     """Load a causal language model as a policy, without dropout or other noise, on the CPU.
 
@@ -38,7 +37,6 @@ def load_policy(
         precision: dtype of the weights.
         activation_checkpointing: recompute each layer in backward.
         lora: train adapters on a frozen model instead.
-        compile: norms and gates fused by torch.compile.
 
     Raises:
         UserError: nothing loadable at ``path``.
@@ -50,14 +48,12 @@ def load_policy(
     expected = plain_logps(lm, tokens)
     check_causal(lm, tokens, expected)
     extras = fitting_extras(lm)
-    share_prefix(lm)
+    calls = share_prefix(lm)
     policy = make_policy(lm, activation_checkpointing, lora, extras=extras)
     check_policy(policy, tokens, expected, rows)
-    if compile:  # which waits for the device, so it is not tried here
-        save_only_inputs(lm, compile, activation_checkpointing)
     if is_composite(lm.config):
         keep_text_part(policy)
-    policy.own_attention = rows
+    policy.own_attention, policy.attention_calls = rows, calls
     policy.source = ModelSource(path, revision, trust_remote_code)
     return policy
 
@@ -77,7 +73,9 @@ def make_policy(
     Raises:
         ConfigError: adapters that don't fit the model, or a family that can't compute layers again.
     """
-    save_only_inputs(lm, compile, activation_checkpointing)
+    save_only_inputs(lm, activation_checkpointing)
+    if compile:
+        compile_fused(lm)
     if activation_checkpointing:
         try:
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -91,6 +91,7 @@ class PolicyModule(nn.Module):
     Attributes:
         source: where the model was loaded from; None: nowhere, it was made in memory.
         own_attention: of transformers, which the model had before prompts were shared; None: it has it still.
+        attention_calls: what its layers ask of the back end, where prompts are shared.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class PolicyModule(nn.Module):
         self.lm = lm
         self.source: ModelSource | None = None
         self.own_attention: str | None = None
+        self.attention_calls: frozenset[attention.AttentionCall] = frozenset()
         self._backend = attend
         base = self.base
         self.head = ChunkedHead(

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mpo.config.schema import Precision
-from mpo.errors import UserError
+from mpo.errors import UserError, first_line
 from mpo.policy.model_class import attention_choice, auto_class
 from mpo.policy.weights import check_files, check_loaded, widen_when_read
 
@@ -33,7 +33,7 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
     except UserError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        first = first_line(error)
         raise UserError(
             f"cannot load a model from {path!r}: {first}", "model.path", "give a folder with weights or a hub name"
         ) from error

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mpo.layout.batch import TokenBatch
 from mpo.policy import attention
+from mpo.policy.attention import AttentionCall, noting
 from mpo.policy.full_precision import in_float32
 from mpo.policy.module import PolicyModule
 from mpo.policy.pieces import laid_out
@@ -40,7 +40,7 @@ def for_decoding(policy: PolicyModule) -> Iterator[PreTrainedModel]:
         policy.train(training)
 
 
-def share_prefix(lm: PreTrainedModel) -> bool:
+def share_prefix(lm: PreTrainedModel) -> frozenset[AttentionCall]:
     """Compute each prompt once for all its responses, if this family gives the same log-probs that way.
 
     Compares both layouts on a small set, whole and in pieces, and looks whether one response can be seen from another.
@@ -51,12 +51,14 @@ def share_prefix(lm: PreTrainedModel) -> bool:
     gets, so that bits differ, and roundings of bfloat16 send tokens to other experts: of these, and of whatever else
     differs, values are compared in float32, and that no gradient of one response's log-prob reaches the tokens of
     another is the proof that it does not see them. So the answer depends on the architecture, not on its weights.
+
+    Returns what its layers then ask of attention: nothing where each response keeps a row of its own.
     """
     rows = lm.config.get_text_config()._attn_implementation
     if not lm._can_set_attn_implementation():  # its attention is its own
-        return False
-    windows: set[int | None] = set()
-    policy = PolicyModule(lm, _watched(windows))
+        return frozenset()
+    calls: set[AttentionCall] = set()
+    policy = PolicyModule(lm, noting(attention.DEFAULT[lm.device.type], calls))
 
     def logps(of: Probe, *pieces: list[int]) -> Tensor:
         forwards = laid_out([of], [(0, piece) for piece in pieces], policy.shares_prefix)
@@ -97,35 +99,12 @@ def share_prefix(lm: PreTrainedModel) -> bool:
 
     try:
         # A window that only the mask knows would be lost, and no small probe is longer than a real one.
-        found = shared() and not (_has_window(lm.config.get_text_config()) and windows <= {None})
+        found = shared() and (not _has_window(lm.config.get_text_config()) or any(call.window for call in calls))
     except Exception:  # transformers' own of many kinds, and those of models that are not its
         found = False
     if not found:
         lm.set_attn_implementation(rows)
-    return found
-
-
-def _watched(windows: set[int | None]) -> attention.Backend:
-    """The device's back end; ``windows`` gets those that layers ask for."""
-
-    def watched(batch: TokenBatch) -> attention.Attend:
-        attend = attention.DEFAULT[batch.input_ids_N.device.type](batch)
-
-        def with_window(
-            query_NHD: Tensor,
-            key_NGD: Tensor,
-            value_NGD: Tensor,
-            scale: float,
-            window: int | None,
-            softcap: float | None = None,
-            sinks_H: Tensor | None = None,
-        ) -> Tensor:
-            windows.add(window)
-            return attend(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
-
-        return with_window
-
-    return watched
+    return frozenset(calls) if found else frozenset()
 
 
 def _reaches(policy: PolicyModule, one: Probe) -> bool:

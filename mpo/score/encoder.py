@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedTokenizerBase
 
 from mpo.data.tokenizer import load_tokenizer
-from mpo.errors import ConfigError, DataError, UserError
+from mpo.errors import ConfigError, DataError, UserError, first_line
 from mpo.policy.weights import check_files
 from mpo.score.forward import by_length, compute_device, padded_right
 
@@ -82,7 +82,7 @@ def load_encoder(path: str, revision: str | None) -> Encoder:
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        first = first_line(error)
         raise UserError(f"cannot load an encoder from {path!r}: {first}", WHERE, REMEDY) from error
     if missing := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
         what = f"'{path}' lacks {missing[0]} and {len(missing) - 1} other weights"

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from mpo.config.schema import Precision
 from mpo.data.chat import raw_ids
 from mpo.data.tokenizer import load_tokenizer
-from mpo.errors import ConfigError, DataError, UserError
+from mpo.errors import ConfigError, DataError, UserError, first_line
 from mpo.policy.model_class import attention_choice
 from mpo.policy.pretrained import read_weights
 from mpo.policy.weights import check_files, widen_when_read
@@ -206,6 +206,6 @@ def _other_kind(config: Any, what: str) -> ConfigError:
 
 
 def _unloadable(path: str, error: BaseException) -> UserError:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = first_line(error)
     remedy = "give a folder with weights or a hub name"
     return UserError(f"cannot load a reward model from {path!r}: {first}", "score.path", remedy)

@@ -12,6 +12,7 @@ from mpo.data.tokens import TokenizedSets
 from mpo.evaluate.heldout import HeldOut
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
+from mpo.policy.device_trial import prepare_for
 from mpo.policy.devices import join_group
 from mpo.policy.load import load_policy
 from mpo.policy.module import PolicyModule
@@ -29,8 +30,10 @@ def heldout_of(context: StageContext[evaluate.Config, evaluate.Settings, evaluat
 
     def load(which: str) -> PolicyModule:
         path, revision = model_source(policies[which])
-        policy = load_policy(path, revision, models.precision, models.trust_remote_code, compile=models.compile)
-        return policy.to(join_group())
+        policy = load_policy(path, revision, models.precision, models.trust_remote_code)
+        device = join_group()
+        prepare_for(policy, device, models.compile, context.warn if context.rank == 0 else None)
+        return policy.to(device)
 
     return HeldOut(
         sets=sets,

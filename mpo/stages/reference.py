@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mpo.data.tokens import TokenizedSets
 from mpo.logprobs.reference import compute_reference
+from mpo.policy.device_trial import prepare_for
 from mpo.policy.devices import join_group
 from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import StageContext
@@ -22,7 +23,8 @@ def run(context: StageContext[reference.Config, reference.Settings, reference.In
     config, settings = context.config, context.settings
     device = join_group()
     path, revision = model_source(context.inputs.policy)
-    policy = load_policy(path, revision, config.precision, config.trust_remote_code, compile=config.compile)
+    policy = load_policy(path, revision, config.precision, config.trust_remote_code)
+    prepare_for(policy, device, config.compile, context.warn if context.rank == 0 else None)
     policy.to(device)
     facts: dict[str, dict[str, int]] = {}
     progress = context.progress()

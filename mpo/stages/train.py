@@ -15,7 +15,9 @@ from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.plain import to_plain
 from mpo.planning.sizes import batch_warning
-from mpo.policy.layers import saves_only_inputs
+from mpo.policy.device_trial import prepare_for
+from mpo.policy.devices import join_group
+from mpo.policy.layers import compiles_fused
 from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import StageContext
 from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
@@ -60,8 +62,8 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         config.trust_remote_code,
         settings.activation_checkpointing,
         settings.lora,
-        settings.compile,
     )
+    prepare_for(policy, join_group(), settings.compile, context.warn if context.rank == 0 else None)
     check_positions(policy, max(sets.max_tokens, 0 if heldout is None else heldout.sets.max_tokens))
     tokenizer = stage_tokenizer(
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
@@ -118,8 +120,8 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
     if context.rank == 0:
         progress.close()
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
-        if settings.compile:
-            layout += ", norms and gates compiled" if saves_only_inputs(policy) else ", nothing that compiles"
+        if settings.compile or compiles_fused(policy):
+            layout += ", norms and gates compiled" if compiles_fused(policy) else ", nothing that compiles"
         if config.keep_state:
             _keep_state(context.output, summary.best_step)
         kept = {"": {**facts, "layout": layout, **asdict(summary)}}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from mpo.errors import UserError
+from mpo.errors import UserError, first_line
 from mpo.policy.adapters import is_adapted
 from mpo.policy.model_class import is_composite
 from mpo.policy.module import PolicyModule
@@ -77,7 +77,7 @@ def rehearse_export(
     except UserError:
         raise
     except Exception as error:  # of whatever kind: after training it would cost the training
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        first = first_line(error)
         what = f"the trained policy could not be saved: {first}"
         raise UserError(what, "model.path", "correct this in the model's or the tokenizer's folder") from error
     finally:

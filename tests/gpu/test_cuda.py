@@ -10,9 +10,12 @@ import torch
 from mpo.layout.batch import collate
 from mpo.losses import LOSSES
 from mpo.policy import attention
+from mpo.policy.device_trial import prepare_for
 from mpo.policy.head import ChunkedHead
+from mpo.policy.layers import compiles_fused
 from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
+from mpo.policy.shared_prefix import share_prefix
 from tests.distributed.world import curve, spawn, tiny_policy
 from tests.end_to_end.conftest import CommandLine
 from tests.families import FAMILIES, PIECES, in_pieces, large_set, logps_and_gradients, model
@@ -89,6 +92,19 @@ def test_the_heads_logits_are_not_rounded_to_bfloat16(softcap: float | None, bia
     found = torch.autograd.grad(logps_N.sum(), [hidden_ND, *linear.parameters()])
     for one, other in zip(found, torch.autograd.grad(expected_N.sum(), exact), strict=True):
         assert float((one.double() - other).norm() / other.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "gpt_oss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_trial_finds_nothing_wrong(family: str, dtype: torch.dtype) -> None:
+    lm = model(family, **HEADS_OF_SIXTEEN).to(dtype)
+    calls = share_prefix(lm)
+    policy = make_policy(lm)
+    policy.attention_calls = calls
+    lines: list[str] = []
+    prepare_for(policy, torch.device("cuda"), None, lines.append)
+    assert calls and lines == [] and policy.shares_prefix
+    assert compiles_fused(policy) == (family in ("llama", "gpt_oss"))
 
 
 @pytest.mark.parametrize("loss", ["mpo", "kto", "wpo"])

@@ -6,6 +6,7 @@ responses (CPU), FlexAttention (CUDA), and a dense mask, the plain reference tha
 """
 
 from mpo.policy.attention.backends import DEFAULT, Attend, Backend
+from mpo.policy.attention.calls import AttentionCall, noting
 from mpo.policy.attention.dense import DenseAttend
 from mpo.policy.attention.flex import FlexAttend
 from mpo.policy.attention.interface import NAME
@@ -17,10 +18,12 @@ __all__ = [
     "DEFAULT",
     "NAME",
     "Attend",
+    "AttentionCall",
     "Backend",
     "BlockAttend",
     "DenseAttend",
     "FlexAttend",
     "KeptOutputs",
     "KeptPrompt",
+    "noting",
 ]

@@ -17,7 +17,7 @@ class Models:
 
     loss: dict[str, Any]
     precision: Precision
-    compile: bool
+    compile: bool | None
     trust_remote_code: bool
     before_is_reference: bool
 

@@ -16,7 +16,7 @@ class Config:
     """``mismatched``: also of mismatched pairs, for KTO's reference point of KL."""
 
     precision: Precision
-    compile: bool
+    compile: bool | None
     mismatched: bool
     trust_remote_code: bool
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from mpo.policy.layers import save_only_inputs, saves_only_inputs
+from mpo.policy.layers import compile_fused, compiles_fused, fault_when_compiled, save_only_inputs
 from tests.families import FAMILIES, VOCABULARY, model
 
 PLAIN = {"gemma2", "gemma3_text", "gpt_neox"}
@@ -68,7 +68,8 @@ def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
     lm = random_weights("llama", dtype)
     save_only_inputs(lm)
     logits_RTV, gradients, _ = logits_and_gradients(lm)
-    save_only_inputs(plain := random_weights("llama", dtype), compile=True)
+    save_only_inputs(plain := random_weights("llama", dtype))
+    compile_fused(plain)
     fused_RTV, found, _ = logits_and_gradients(plain)
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(fused_RTV, logits_RTV, rtol=tolerance, atol=tolerance * float(logits_RTV.abs().max()))
@@ -76,7 +77,8 @@ def test_compiled_they_differ_by_roundings(dtype: torch.dtype) -> None:
         torch.testing.assert_close(
             found[name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()), msg=name
         )
-    assert saves_only_inputs(plain) and not saves_only_inputs(random_weights("gpt_neox", dtype))
+    assert compiles_fused(plain) and not compiles_fused(lm)
+    assert fault_when_compiled(torch.device("cpu"), dtype) is None
 
 
 def test_gradients_of_a_norm_are_those_of_its_definition() -> None:
@@ -203,5 +205,6 @@ def test_modules_of_one_class_that_differ_are_tried_each() -> None:
     layers = nn.ModuleList([Mlp(nn.SiLU(), 1.0), Mlp(nn.GELU(), 1.0), Mlp(nn.SiLU(), 0.5), Mlp(nn.SiLU(), 1.0)])
     save_only_inputs(layers)
     assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]
-    save_only_inputs(layers, compile=True)  # a second time, as for compilation after a model was tried
+    save_only_inputs(layers)  # a second time
+    compile_fused(layers)
     assert ["forward" in layer.__dict__ for layer in layers] == [True, False, False, True]
