@@ -92,6 +92,31 @@ def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: i
     }
 
 
+def spread(module: nn.Module, zero: dict[str, Any], dtype: torch.dtype) -> None:
+    """Leave each process of the group its shard of every parameter, on its device: ZeRO-3's way of holding a model.
+
+    One parameter after the other, and of a model that transformers has loaded without converting it the host's tensors
+    are its files' pages, which all processes share: neither a card nor the host holds a copy for each process.
+
+    Args:
+        zero: DeepSpeed's configuration.
+    """
+    device = torch.device(deepspeed.get_accelerator().current_device_name())
+    first: nn.Parameter | None = None
+    for parameter in module.parameters():
+        if parameter.device == device:  # what the first process broadcasts shall not be written to a file's pages
+            parameter.data = parameter.data.clone()
+        if first is None:
+            alone = nn.ParameterList([parameter])
+            first = parameter
+            deepspeed.zero.Init(module=alone, config_dict_or_path=zero, dtype=dtype)
+        else:
+            first.convert_to_zero_parameters(param_list=[parameter])  # type: ignore[operator]
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.to(device))
+
+
 class _Tensors(nn.Module):
     """The policy with a tuple for output: DeepSpeed hangs its backward hooks on tuples of tensors."""
 
@@ -135,11 +160,14 @@ class Engine:
         optimizer = build_optimizer(policy, config)
         hidden = int(policy.head.weight.shape[-1])
         parameters = sum(parameter.numel() for parameter in policy.parameters())
+        zero = deepspeed_config(config, self.stage, parameters, hidden)
+        if self.stage == 3:
+            spread(policy, zero, policy.base.dtype)
         self.deepspeed, *_ = deepspeed.initialize(
             model=_Tensors(policy),
             optimizer=optimizer,
             lr_scheduler=build_scheduler(optimizer, config, total_steps),
-            config=deepspeed_config(config, self.stage, parameters, hidden),
+            config=zero,
             dist_init_required=False,
         )
         self._files = self.deepspeed.checkpoint_engine = _CheckpointFiles(self.deepspeed._config)

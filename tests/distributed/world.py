@@ -204,15 +204,16 @@ def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
 
     The fork server has imported everything, so that a process costs no imports.
     """
-    return _run_processes(_worker, jobs, world_size)
+    return run_processes(_worker, jobs, world_size)
 
 
 def spawn_reference(out: Path, world_size: int) -> list[int | None]:
     """Compute the reference of 7 sets in ``world_size`` processes."""
-    return _run_processes(_reference_worker, out, world_size)
+    return run_processes(_reference_worker, out, world_size)
 
 
-def _run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
+def run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
+    """``target(work, environment)`` in ``world_size`` processes, the environment a launcher's; their exit codes."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | (
         {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
     )
