@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mpo.evaluate.estimates import Mean, mean_over_prompts, share_of_pairs
 from mpo.logprobs.inputs import Assignments, TrainingSets, counted
 from mpo.logprobs.ranking import every_response, k3_per_token, ranked
 from mpo.logprobs.reference import Reference
-from mpo.logprobs.scoring import score_sets
+from mpo.logprobs.scoring import FrozenPolicy, score_sets
 from mpo.losses import Loss
-from mpo.policy.module import PolicyModule
+from mpo.policy.devices import gathered_from_all, place_in_group
 from mpo.types import ResponseSet
 
 
@@ -23,7 +24,8 @@ class HeldOut:
         texts: the sets as they were before any was cut to fit, by id.
         reference: token log-probs of the training's reference; None for a loss without one.
         before_is_reference: whether the policy before training is that reference.
-        load: loads the policy ``before`` training, or ``after`` it, onto this process's device.
+        load: loads the policy ``before`` training, or ``after`` it, onto this process's device, or in shards onto those
+            of its group.
         batch: most sets a forward pass.
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
     """
@@ -34,7 +36,7 @@ class HeldOut:
     loss: Loss
     reference: Reference | None
     before_is_reference: bool
-    load: Callable[[str], PolicyModule]
+    load: Callable[[str], FrozenPolicy]
     batch: int
     micro_tokens: int
 
@@ -62,7 +64,7 @@ class Ranking:
 
 
 def rank_heldout(
-    policy: PolicyModule,
+    policy: FrozenPolicy,
     loss: Loss,
     sets: TrainingSets,
     assignments: Assignments,
@@ -74,25 +76,29 @@ def rank_heldout(
 ) -> Ranking:
     """Forward every response of the sets ``indices`` and compare implicit rewards with scores.
 
+    Each process of a group forwards its share; all return the same.
+
     Args:
         batch: most sets a forward pass.
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         on_progress: called with the number of sets done.
     """
+    rank, size = place_in_group()
     right: dict[int, float] = {}
     pairs: dict[int, int] = {}
     margins: dict[int, float] = {}
     divergences: dict[int, float] = {}
     done = 0
-    for part, every in score_sets(policy, sets, indices, batch, micro_tokens):
+    for part, every in score_sets(policy, sets, indices[rank::size], batch, micro_tokens):
         logps = counted(every, sets, part)
         inputs = every_response(logps, assignments, part, reference)
         for i, one in ranked(loss, inputs, assignments, part).items():
             right[i], pairs[i], margins[i] = one.right, one.pairs, one.margin
         if inputs.reference_token_logps_BKT is not None:
             divergences |= zip(part, k3_per_token(inputs), strict=True)
-        done += len(part)
-        on_progress(done)
+        done += len(part) * size
+        on_progress(min(done, len(indices)))
+    right, pairs, margins, divergences = (_of_all(each, indices) for each in (right, pairs, margins, divergences))
     return Ranking(
         share_of_pairs([*right.values()], [*pairs.values()]),
         mean_over_prompts([*margins.values()]),
@@ -104,22 +110,31 @@ def rank_heldout(
     )
 
 
+def _of_all(values: dict[int, Any], indices: Sequence[int]) -> dict[int, Any]:
+    """Those of all processes, in the order of ``indices``: sums of them do not depend on the number of processes."""
+    together = {i: value for part in gathered_from_all(values) for i, value in part.items()}
+    return {i: together[i] for i in indices if i in together}
+
+
 def token_losses(
-    policy: PolicyModule, sets: TrainingSets, batch: int, micro_tokens: int, on_progress: Callable[[int], None]
+    policy: FrozenPolicy, sets: TrainingSets, batch: int, micro_tokens: int, on_progress: Callable[[int], None]
 ) -> dict[int, float]:
     """For each set, by its index, −log π a response token, in nats: what supervised fine-tuning lowers.
+
+    Each process of a group forwards its share; all return the same.
 
     Args:
         batch: most sets a forward pass.
         micro_tokens: most tokens a forward pass.
         on_progress: called with the number of sets done.
     """
+    rank, size = place_in_group()
     losses: dict[int, float] = {}
-    for part, every in score_sets(policy, sets, range(len(sets)), batch, micro_tokens):
+    for part, every in score_sets(policy, sets, range(rank, len(sets), size), batch, micro_tokens):
         logps = counted(every, sets, part)
         losses |= zip(part, (-logps.logps_BK.double().sum(-1) / logps.lengths_BK.sum(-1)).tolist(), strict=True)
-        on_progress(len(losses))
-    return losses
+        on_progress(min(size * len(losses), len(sets)))
+    return _of_all(losses, range(len(sets)))
 
 
 def longer_wins(lengths_NK: Sequence[Sequence[int]], assignments: Assignments, indices: Sequence[int]) -> float:

@@ -19,9 +19,8 @@ from mpo.errors import DataError
 from mpo.layout.batch import PromptResponses
 from mpo.logprobs.mismatched import MismatchedPair, mismatched_pair, mismatched_pairs
 from mpo.logprobs.resumable_array import ResumableArray, forget, join
-from mpo.logprobs.scoring import score_sets
+from mpo.logprobs.scoring import FrozenPolicy, score_sets
 from mpo.policy.devices import broadcast_from_rank0
-from mpo.policy.module import PolicyModule
 from mpo.policy.pieces import Indexed
 
 TOKENS, MISMATCHED, INDEX = "logps.npy", "mismatched.npy", "index.json"
@@ -97,7 +96,7 @@ class Reference:
 
 
 def compute_reference(
-    policy: PolicyModule,
+    policy: FrozenPolicy,
     sets: Sets,
     out: Path,
     micro_batch: int,

@@ -279,7 +279,8 @@ def measure_stage(
     verdicts = str(Path(config.cache_dir).expanduser().resolve() / VERDICTS)
     settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, taken, key, verdicts)
     inputs = replace(inputs, files=files, models={what: outside(*where) for what, where in measure.models.items()})
-    stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, here(measure.immediate))
+    placement = here(measure.immediate) if models is None else Placement.group
+    stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, placement)
     return replace(stage, resumable=measure.resumable)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -29,3 +29,17 @@ def broadcast_from_rank0(value: T) -> T:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def place_in_group() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gathered_from_all(value: T) -> list[T]:
+    """Every process's value, by rank."""
+    _, size = place_in_group()
+    values: list[Any] = [value] * size
+    if size > 1:
+        dist.all_gather_object(values, value)
+    return values

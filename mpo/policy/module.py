@@ -124,6 +124,10 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
+    def forwards(self, mine: int) -> int:
+        """See :class:`mpo.logprobs.scoring.FrozenPolicy`: no process waits for another's forward pass."""
+        return mine
+
     def train(self, mode: bool = True) -> PolicyModule:
         """As of any module, but the language model stays in evaluation mode: no dropout, no noise, no dropped layers.
 

@@ -49,7 +49,7 @@ def run(context: Context) -> None:
         config.score,
         heldout,
         config.seed,
-        progress.update,
+        progress.update if context.rank == 0 else lambda *_: None,
         _answers(inputs.answers),
         _answers(inputs.start_answers),
         context.output,
@@ -61,6 +61,8 @@ def run(context: Context) -> None:
     key = context.settings.key
     with errors_of(key), user_code(type(measure).__module__, type(measure).__name__, key):
         found = measure.measure(evidence)
+    if context.rank > 0:  # of a group that forwards the policy together, the first one writes
+        return
     progress.close()
     write_json(context.output / EVALUATION_FILE, finite(to_plain(found)))
     Summary(facts={"": {"estimates": len(found.estimates)}}).write(context.output)

@@ -11,14 +11,15 @@ from mpo.data.store import read_stored_sets
 from mpo.data.tokens import TokenizedSets
 from mpo.evaluate.heldout import HeldOut
 from mpo.logprobs.reference import Reference
+from mpo.logprobs.scoring import FrozenPolicy
 from mpo.losses import Loss
 from mpo.policy.device_trial import prepare_for
 from mpo.policy.devices import join_group
 from mpo.policy.load import load_policy
-from mpo.policy.module import PolicyModule
 from mpo.stages.context import StageContext
 from mpo.stages.models import model_source
 from mpo.stages.nodes import evaluate
+from mpo.train.sharding import on_device
 
 
 def heldout_of(context: StageContext[evaluate.Config, evaluate.Settings, evaluate.Inputs[Path]]) -> HeldOut:
@@ -28,12 +29,12 @@ def heldout_of(context: StageContext[evaluate.Config, evaluate.Settings, evaluat
     sets = TokenizedSets.load(inputs.prepare / "heldout")
     policies: dict[str, Path | File | Hub] = {"after": inputs.policy, "before": inputs.before}
 
-    def load(which: str) -> PolicyModule:
+    def load(which: str) -> FrozenPolicy:
         path, revision = model_source(policies[which])
         policy = load_policy(path, revision, models.precision, models.trust_remote_code)
         device = join_group()
         prepare_for(policy, device, models.compile, context.warn if context.rank == 0 else None)
-        return policy.to(device)
+        return on_device(policy, device)
 
     return HeldOut(
         sets=sets,

@@ -13,6 +13,7 @@ from mpo.stages.context import StageContext
 from mpo.stages.models import model_source
 from mpo.stages.nodes import reference
 from mpo.stages.summary import Summary
+from mpo.train.sharding import on_device
 
 MISMATCHED_SEED = 0
 """One set of mismatched pairs for all run seeds, so that their reference log-probs are reused."""
@@ -25,7 +26,7 @@ def run(context: StageContext[reference.Config, reference.Settings, reference.In
     path, revision = model_source(context.inputs.policy)
     policy = load_policy(path, revision, config.precision, config.trust_remote_code)
     prepare_for(policy, device, config.compile, context.warn if context.rank == 0 else None)
-    policy.to(device)
+    frozen = on_device(policy, device)
     facts: dict[str, dict[str, int]] = {}
     progress = context.progress()
     for split in ("train", "heldout"):
@@ -37,7 +38,7 @@ def run(context: StageContext[reference.Config, reference.Settings, reference.In
         out = context.output / split
         out.mkdir(exist_ok=True)
         compute_reference(
-            policy,
+            frozen,
             sets,
             out,
             settings.micro_batch,

@@ -111,7 +111,7 @@ def spread(module: nn.Module, zero: dict[str, Any], dtype: torch.dtype) -> None:
             first = parameter
             deepspeed.zero.Init(module=alone, config_dict_or_path=zero, dtype=dtype)
         else:
-            first.convert_to_zero_parameters(param_list=[parameter])  # type: ignore[operator]
+            first.convert_to_zero_parameters(param_list=[parameter])  # type: ignore[attr-defined]
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer.to(device))
@@ -128,6 +128,14 @@ class _Tensors(nn.Module):
         logps: ResponseLogps = self.policy(batch, prompt, first)
         square_sums = () if logps.token_square_sums_BKT is None else (logps.token_square_sums_BKT,)
         return logps.token_logps_BKT, logps.token_mask_BKT, *square_sums
+
+
+def forward_engine(policy: PolicyModule, config: TrainConfig) -> Any:
+    """DeepSpeed's engine around a policy in shards that nobody trains; called as :class:`_Tensors` is."""
+    hidden = int(policy.head.weight.shape[-1])
+    zero = deepspeed_config(config, 3, sum(parameter.numel() for parameter in policy.parameters()), hidden)
+    spread(policy, zero, policy.base.dtype)
+    return deepspeed.initialize(model=_Tensors(policy), config=zero, dist_init_required=False)[0]
 
 
 class _CheckpointFiles(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed is untyped
