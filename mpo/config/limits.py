@@ -64,6 +64,7 @@ TRAIN = {
     "adam_eps": Range(1e-15, 1),
     "clip": Range(0, 1e6),
     "zero_stage": Range(0, 3),
+    "activation_checkpointing": Range(0, 1000),
     "checkpoint_every": COUNT,
     "keep_checkpoints": Range(2, 1000, why="the newest may turn out damaged, then the one before it is taken"),
     "evaluate_every": Range(0, COUNT.high),

@@ -105,7 +105,7 @@ class TrainConfig:
     precision: Precision = Precision.bf16
     zero_stage: int = 3
     offload: Offload = Offload.none
-    activation_checkpointing: bool = True
+    activation_checkpointing: bool | int = True  # every n-th layer computed again in backward: 1 or true all, 0 none
     compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
     checkpoint_every: int = 50  # optimizer steps

@@ -46,7 +46,7 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     tokens, responses = prompt + count * response, count * response
     layers, head = _set_flops(shape, data)
     once_more = _forwarded_again(train, tokens)
-    forwards = 1.0 + (1.0 if train.activation_checkpointing else 0.0) + once_more
+    forwards = 1.0 + shape.recomputed(train.activation_checkpointing) / shape.layers + once_more
     backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
     width = 2 if train.precision is Precision.bf16 else 4
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)

@@ -156,24 +156,24 @@ def reference_memory(shape: Architecture, precision: Precision, tokens: int, dev
     return LIBRARIES[device] + shape.parameters * width + computed
 
 
-def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
+def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
     """Activations kept for the backward pass of ``tokens`` tokens, ``width`` bytes an element.
 
-    With checkpointing each layer keeps its input alone, and one layer at a time is computed again; without it, one
-    layer's product of gate and up.
+    Where every n-th layer is checkpointed (n = ``checkpointing``, 0: none) these keep their input alone, and one at a
+    time is computed again; without any, one layer's product of gate and up is.
     """
-    if checkpointing:
-        return shape.layers * tokens * shape.hidden * width + _layer_bytes(shape, tokens, width)
-    return tokens * (shape.layers * shape.kept_activations + shape.intermediate) * width
+    again = shape.recomputed(checkpointing)
+    at_work = shape.activations if again else shape.intermediate
+    return tokens * (again * shape.hidden + (shape.layers - again) * shape.kept_activations + at_work) * width
 
 
-def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpointing: bool) -> int:
+def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
     """A prompt's keys and values, kept for all pieces of a set, with their gradient in float32.
 
-    Without checkpointing the piece at work has a copy of them beside its own.
+    In layers without checkpointing the piece at work has a copy of them beside its own.
     """
-    numbers = tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim
-    return numbers * (width + 4 + (0 if checkpointing else width))
+    copied = shape.layers - shape.recomputed(checkpointing)
+    return tokens * 2 * shape.kv_heads * shape.head_dim * (shape.layers * (width + 4) + copied * width)
 
 
 def _logit_bytes(shape: Architecture, tokens: int, device: str) -> int:

@@ -59,6 +59,10 @@ class Architecture:
         """Those that it keeps: the MLP's product is computed again (mpo.policy.layers)."""
         return self.activations - self.intermediate
 
+    def recomputed(self, every: int) -> int:
+        """Layers that are computed again where every ``every``-th one is, the first included; none where that is 0."""
+        return -(-self.layers // every) if every else 0
+
     @property
     def parameters(self) -> int:
         """All parameters: embedding (and an untied head), layers, final norm."""

@@ -7,7 +7,7 @@ normed values and the gate's activation, and not that input: in bfloat16 four te
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -24,14 +24,14 @@ SCALES = (1.0, 30.0, 1000.0)
 """Of the rows of random input on which a class of modules has to agree: a clamp shows in the large ones."""
 
 
-def save_only_inputs(lm: nn.Module, checkpointing: bool = False) -> None:
+def save_only_inputs(lm: nn.Module, recomputed: Container[nn.Module] = ()) -> None:
     """Give the modules of ``lm`` that are such norms or MLPs a forward that says the same and keeps less.
 
     A module counts as one if it has the parts, its forward takes one input and no more, and, for one of its kind, gives
     the same bits; one that fails on such an input, or takes others, keeps its own.
 
     Args:
-        checkpointing: layers keep nothing but what they are computed again from.
+        recomputed: modules of layers that keep their input alone, as :mod:`mpo.policy.recomputation` has it.
     """
     found: dict[tuple[object, ...], Forward | None] = {}
     for module in lm.modules():
@@ -41,7 +41,7 @@ def save_only_inputs(lm: nn.Module, checkpointing: bool = False) -> None:
             found[kind] = candidate if candidate is not None and _agrees(module, candidate) else None
         forward = found[kind]
         if forward is not None:
-            if forward is _mlp and not checkpointing:
+            if forward is _mlp and module not in recomputed:
                 forward = _mlp_without_product
             module.forward = partial(forward, module, eager)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from mpo.config.schema import LoraConfig, Precision
@@ -15,6 +14,7 @@ from mpo.policy.model_class import is_composite
 from mpo.policy.module import ModelSource, PolicyModule
 from mpo.policy.pretrained import load_model
 from mpo.policy.probe import probe
+from mpo.policy.recomputation import recompute_layers, recomputed
 from mpo.policy.shared_prefix import share_prefix
 from mpo.policy.text_part import keep_text_part
 
@@ -24,7 +24,7 @@ def load_policy(
     revision: str | None = None,
     precision: Precision = Precision.fp32,
     trust_remote_code: bool = False,
-    activation_checkpointing: bool = False,
+    activation_checkpointing: int = 0,
     lora: LoraConfig | None = None,
 ) -> PolicyModule:
     """Load a causal language model as a policy, without dropout or other noise, on the CPU.
@@ -35,7 +35,7 @@ def load_policy(
         path: folder or hub name.
         revision: commit, tag or branch on the hub.
         precision: dtype of the weights.
-        activation_checkpointing: recompute each layer in backward.
+        activation_checkpointing: every n-th layer is computed again in the backward pass; 0: none.
         lora: train adapters on a frozen model instead.
 
     Raises:
@@ -60,7 +60,7 @@ def load_policy(
 
 def make_policy(
     lm: PreTrainedModel,
-    activation_checkpointing: bool = False,
+    activation_checkpointing: int = 0,
     lora: LoraConfig | None = None,
     compile: bool = False,
     extras: LogitExtras | None = None,
@@ -68,34 +68,17 @@ def make_policy(
     """A policy from a model in memory.
 
     Args:
+        activation_checkpointing: every n-th layer is computed again in the backward pass; 0: none.
         extras: what the family does to its logits; default: what its config says.
 
     Raises:
         ConfigError: adapters that don't fit the model, or a family that can't compute layers again.
     """
-    save_only_inputs(lm, activation_checkpointing)
+    recompute_layers(lm, activation_checkpointing)
+    save_only_inputs(lm, recomputed(lm))
     if compile:
         compile_fused(lm)
-    if activation_checkpointing:
-        try:
-            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        except ValueError as error:
-            raise ConfigError(
-                f"model type {lm.config.model_type} can't compute its layers again",
-                "train.activation_checkpointing",
-                "set it to false",
-            ) from error
-        no_dropout_in_checkpointed(lm)
     return PolicyModule(lm if lora is None else with_adapters(lm, lora), extras=extras)
-
-
-def no_dropout_in_checkpointed(lm: nn.Module) -> None:
-    """Dropout off in layers that are in training mode, as they have to be to be computed again; not in the config."""
-    for module in lm.modules():
-        if getattr(module, "gradient_checkpointing", False) is True:
-            for name, value in vars(module).items():
-                if isinstance(value, float) and ("dropout" in name or "pdrop" in name or name == "layerdrop"):
-                    setattr(module, name, 0.0)
 
 
 def check_positions(policy: PolicyModule, max_tokens: int) -> None:

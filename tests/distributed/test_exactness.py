@@ -43,6 +43,7 @@ def paths_through_losses(folder: Path) -> list[dict[str, Any]]:
         job(folder / "lora", 0, 2, lora=True, config=short | {"activation_checkpointing": True}),
         job(folder / "lora3", 3, 2, lora=True, config=short | {"activation_checkpointing": True}),
         job(folder / "plain3", 3, 2, config=short | {"activation_checkpointing": True}),
+        job(folder / "second3", 3, 2, config=short | {"activation_checkpointing": 2}),
         job(folder / "plain0", 0, 2, config=short),
         *(job(folder / f"bf16-{stage}", stage, 2, config=short | BF16) for stage in (1, 3)),
         job(folder / "bf16-lora", 1, 2, lora=True, config=short | BF16),
@@ -167,7 +168,7 @@ def test_gradients_of_bf16_are_summed_in_float32(trained: Path) -> None:
     torch.testing.assert_close(expected, whole, rtol=5e-3, atol=0.0)
 
 
-@pytest.mark.parametrize("name", ["plain3", "plain3-pieces"])
+@pytest.mark.parametrize("name", ["plain3", "second3", "plain3-pieces"])
 def test_activation_checkpointing_and_zero_change_no_update(trained: Path, name: str) -> None:
     plain, checkpointed = weights(trained / "plain0"), weights(trained / name)
     for parameter in plain:

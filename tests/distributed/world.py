@@ -94,7 +94,7 @@ class Marks:
 
 def tiny_policy(
     lora: bool = False,
-    checkpointing: bool = False,
+    checkpointing: int = 0,
     dtype: torch.dtype = torch.float32,
     rows: bool = False,
     compile: bool = False,

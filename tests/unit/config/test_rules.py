@@ -102,6 +102,7 @@ CONFLICTS = {
     "evaluate.temperatures=[1.0,0.0]": ("evaluate.temperatures", "in [0.001, 100]"),
     "train.warmup_ratio=1": ("train.warmup_ratio", "in [0, 1)"),
     "train.zero_stage=4": ("train.zero_stage", "in [0, 3]"),
+    "train.activation_checkpointing=-1": ("train.activation_checkpointing", "in [0, 1000]"),
     "model.scratch.sft.lr=-1": ("model.scratch.sft.lr", "in [1e-12, 10]"),
     "train.lr=nan": ("train.lr", "in [1e-12, 10]"),
 }

@@ -37,6 +37,8 @@ def test_flops_are_counted_by_hand() -> None:
     assert step_work(SHAPE, TRAIN, SETS, 2).flops == 3 * (3 * forward + 4 * head)
     checkpointed = step_work(SHAPE, replace(TRAIN, activation_checkpointing=True), SETS, 1).flops
     assert checkpointed == 6 * (4 * forward + 4 * head)
+    one_of_two = step_work(SHAPE, replace(TRAIN, activation_checkpointing=2), SETS, 1).flops
+    assert one_of_two == 6 * (3.5 * forward + 4 * head)
     halves = step_work(SHAPE, replace(TRAIN, micro_tokens=5), SETS, 1).flops
     assert halves == 6 * (3.5 * forward + 4 * head)  # one of two pieces is forwarded twice, the head once
     assert step_work(SHAPE, replace(TRAIN, lora=LoraConfig()), SETS, 1).flops == 6 * (2 * forward + 3 * head)

@@ -23,6 +23,7 @@ from mpo.planning.memory import (
     kept_output_tokens,
     micro_batch_tokens,
     reference_memory,
+    shared_prompt_bytes,
     shared_prompt_tokens,
     stages,
     tokens_at_once,
@@ -117,6 +118,17 @@ def test_checkpointing_keeps_a_layers_input() -> None:
     assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 8  # which keeps no product of the MLP
     more = activation_bytes(LLAMA3_8B, 2000, 2, True)
     assert more == 2 * kept
+
+
+def test_every_third_layer_keeps_its_input_and_the_others_what_they_made() -> None:
+    query, key_value, gated = 32 * 128, 8 * 128, 14336
+    kept = 4 * 4096 + 2 * query + 2 * key_value + 2 * gated  # the MLP's product is computed again anyway
+    numbers = 11 * 4096 + 21 * kept + (kept + gated)  # layers 0, 3, …, 30; one of them at work
+    assert activation_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * numbers * 2
+    found = [activation_bytes(LLAMA3_8B, 1000, 2, every) for every in (1, 2, 3, 4, 0)]
+    assert found == sorted(found) and len(set(found)) == 5
+    # Of a shared prompt's 1,000 tokens: keys, values and their gradient in float32; 21 layers have a copy.
+    assert shared_prompt_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * 2 * key_value * (32 * 6 + 21 * 2)
 
 
 def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
