@@ -126,9 +126,7 @@ def training_memory(
         activations=activation_bytes(shape, tokens, width, train.activation_checkpointing)
         + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing)
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
-        logits=_logit_bytes(shape, tokens, device)
-        + tokens * shape.hidden * 4  # the gradient of hidden states, summed in float32
-        + (0 if train.lora is not None or in_place else _head_gradient_bytes(shape, train.precision, device)),
+        logits=head_bytes(shape, tokens, train.precision, device, train.lora is None and not in_place),
         host=host,
         loading=loading,
         libraries=LIBRARIES[device],
@@ -176,14 +174,25 @@ def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpoint
     return tokens * 2 * shape.kv_heads * shape.head_dim * (shape.layers * (width + 4) + copied * width)
 
 
+def head_bytes(shape: Architecture, tokens: int, precision: Precision, device: str, own_gradient: bool) -> int:
+    """Logits, and gradients of hidden states and weights, as the head's backward pass has them (mpo.policy.head).
+
+    The gradient of hidden states is summed in float32. That of the weights, where it is the head's own, is in their
+    precision, and in float32 for the block of the vocabulary that is being summed. In bfloat16 DeepSpeed then makes a
+    float32 copy of it all, to add it to the sum over micro-batches and to send it; the logits are gone by then. It is
+    the largest such copy, and the first: all activations are still there.
+    """
+    computing, added = _logit_bytes(shape, tokens, device), 0
+    if own_gradient:
+        narrow = precision is Precision.bf16
+        gradient = shape.embedding * (2 if narrow else 4)
+        computing += gradient + min(shape.vocab, VOCABULARY_AT_ONCE[device]) * shape.hidden * 4
+        added = gradient + (shape.embedding * 4 if narrow else 0)
+    return tokens * shape.hidden * 4 + max(computing, added)
+
+
 def _logit_bytes(shape: Architecture, tokens: int, device: str) -> int:
     return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[device], shape.vocab)) * LOGIT_BYTES
-
-
-def _head_gradient_bytes(shape: Architecture, precision: Precision, device: str) -> int:
-    """The gradient in the weights' precision, and that of some entries while it is summed in float32."""
-    summed = min(shape.vocab, VOCABULARY_AT_ONCE[device]) * shape.hidden * 4
-    return shape.embedding * (2 if precision is Precision.bf16 else 4) + summed
 
 
 def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:

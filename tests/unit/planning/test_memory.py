@@ -20,6 +20,7 @@ from mpo.planning.memory import (
     VOCABULARY_AT_ONCE,
     activation_bytes,
     effective_stage,
+    head_bytes,
     kept_output_tokens,
     micro_batch_tokens,
     reference_memory,
@@ -107,7 +108,7 @@ def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
 
 
 def test_adapters_need_states_for_themselves_alone() -> None:
-    full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
+    full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 2000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
     summed = VOCABULARY_AT_ONCE["cuda"] * LLAMA3_8B.hidden * 4
     assert full.logits - lora.logits == 2 * LLAMA3_8B.embedding + summed  # a frozen head has no gradient
@@ -186,11 +187,28 @@ def test_logits_are_bounded_as_the_head_bounds_them() -> None:
     logits = LOGITS_AT_ONCE["cuda"] * 12
     narrow, wide = head * 2 + (1 << 15) * 4096 * 4, head * 4 + (1 << 11) * 4096 * 4
     assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == logits + 10**6 * hidden + narrow
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * (128256 * 12 + hidden) + narrow
+    copied = head * (2 + 4)  # DeepSpeed's float32 copy is larger than the logits of a few tokens
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * hidden + copied
     assert training_memory(LLAMA3_8B, TESTBED, 8, 8, device="cpu").logits == 8 * (128256 * 12 + hidden) + wide
     # A process alone adds the weights' gradient to its sum in place on a CPU, in either precision.
     for train in (TESTBED, PAPER):
         assert training_memory(LLAMA3_8B, train, 1, 8, device="cpu").logits == 8 * (128256 * 12 + hidden)
+
+
+def test_float32_copies_of_the_heads_gradients_by_hand() -> None:
+    """Of 1,000 tokens; a vocabulary of 40,000 is summed in two blocks, the first of 32,768 entries."""
+    shape = replace(LLAMA3_8B, vocab=40_000, hidden=1_000, heads=8, head_dim=125)
+    hidden, logits = 1_000 * 1_000 * 4, 1_000 * 40_000 * 12
+    narrow, block, copy = 40_000 * 1_000 * 2, 32_768 * 1_000 * 4, 40_000 * 1_000 * 4
+    assert logits + block > copy  # 611 MB above 160 MB
+    found = [head_bytes(shape, 1_000, Precision.bf16, "cuda", own) for own in (True, False)]
+    assert found == [hidden + logits + narrow + block, hidden + logits] == [695_072_000, 484_000_000]
+    assert head_bytes(shape, 100, Precision.bf16, "cuda", True) == 100 * 1_000 * 4 + narrow + max(copy, 48e6 + block)
+    # With next to no tokens and a larger vocabulary the copy of all of it is larger than a block of it.
+    large = replace(shape, vocab=200_000)
+    assert head_bytes(large, 1, Precision.bf16, "cuda", True) == 1_000 * 4 + 200_000 * 1_000 * (2 + 4)
+    # In float32 it is sent and summed as it is.
+    assert head_bytes(large, 1, Precision.fp32, "cuda", True) == 4_000 + 200_000 * (12 + 4_000) + block
 
 
 def test_on_a_cpu_the_libraries_count() -> None:
