@@ -51,7 +51,7 @@ def measured_steps(
     with tempfile.TemporaryDirectory() as folder:
         reference_folder = Path(folder) / "reference"
         reference_folder.mkdir()
-        compute_reference(policy, sets, reference_folder, config.micro_batch, config.micro_tokens)
+        compute_reference(policy, sets, reference_folder, config.micro_batch, config.settled.micro_tokens)
         reference = Reference.load(reference_folder, sets)
         seconds: list[float] = []
         rows: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ here: they are merged into the dataclass that they name by :mod:`mpo.config.targ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -37,6 +37,13 @@ class Offload(Enum):
     none = "none"
     optimizer = "optimizer"
     parameters = "parameters"
+
+
+class MemoryChoice(Enum):
+    """What becomes of a training's memory settings that are null, see :class:`MemorySettings`."""
+
+    auto = "auto"  # the fastest that are expected to fit the card, see mpo.planning.fitting
+    given = "given"  # always the same ones
 
 
 class SftResponses(Enum):
@@ -85,6 +92,19 @@ class LoraConfig:
     target_modules: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class MemorySettings:
+    """How a training lies in memory, for its speed alone: updates are the same but for rounding.
+
+    The defaults are what ``train.memory=given`` puts in place of null.
+    """
+
+    zero_stage: int = 3
+    offload: Offload = Offload.none
+    activation_checkpointing: int = 1
+    micro_tokens: int = 16384
+
+
 @dataclass
 class TrainConfig:
     """One training stage. Batches count response sets, not responses."""
@@ -96,16 +116,17 @@ class TrainConfig:
     max_steps: int | None = None  # stop early; the schedule still spans this number where it is set
     global_batch: int = 128  # sets per optimizer step, over all processes and accumulated micro-batches
     micro_batch: int = 2  # sets that a process forwards at once
-    micro_tokens: int = 16384  # and tokens; a set above that is forwarded in pieces
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_eps: float = 1e-8
     clip: float = 1.0  # global gradient norm; 0 leaves gradients alone
     precision: Precision = Precision.bf16
-    zero_stage: int = 3
-    offload: Offload = Offload.none
-    activation_checkpointing: bool | int = True  # every n-th layer computed again in backward: 1 or true all, 0 none
+    memory: MemoryChoice = MemoryChoice.given  # who chooses those of the next four that are null
+    zero_stage: int | None = None
+    offload: Offload | None = None
+    activation_checkpointing: bool | int | None = None  # every n-th layer computed again in backward: 1 all, 0 none
+    micro_tokens: int | None = None  # that a process forwards at once; a set above that is forwarded in pieces
     compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
     checkpoint_every: int = 50  # optimizer steps
@@ -117,6 +138,19 @@ class TrainConfig:
     stop_behind: list[float] = field(default_factory=list)  # what keep_best's metric has to reach by each evaluation
     stop_if_diverged: bool = False  # else a warning says so
     reward_prompts: int = 0  # first held-out prompts to which each evaluation draws a response and scores it; 0: none
+
+    @property
+    def open(self) -> list[str]:
+        """Names of the memory settings that are null."""
+        return [each.name for each in fields(MemorySettings) if getattr(self, each.name) is None]
+
+    @property
+    def settled(self) -> MemorySettings:
+        """The memory settings, those of :class:`MemorySettings` in place of null."""
+        given = {each.name: getattr(self, each.name) for each in fields(MemorySettings) if each.name not in self.open}
+        if "activation_checkpointing" in given:
+            given["activation_checkpointing"] = int(given["activation_checkpointing"])
+        return MemorySettings(**given)
 
 
 @dataclass

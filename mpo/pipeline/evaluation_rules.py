@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpo.config.schema import RunConfig, TrainConfig
+from mpo.config.schema import MemoryChoice, RunConfig, TrainConfig
 from mpo.config.wording import hint
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
@@ -59,7 +59,9 @@ def _check_rewards(key: str, train: TrainConfig, config: RunConfig, source: Sour
     if not train.evaluate_every:
         raise ConfigError("responses are drawn when the training is evaluated, which it is not", where,
                           f"add {key}.evaluate_every=50, say")  # fmt: skip
-    if effective_stage(train, train.zero_stage, config.launcher.processes * config.launcher.nodes) == 3:
+    chosen = train.memory is MemoryChoice.auto and train.zero_stage is None  # then another one is
+    group = config.launcher.processes * config.launcher.nodes
+    if not chosen and effective_stage(train, train.settled.zero_stage, group) == 3:
         raise ConfigError("no process has the whole weights to draw responses with", where, f"add {key}.zero_stage=2")
     if key != "train" or training_rewards(config, source) is None:
         what = "no scorer of this run can be called during training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import samples
 from mpo.pipeline.plan_drawing import Part, drawing_parts, hours_line
 from mpo.pipeline.plan_parts import parts_line, sketch_parts
-from mpo.pipeline.plan_sizes import expected_prompts, looked_at, training_sets
+from mpo.pipeline.plan_sizes import expected_prompts, forwarded, looked_at, training_sets
 from mpo.pipeline.regimes import measures_left_out
 from mpo.pipeline.rules import Objects
 from mpo.pipeline.scoring import scorer_nodes
@@ -25,15 +26,13 @@ from mpo.planning.cards import Card, named_card
 from mpo.planning.compute import forward_flops
 from mpo.planning.forecast import Forecast, forecast, planned_device
 from mpo.planning.sizes import (
-    GATED,
     Architecture,
     DataSize,
     adapter_parameters,
     batch_warning,
-    imitated,
+    known_architecture,
     optimizer_steps,
     parameters,
-    read_architecture,
 )
 from mpo.track.console import Console
 from mpo.track.units import count, duration, number, step_duration
@@ -49,31 +48,40 @@ WORTH_SAYING = 1.5
 """How many times as fast bfloat16 has to be for the plan to speak of it."""
 
 
-def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, objects: Objects) -> Forecast | None:
+def show_plan(
+    console: Console,
+    config: RunConfig,
+    graph: Graph,
+    store: Store,
+    objects: Objects,
+    chosen: Mapping[str, str] | None = None,
+) -> Forecast | None:
     """Print the plan; returns what it says of the training's time and memory, where the sizes are known.
+
+    Args:
+        chosen: what to say of memory settings, see :func:`mpo.pipeline.memory_choice.settle`.
 
     Raises:
         ConfigError: the cache's disk has no room for what the run would write.
     """
-    shape = _shape(config)
+    shape = known_architecture(config.model)
     source, imitate = source_of(config.data, config.allow_targets), config.regime.imitate
     limits = config.data.max_prompt_tokens, config.data.max_tokens
     sketches = sketch_parts(source, *limits) if isinstance(source, Mixture) else {}
     read = looked_at(config.data, source, sketches)
     sets = training_sets(config, read, source, graph, store)
-    if sets is not None and imitate is not None:
-        sets = replace(sets, responses=1) if config.regime.samples else imitated(sets, source, imitate)
+    trained = None if sets is None else forwarded(config, sets, source, objects.partition)
+    sets = sets if imitate is None else trained
     stages = list(graph.stages(store))
     missing = [stage for stage in stages if not store.complete(stage)]
     rows = [[stage.name, "build" if stage in missing else "cached", _where(stage, config)] for stage in stages]
     console.table(rows, ["stage", "", "runs as"])
-    trained = sets
-    if sets is not None and imitate is None:
-        trained = replace(sets, responses=objects.partition.keeps(sets.responses))
     facts = {"model": _model(config), "data": _data(config, source, sets)}
     if isinstance(source, Mixture):
         facts["parts"] = parts_line(source, sketches)
     facts["training"] = _training(config, trained)
+    for key, line in (chosen or {}).items():
+        facts["chosen" if key == "train" else "chosen, start"] = line
     if samples(config) and (scorers := list(scorer_nodes(config))):
         facts["scores"] = f"{scorers[0]} trains" + (f"; beside it {', '.join(scorers[1:])}" if scorers[1:] else "")
     if imitate is None:
@@ -131,12 +139,6 @@ def show_plan(console: Console, config: RunConfig, graph: Graph, store: Store, o
     return expected
 
 
-def _shape(config: RunConfig) -> Architecture | None:
-    architecture = config.model.architecture
-    known = architecture and architecture.get("model_type", "llama") in GATED
-    return read_architecture(architecture) if known else None
-
-
 def _where(stage: Stage, config: RunConfig) -> str:
     if not stage.placement.distributed:
         return stage.placement.value
@@ -151,7 +153,7 @@ def _model(config: RunConfig) -> str:
     name = model.path or "trained from scratch"
     known = parameters(model)
     text = f"{name}, {count(known)} parameters" if known else name
-    shape = _shape(config)
+    shape = known_architecture(config.model)
     if config.train.lora is not None and shape is not None:
         trained = adapter_parameters(shape, config.train.lora)
         text += f", {count(trained)} of them trained (adapters of rank {config.train.lora.rank})"
@@ -172,10 +174,10 @@ def _training(config: RunConfig, sets: DataSize | None) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
     share = math.ceil(train.global_batch / group)
-    of_set = 1 if sets is None else sets.tokens // sets.sets
-    at_once = max(1, min(share, train.micro_batch, train.micro_tokens // of_set))
-    cut = " in pieces" if of_set > train.micro_tokens else ""
-    stage = memory.effective_stage(train, train.zero_stage, group)
+    of_set, budget = 1 if sets is None else sets.tokens // sets.sets, train.settled.micro_tokens
+    at_once = max(1, min(share, train.micro_batch, budget // of_set))
+    cut = " in pieces" if of_set > budget else ""
+    stage = memory.effective_stage(train, train.settled.zero_stage, group)
     rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
     text = (
         f"{train.global_batch} sets per step = {group} process{'es' if group > 1 else ''} × {at_once} "

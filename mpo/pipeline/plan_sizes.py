@@ -13,10 +13,11 @@ from mpo.data.estimate import Sketch, sketch
 from mpo.data.sources import Mixture, Source
 from mpo.data.sources.recorded import Recorded
 from mpo.data.tokens import SUMMARY
+from mpo.partition import Partition
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import responses_a_set
 from mpo.pipeline.plan_parts import mixed
-from mpo.planning.sizes import DataSize, data_size, heldout_size
+from mpo.planning.sizes import DataSize, data_size, heldout_size, imitated
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def looked_at(data: DataConfig, source: Source, parts: Mapping[str, Sketch | Non
     )
 
 
+def expected_sets(config: RunConfig, data: DataConfig, source: Source) -> DataSize | None:
+    """One round's training data as ``data`` expects them, whatever is there already."""
+    return data_size(data, source, responses_a_set(replace(config, data=data)), config.rounds)
+
+
 def training_sets(config: RunConfig, data: DataConfig, source: Source, graph: Graph, store: Store) -> DataSize | None:
     """One round's training data: counted where the first round's are tokenised, else as ``data`` expects them."""
     prepare = graph.rounds[0].prepare
@@ -68,7 +74,16 @@ def training_sets(config: RunConfig, data: DataConfig, source: Source, graph: Gr
                 prompt_tokens=round(stats["prompt_tokens"] / stats["sets"]),
                 response_tokens=round(stats["response_tokens"] / stats["responses"]),
             )
-    return data_size(data, source, responses_a_set(replace(config, data=data)), config.rounds)
+    return expected_sets(config, data, source)
+
+
+def forwarded(config: RunConfig, sets: DataSize, source: Source, partition: Partition) -> DataSize:
+    """What a training forwards of its sets: each response by itself where it is imitated, else those that the partition
+    keeps."""
+    imitate = config.regime.imitate
+    if imitate is None:
+        return replace(sets, responses=partition.keeps(sets.responses))
+    return replace(sets, responses=1) if config.regime.samples else imitated(sets, source, imitate)
 
 
 def expected_prompts(config: RunConfig, data: DataConfig, source: Source) -> Prompts | None:

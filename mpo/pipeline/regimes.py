@@ -147,7 +147,7 @@ def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, froze
         reference.Config(
             config.train.precision, config.train.compile, loss.needs_mismatched_kl, config.model.trust_remote_code
         ),
-        reference.Settings(config.train.micro_batch, config.train.micro_tokens),
+        reference.Settings(config.train.micro_batch, config.train.settled.micro_tokens),
         reference.Inputs(prepare, frozen.model),
     )
 

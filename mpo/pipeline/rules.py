@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
-from mpo.config.schema import Offload, RunConfig, Schedule, TrainConfig
+from mpo.config.schema import MemoryChoice, Offload, RunConfig, Schedule, TrainConfig
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.config.thinking import check_thinking
@@ -242,10 +242,13 @@ def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
 
 
 def _check_sharding(key: str, train: TrainConfig) -> None:
-    if train.offload is Offload.parameters and train.zero_stage != 3:
-        raise ConfigError(f"parameters are offloaded by ZeRO stage 3, not {train.zero_stage}", f"{key}.offload",
+    stage = train.settled.zero_stage
+    if train.memory is MemoryChoice.auto and train.zero_stage is None:
+        return  # one that goes with it is chosen
+    if train.offload is Offload.parameters and stage != 3:
+        raise ConfigError(f"parameters are offloaded by ZeRO stage 3, not {stage}", f"{key}.offload",
                           f"add {key}.zero_stage=3, or offload=optimizer")  # fmt: skip
-    if train.offload is Offload.optimizer and train.zero_stage < 1:
+    if train.offload is Offload.optimizer and stage < 1:
         raise ConfigError("the optimizer is offloaded by ZeRO stage 1, 2 or 3, not 0", f"{key}.offload",
                           f"add {key}.zero_stage=1")  # fmt: skip
 

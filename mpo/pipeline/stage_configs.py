@@ -221,10 +221,10 @@ def train_stage(
     rewards: train.Rewards | None = None,
 ) -> Stage:
     """A training; ``keep_state``: for one that goes on with its optimizer."""
+    settled, default = how.settled, TrainConfig()
     settings = train.Settings(
-        how.checkpoint_every, how.keep_checkpoints, how.micro_tokens, card(config), how.stop_if_diverged
+        how.checkpoint_every, how.keep_checkpoints, settled.micro_tokens, card(config), how.stop_if_diverged
     )
-    default = TrainConfig()
     allow = allowed(loss, config) + ([] if rewards is None else allowed(rewards.scorer, config))
     slices = train.Config(
         loss=dict(loss),
@@ -232,7 +232,11 @@ def train_stage(
             how,
             checkpoint_every=default.checkpoint_every,
             keep_checkpoints=default.keep_checkpoints,
+            memory=default.memory,
             micro_tokens=default.micro_tokens,
+            zero_stage=settled.zero_stage,
+            offload=settled.offload,
+            activation_checkpointing=settled.activation_checkpointing,
             stop_if_diverged=default.stop_if_diverged,
         ),
         seed=seed,
@@ -277,7 +281,7 @@ def measure_stage(
     slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
     key = f"evaluate.measures.{name}"
     verdicts = str(Path(config.cache_dir).expanduser().resolve() / VERDICTS)
-    settings = evaluate.Settings(config.evaluate.batch, config.train.micro_tokens, taken, key, verdicts)
+    settings = evaluate.Settings(config.evaluate.batch, config.train.settled.micro_tokens, taken, key, verdicts)
     inputs = replace(inputs, files=files, models={what: outside(*where) for what, where in measure.models.items()})
     placement = here(measure.immediate) if models is None else Placement.group
     stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, placement)

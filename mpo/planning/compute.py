@@ -46,13 +46,13 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
     tokens, responses = prompt + count * response, count * response
     layers, head = _set_flops(shape, data)
     once_more = _forwarded_again(train, tokens)
-    forwards = 1.0 + shape.recomputed(train.activation_checkpointing) / shape.layers + once_more
+    forwards = 1.0 + shape.recomputed(train.settled.activation_checkpointing) / shape.layers + once_more
     backward = 2.0 if train.lora is None else 1.0  # of a frozen matrix only its input's gradient is computed
     width = 2 if train.precision is Precision.bf16 else 4
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     passes = PASSES * (forwards + 2) / 3
     traffic = shape.layers * tokens * shape.activations * width * passes + responses * shape.vocab * 4 * LOGIT_PASSES
-    share = processes if train.zero_stage >= 1 or train.precision is Precision.bf16 else 1
+    share = processes if train.settled.zero_stage >= 1 or train.precision is Precision.bf16 else 1
     return Work(
         flops=sets * (layers * (forwards + backward) + head * (2.0 + backward)),
         traffic=sets * traffic + OPTIMIZER_PASSES * 4 * trained / share,
@@ -70,4 +70,4 @@ def _set_flops(shape: Architecture, data: DataSize) -> tuple[float, float]:
 
 def _forwarded_again(train: TrainConfig, tokens: int) -> float:
     """Share of a set that is forwarded once more: of one above the token budget all its pieces but one."""
-    return max(0.0, 1.0 - train.micro_tokens / tokens)
+    return max(0.0, 1.0 - train.settled.micro_tokens / tokens)

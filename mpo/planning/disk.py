@@ -60,7 +60,7 @@ def checkpoint_bytes(shape: Architecture, train: TrainConfig) -> int:
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
     if train.precision is Precision.bf16:
         return trained * (2 + 12)
-    return trained * (4 + 8 + (4 if train.zero_stage else 0))
+    return trained * (4 + 8 + (4 if train.settled.zero_stage else 0))
 
 
 def export_bytes(shape: Architecture, precision: Precision) -> int:

@@ -63,8 +63,9 @@ def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
     """
     if train.precision is not Precision.bf16:
         return stage
-    lowest = 1 if train.offload is Offload.none else 2
-    shared = processes > 1 or train.offload is Offload.parameters
+    offload = train.settled.offload
+    lowest = 1 if offload is Offload.none else 2
+    shared = processes > 1 or offload is Offload.parameters
     return max(stage, lowest) if shared else lowest
 
 
@@ -88,7 +89,8 @@ def training_memory(
         stage: another ZeRO stage than the configured one.
         device: what it trains on, ``cpu`` or ``cuda``.
     """
-    stage = effective_stage(train, train.zero_stage if stage is None else stage, processes)
+    settings = train.settled
+    stage = effective_stage(train, settings.zero_stage if stage is None else stage, processes)
     width = 2 if train.precision is Precision.bf16 else 4
     states = 12 if train.precision is Precision.bf16 or stage >= 1 else 8  # ZeRO keeps weights of its own
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
@@ -110,12 +112,12 @@ def training_memory(
     lowest = 1 if train.precision is Precision.bf16 else 0
     in_place = device == "cpu" and processes == 1 and stage == lowest
     host = 0
-    if train.offload is not Offload.none and stage >= 1:
+    if settings.offload is not Offload.none and stage >= 1:
         # Below stage 3 gradients are summed on the device and copied; there they are summed and copied on the host.
         host, optimizer = optimizer + gradients, 0
         if stage == 3:
             host, gradients = host + gradients, 0
-        if train.offload is Offload.parameters and stage == 3:
+        if settings.offload is Offload.parameters and stage == 3:
             host, weights = host + weights, 0
     return Memory(
         stage=stage,
@@ -123,8 +125,8 @@ def training_memory(
         gradients=gradients,
         optimizer=optimizer,
         gathered=gathered,
-        activations=activation_bytes(shape, tokens, width, train.activation_checkpointing)
-        + shared_prompt_bytes(shape, prompt, width, train.activation_checkpointing)
+        activations=activation_bytes(shape, tokens, width, settings.activation_checkpointing)
+        + shared_prompt_bytes(shape, prompt, width, settings.activation_checkpointing)
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
         logits=head_bytes(shape, tokens, train.precision, device, train.lora is None and not in_place),
         host=host,
@@ -212,7 +214,7 @@ def tokens_at_once(train: TrainConfig, sets: DataSize, device: str = "cuda") -> 
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
     """Tokens that a process forwards at once: sets with their prompt once, within the budget; at least one response."""
     wanted = train.micro_batch * (prompt_tokens + responses * response_tokens)
-    return max(min(wanted, train.micro_tokens), prompt_tokens + response_tokens)
+    return max(min(wanted, train.settled.micro_tokens), prompt_tokens + response_tokens)
 
 
 def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
@@ -220,12 +222,10 @@ def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: 
 
     As :mod:`mpo.train.window` has it.
     """
-    tokens = prompt_tokens + responses * response_tokens
-    if tokens <= train.micro_tokens:
-        return 0
-    return min(tokens, OUTPUTS_KEPT[train.precision] * train.micro_tokens)
+    tokens, budget = prompt_tokens + responses * response_tokens, train.settled.micro_tokens
+    return 0 if tokens <= budget else min(tokens, OUTPUTS_KEPT[train.precision] * budget)
 
 
 def shared_prompt_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
     """Tokens of a prompt that is kept for the pieces of its set; 0 where sets are within the budget."""
-    return prompt_tokens if prompt_tokens + responses * response_tokens > train.micro_tokens else 0
+    return prompt_tokens if prompt_tokens + responses * response_tokens > train.settled.micro_tokens else 0

@@ -98,13 +98,18 @@ def read_architecture(values: Mapping[str, Any]) -> Architecture:
         raise ConfigError("has no value", f"model.architecture.{key}", "give one") from error
 
 
+def known_architecture(model: ModelConfig) -> Architecture | None:
+    """The policy's, where the config has it and the model type is one of :data:`GATED`."""
+    values = model.architecture
+    return read_architecture(values) if values and values.get("model_type", "llama") in GATED else None
+
+
 def parameters(model: ModelConfig) -> int | None:
     """Parameters of the policy: as the config states them, else by its architecture; None where neither is known."""
     if model.parameters is not None:
         return model.parameters
-    if not model.architecture or model.architecture.get("model_type", "llama") not in GATED:
-        return None
-    return read_architecture(model.architecture).parameters
+    shape = known_architecture(model)
+    return None if shape is None else shape.parameters
 
 
 def adapter_parameters(shape: Architecture, lora: LoraConfig) -> int:

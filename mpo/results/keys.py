@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpo.cache.artifacts import canonical_json
-from mpo.config.schema import RunConfig
+from mpo.config.schema import MemoryChoice, MemorySettings, RunConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
 from mpo.train.best import REWARD
@@ -41,6 +41,7 @@ def result_config(config: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
             _drop(plain, f"{training}.stop_behind")
         if _at(plain, f"{training}.keep_best") != REWARD:
             _drop(plain, f"{training}.reward_prompts")
+        _settle_memory(_at(plain, training))
     model = plain.get("model")
     if isinstance(model, dict) and model.get("path") is not None:  # a run takes them from the model's own files
         model.pop("architecture", None)
@@ -83,6 +84,21 @@ def _one_number(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_one_number(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _settle_memory(training: Any) -> None:
+    """Drop memory settings that were chosen for a card; in place of null put what the run takes, as version 0.4.0
+    recorded it."""
+    if not isinstance(training, dict):
+        return
+    usual = to_plain(MemorySettings())
+    if training.pop("memory", None) == MemoryChoice.auto.name:
+        for name in usual:
+            training.pop(name, None)
+        return
+    training |= {name: usual[name] for name in usual if training.get(name, 0) is None}
+    if training.get("activation_checkpointing") in (0, 1):  # which were false and true
+        training["activation_checkpointing"] = bool(training["activation_checkpointing"])
 
 
 def _at(node: Any, key: str) -> Any:

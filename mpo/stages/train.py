@@ -60,7 +60,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         revision,
         settings.precision,
         config.trust_remote_code,
-        settings.activation_checkpointing,
+        settings.settled.activation_checkpointing,
         settings.lora,
     )
     prepare_for(policy, join_group(), settings.compile, context.warn if context.rank == 0 else None)

@@ -72,9 +72,10 @@ def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: i
     if stage == 3:
         zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}
         zero |= {"stage3_param_persistence_threshold": 10 * hidden}
-    if config.offload is not Offload.none:
+    offload = config.settled.offload
+    if offload is not Offload.none:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if config.offload is Offload.parameters:
+    if offload is Offload.parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     bf16 = config.precision is Precision.bf16
     return {
@@ -164,7 +165,7 @@ class Engine:
     def __init__(self, policy: PolicyModule, config: TrainConfig, total_steps: int) -> None:
         init_process_group()
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.config, self.stage = config, effective_stage(config, config.zero_stage, self.world_size)
+        self.config, self.stage = config, effective_stage(config, config.settled.zero_stage, self.world_size)
         optimizer = build_optimizer(policy, config)
         hidden = int(policy.head.weight.shape[-1])
         parameters = sum(parameter.numel() for parameter in policy.parameters())

@@ -146,7 +146,7 @@ def run_job(job: dict[str, Any]) -> None:
     loss = LOSSES[job.get("loss", "mpo")](**job.get("loss_fields", {}))
     sets = TokenSets(job.get("sets", 24), answers_alone=bool(job.get("answers_alone")))
     dtype = torch.bfloat16 if config.precision is Precision.bf16 else torch.float32
-    policy = tiny_policy(lora, config.activation_checkpointing, dtype, bool(job.get("rows")), config.compile)
+    policy = tiny_policy(lora, config.settled.activation_checkpointing, dtype, bool(job.get("rows")), config.compile)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     init_process_group()
     policy.to(join_group())

@@ -135,7 +135,7 @@ def test_every_third_layer_keeps_its_input_and_the_others_what_they_made() -> No
 def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
     numbers = 1000 * 32 * 2 * 8 * 128  # tokens, layers, keys and values, heads of 128
     whole, pieces = (training_memory(LLAMA3_8B, PAPER, 8, 4000, prompt) for prompt in (0, 1000))
-    per_number = 2 + 4 if PAPER.activation_checkpointing else 2 + 4 + 2
+    per_number = 2 + 4 if PAPER.settled.activation_checkpointing else 2 + 4 + 2
     assert pieces.activations - whole.activations == numbers * per_number
     budget = replace(PAPER, micro_tokens=3000)
     assert [shared_prompt_tokens(budget, 1000, 500, responses) for responses in (4, 5)] == [0, 1000]

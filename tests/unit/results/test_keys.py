@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpo.config.schema import LauncherConfig, ModelConfig, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, MemoryChoice, ModelConfig, Offload, RunConfig, TrainConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import to_plain
 from mpo.results.keys import config_key, run_id, run_key, start_key
@@ -31,6 +31,25 @@ def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
     for key in ("evaluate_every", "keep_best", "stop_after", "stop_behind", "stop_if_diverged", "reward_prompts"):
         del stored["train"][key]
     assert run_key(stored) == run_key(CONFIG)
+
+
+def test_memory_settings_chosen_for_a_card_do_not_count() -> None:
+    """So that a run is found by the configuration that was asked for, and seeds on two cards are one group."""
+    asked = replace(CONFIG, train=TrainConfig(memory=MemoryChoice.auto))
+    ran = TrainConfig(memory=MemoryChoice.auto, zero_stage=2, offload=Offload.none, activation_checkpointing=0,
+                      micro_tokens=8192)  # fmt: skip
+    assert run_key(asked) == run_key(replace(CONFIG, train=ran)) == run_key(to_plain(asked))
+    assert run_key(asked) != run_key(replace(CONFIG, train=replace(ran, memory=MemoryChoice.given)))
+
+
+def test_memory_settings_that_were_given_count_as_they_did() -> None:
+    usual = TrainConfig(zero_stage=3, offload=Offload.none, activation_checkpointing=1, micro_tokens=16384)
+    assert run_key(replace(CONFIG, train=usual)) == run_key(CONFIG)
+    stored = to_plain(replace(CONFIG, train=replace(usual, activation_checkpointing=True)))
+    del stored["train"]["memory"]
+    assert run_key(stored) == run_key(CONFIG)
+    for other in (replace(usual, zero_stage=2), replace(usual, activation_checkpointing=2)):
+        assert run_key(replace(CONFIG, train=other)) != run_key(CONFIG)
 
 
 def test_what_changes_results_counts_and_the_seed_in_one_of_two() -> None:
