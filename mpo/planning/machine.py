@@ -1,4 +1,5 @@
-"""How fast this machine multiplies matrices and passes over memory; measured once for each shape, then cached."""
+"""How fast this machine multiplies matrices and passes over memory, measured once for each shape, then cached; how much
+memory it has."""
 
 from __future__ import annotations
 
@@ -20,6 +21,11 @@ WIDEST = {"cpu": 2048, "cuda": 8192}
 """Largest side of the matrix that is measured, by type of device; larger ones run at the same rate."""
 SECONDS = 0.1
 """Time given to each measurement; its fastest repetition counts."""
+GIB = 2**30
+SMALLEST_CARD = """
+import torch
+print(min(torch.cuda.get_device_properties(each).total_memory for each in range(torch.cuda.device_count())))
+"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,48 @@ def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precisi
         else:
             write_json(path, asdict(measure(*sides, precision, threads)))
     return Machine(**read_json(path))
+
+
+def card_memory() -> int | None:
+    """Bytes of the smallest card that this process may use, in whole GiB, which a driver's update leaves alone; None
+    where they cannot be read. Asked in a process of its own: this one must leave the card to the stages."""
+    command = [sys.executable, "-c", SMALLEST_CARD]
+    try:
+        found = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True).stdout
+    except subprocess.SubprocessError:
+        return None
+    return int(found) // GIB * GIB
+
+
+def host_memory(root: Path = Path("/")) -> int:
+    """Bytes of this machine's memory, or of the control group's where that has fewer, in whole GiB.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        groups = []
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):  # of version 2, or 1
+            top = root / "sys/fs/cgroup" / controllers
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            group = top / path.strip("/")
+            found += [limit for each in (group, *group.parents) if each.is_relative_to(top)
+                      for limit in _limit(each / name)]  # fmt: skip
+    return max(min(found) // GIB, 1) * GIB
+
+
+def _limit(file: Path) -> list[int]:
+    """The number in a control group's file; none where it is not there, or there is no limit."""
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return []
+    return [int(text)] if text.isdecimal() else []
 
 
 def measure(hidden: int, intermediate: int, precision: Precision, threads: int) -> Machine:
