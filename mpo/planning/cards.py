@@ -56,6 +56,7 @@ def _card(title: str, gigabytes: int, bf16_tflops: float, fp32_tflops: float, gi
 
 
 CARDS = {
+    "b200": _card("NVIDIA B200 SXM", 180, 2250, 75, 8000),
     "h200": _card("NVIDIA H200 SXM", 141, 989, 67, 4800),
     "h100": _card("NVIDIA H100 SXM", 80, 989, 67, 3350),
     "h100-pcie": _card("NVIDIA H100 PCIe", 80, 756, 51, 2000),
@@ -64,11 +65,13 @@ CARDS = {
     "l40s": _card("NVIDIA L40S", 48, 362, 91.6, 864),
     "l4": _card("NVIDIA L4", 24, 121, 30.3, 300),
     "a10": _card("NVIDIA A10", 24, 125, 31.2, 600),
+    "rtx5090": _card("NVIDIA GeForce RTX 5090", 32, 209.5, 104.8, 1792),
     "rtx4090": _card("NVIDIA GeForce RTX 4090", 24, 165.2, 82.6, 1008),
     "rtx3090": _card("NVIDIA GeForce RTX 3090", 24, 71, 35.6, 936),
 }
 """By the name that ``launcher.device`` takes. Source: NVIDIA's data sheets of the data centre cards (where one gives
-rates with sparsity alone, half of them), and its Ada and GA102 architecture papers for the GeForce ones."""
+rates with sparsity alone, half of them; of the B200 an eighth of DGX B200's and HGX B200's), and its RTX Blackwell, Ada
+and GA102 architecture papers for the GeForce ones."""
 
 
 def named_card(config: RunConfig) -> Card | None:
