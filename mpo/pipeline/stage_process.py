@@ -20,6 +20,7 @@ from mpo.errors import EXIT_CODE, FAILURE_CODE, UserError
 from mpo.failures.explain import explain_failure
 from mpo.pipeline.failure_reports import Report, send
 from mpo.stages.context import CONTEXT_FILE, StageContext
+from mpo.stages.nodes.train import TASK
 from mpo.stages.summary import SUMMARY_FILE
 from mpo.track.card_busy import CardBusy
 
@@ -29,6 +30,9 @@ GRACE_S = 5
 """Seconds that a process has to end by itself once another one of its group has reported an error."""
 WRITING_S = 3600
 """Seconds that other processes wait at most while the first one still writes, weights to a network's disk say."""
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
+ALLOCATORS = (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Variables that set up PyTorch's allocator for cards, the newest name first."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that wrote its checkpoint and stopped because it was asked to."""
 
@@ -78,6 +82,8 @@ def _run_stage(folder: Path, threads: int) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     started = time.monotonic()
     context = StageContext.read(folder / CONTEXT_FILE)
+    if context.task == TASK.name and torch.cuda.is_available():
+        use_expandable_segments()
     built = (folder / SUMMARY_FILE).exists()
     with CardBusy() as card:
         importlib.import_module(f"mpo.stages.{context.task}").run(context)
@@ -85,6 +91,17 @@ def _run_stage(folder: Path, threads: int) -> None:
         _keep_usage(folder, started, built, card.share)
     else:
         _wait_for_usage(folder)
+
+
+def use_expandable_segments() -> None:
+    """Let PyTorch's allocator grow its segments, unless the user has set it up.
+
+    Micro-batches differ in length, and fixed segments cut for one length are lost for the next. Engines that sample are
+    left alone: vLLM has memory pools that do not go with it. PyTorch reads the variable when it first takes memory on a
+    card, which no process has done that came from the fork server. Not yet run on a card.
+    """
+    if not any(name in os.environ for name in ALLOCATORS):
+        os.environ[ALLOCATOR] = "expandable_segments:True"
 
 
 def _keep_usage(output: Path, started: float, built: bool, card_busy: float | None) -> None:

@@ -25,7 +25,7 @@ from mpo.train.closed_form import check_closed_form
 from mpo.train.divergence import Divergence
 from mpo.train.engine import Engine
 from mpo.train.evaluation import HeldOutSets, evaluate
-from mpo.train.metrics import AS_IN_TRL, MetricsLog, Sums, peak_memory
+from mpo.train.metrics import AS_IN_TRL, MetricsLog, Sums, peak_memory, peak_reserved
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_gradient, check_loss, run_window
 
@@ -192,6 +192,8 @@ def _step(
     sums = Sums()
     checked = run_window(engine, problem, batch, sums, compare, first)
     sums.add("memory_bytes", peak_memory(engine.device))
+    if (reserved := peak_reserved(engine.device)) is not None:
+        sums.add("memory_reserved_bytes", reserved)
     sums.add("stop", float(stop.asked))
     totals = sums.reduce(engine)
     check_loss(engine, totals, checked, step)

@@ -101,6 +101,12 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def peak_reserved(device: torch.device) -> int | None:
+    """Most bytes that PyTorch's allocator has taken of the card: what it is above :func:`peak_memory` is lost to
+    fragmentation. None where there is no card."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else None
+
+
 class MetricsLog:
     """``metrics.jsonl``: one line per step, each step once. Only the first process writes.
 

@@ -18,7 +18,10 @@ import torch
 from mpo.cache.checksums import file_checksum, read_sealed, sealed
 from tests.distributed.world import curve, mistake, spawn, weights
 
-TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
+TIMING = {
+    *("memory_bytes", "memory_reserved_bytes"),
+    *("tokens_per_second", "sets_per_second", "step_seconds", "layout_share"),
+}
 
 
 def job(out: Path, **more: Any) -> dict[str, Any]:

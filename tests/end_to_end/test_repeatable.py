@@ -18,7 +18,10 @@ from tests.end_to_end.runs import Run
 
 STEPS = 12
 LONGER = ("train.max_steps=null", "train.epochs=6", "train.checkpoint_every=2", "evaluate.temperatures=[]")
-TIMING = {"memory_bytes", "tokens_per_second", "sets_per_second", "step_seconds", "layout_share"}
+TIMING = {
+    *("memory_bytes", "memory_reserved_bytes"),
+    *("tokens_per_second", "sets_per_second", "step_seconds", "layout_share"),
+}
 
 
 @pytest.fixture(scope="module")

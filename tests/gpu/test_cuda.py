@@ -30,9 +30,9 @@ HEADS_OF_SIXTEEN = {"head_dim": 16}
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt_neox"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [0, 1, 2])
 def test_a_family_gives_the_log_probs_and_gradients_of_rows_on_a_cpu(
-    family: str, back_end: str, checkpointing: bool
+    family: str, back_end: str, checkpointing: int
 ) -> None:
     """float32 on both devices; gpt_neox takes no width of its heads, and this one's are too narrow for the kernels."""
     expected_BKT, expected = logps_and_gradients(PolicyModule(model(family, **HEADS_OF_SIXTEEN)))
@@ -140,3 +140,4 @@ def test_a_whole_run_in_bfloat16(mpo: CommandLine) -> None:
     assert outcome.code == 0
     assert [row["step"] for row in outcome.metrics] == [1, 2, 3, 4]
     assert torch.cuda.get_device_name() in outcome.result["hardware"]
+    assert all(row["memory_reserved_bytes"] >= row["memory_bytes"] > 0 for row in outcome.metrics)

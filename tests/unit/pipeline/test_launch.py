@@ -15,7 +15,7 @@ import pytest
 from mpo.errors import ConfigError, ProcessError, StageFailed
 from mpo.pipeline.failure_reports import Report, ReportBox, send
 from mpo.pipeline.launch import OPENMP, _why, prepare_fork_server
-from mpo.pipeline.stage_process import ERROR_FILE
+from mpo.pipeline.stage_process import ALLOCATORS, ERROR_FILE, use_expandable_segments
 from mpo.stages.context import StageContext
 
 
@@ -36,6 +36,29 @@ def test_a_users_policy_for_waiting_threads_is_kept(
     monkeypatch.setattr(multiprocessing, "set_forkserver_preload", lambda names: None)
     prepare_fork_server()
     assert {name: environment[name] for name in OPENMP if name in environment} == found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"}],
+)
+def test_a_users_allocator_is_kept(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATORS} | given
+    monkeypatch.setattr(os, "environ", environment)
+    use_expandable_segments()
+    found = {name: environment[name] for name in ALLOCATORS if name in environment}
+    assert found == (given or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+
+
+def test_the_allocator_is_set_up_after_torch_was_imported() -> None:
+    """As in a process that the fork server has made."""
+    code = (
+        "import torch\nfrom mpo.pipeline.stage_process import use_expandable_segments\nuse_expandable_segments()\n"
+        "print(torch._C._accelerator_getAllocatorSettings())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATORS}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "expandable_segments:True"
 
 
 @pytest.mark.parametrize(
