@@ -40,7 +40,10 @@ _LIMITS = {
 }
 _NETWORK = (errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH)
 _MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
-_SMALLER = "lower train.micro_tokens and train.micro_batch (sampler.batch_tokens where it samples, evaluate.batch)"
+_SMALLER = (
+    "lower train.micro_tokens and train.micro_batch (sampler.batch_tokens where it samples, evaluate.batch), or set "
+    "train.activation_checkpointing=1"
+)
 _OF_LIBRARIES = {
     "safetensors": ("a file of weights is damaged", "save or download it again"),
     "huggingface_hub": ("the hub did not give it", "check the name, your access (hf auth login) and the network"),

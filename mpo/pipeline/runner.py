@@ -67,12 +67,14 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     objects = build_objects(config, partition)
     _check_cards(config)
     console.line(f"mpo  {title}")
+    from mpo.pipeline.memory_choice import settle
     from mpo.pipeline.plan import show_plan
 
+    config, chosen = settle(config, objects.partition)
     store = Store(_folder(config.cache_dir, "cache_dir", "MPO_CACHE"))
     graph = compose(config, objects.loss)
     check_cache(store, graph.stages(store))
-    forecast = show_plan(console, config, graph, store, objects)
+    forecast = show_plan(console, config, graph, store, objects, chosen)
     if config.dry_run:
         return None
     if store.adopt():

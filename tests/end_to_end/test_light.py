@@ -67,7 +67,7 @@ def test_a_file_is_planned_from_its_beginning(mpo: CommandLine, tmp_path: Path) 
 def test_the_papers_setting_composes_and_is_planned_without_weights(mpo: CommandLine) -> None:
     outcome = mpo("loss=wmpo", "model=llama3_8b", "dry_run=true")
     assert outcome.seconds < 60  # 5 s on idle cores; what is asserted is that nothing is downloaded or built
-    for part in ("downloads", "optimizer steps", "parameters", "ZeRO 3", "disk", "sets ×"):
+    for part in ("downloads", "optimizer steps", "parameters", "chosen", "ZeRO", "disk", "sets ×"):
         assert part in outcome.out, part
     assert outcome.err == "" and outcome.started == []
     assert not mpo.cache.exists() or not list(mpo.cache.glob("train/*/model*"))

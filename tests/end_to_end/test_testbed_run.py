@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -75,6 +76,25 @@ def test_the_same_command_again_builds_nothing(first_run: Outcome, mpo: CommandL
     assert again.metrics == first_run.metrics
     assert again.result["evaluation"] == first_run.result["evaluation"]
     assert again.weights == first_run.weights
+
+
+def test_memory_settings_are_chosen_recorded_and_chosen_again(mpo: CommandLine) -> None:
+    """Also once the data are tokenised, of which the plan then knows more."""
+    given = (
+        "data.source.prompts=12",
+        "train.memory=auto",
+        "train.zero_stage=null",
+        "train.activation_checkpointing=null",
+    )
+    first = mpo.testbed(*given)
+    assert "train" in first.started and re.search(
+        r"^  chosen +ZeRO 0, no layer recomputed, .* planned as the", first.err, re.M
+    )
+    train = first.result["config"]["train"]
+    assert (train["memory"], train["zero_stage"], train["activation_checkpointing"]) == ("auto", 0, 0)
+    assert train["offload"] == "none" and train["micro_tokens"] >= 4096
+    again = mpo.testbed(*given)
+    assert again.started == [] and again.result["config"]["train"] == train
 
 
 def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mpo: CommandLine) -> None:

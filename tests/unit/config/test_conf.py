@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig
 
 from mpo.config.paths import folder, groups, options
-from mpo.config.schema import Precision, RunConfig, Schedule
+from mpo.config.schema import MemoryChoice, Precision, RunConfig, Schedule
 from mpo.config.targets import TARGET, resolve
 from mpo.losses import LOSSES, MPO, SFT, WMPO, Deviation, Loss, Sum
 from mpo.losses import Compose as Composed
@@ -145,7 +145,7 @@ def test_the_papers_off_policy_setting(load: Load) -> None:
     assert config.model.path == "princeton-nlp/Llama-3-Base-8B-SFT" and config.data.source == "openbmb/UltraFeedback"
     train = config.train
     assert (train.lr, train.epochs, train.global_batch, train.micro_batch) == (5e-7, 1, 128, 16)
-    assert (train.schedule, train.warmup_ratio, train.zero_stage) == (Schedule.cosine, 0.1, 3)
+    assert (train.schedule, train.warmup_ratio, train.memory) == (Schedule.cosine, 0.1, MemoryChoice.auto)
     assert train.precision is Precision.bf16 and config.launcher.processes == 8
 
 

@@ -14,6 +14,7 @@ import pytest
 from mpo.cache.artifacts import Store
 from mpo.config.flags import _scorers_apart
 from mpo.errors import ConfigError
+from mpo.pipeline.memory_choice import settle
 from mpo.pipeline.plan import UNKNOWN, show_plan
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import validate
@@ -33,9 +34,9 @@ def plan(changed: Load, tmp_path: Path) -> Plan:
     def lines(*overrides: str) -> dict[str, str]:
         given = [each for override in overrides for each in _scorers_apart(override)]
         config = dataclasses.replace(changed(*given), dry_run=True, cache_dir=str(tmp_path / "cache"))
-        objects = validate(config)
-        out = io.StringIO()
-        show_plan(Console(out), config, compose(config, objects.loss), Store(tmp_path / "cache"), objects)
+        objects, out = validate(config), io.StringIO()
+        config, chosen = settle(config, objects.partition)
+        show_plan(Console(out), config, compose(config, objects.loss), Store(tmp_path / "cache"), objects, chosen)
         named = re.findall(r"^  (\S.*?) {2,}(.*)$", out.getvalue().partition("\nplan\n")[2], re.M)
         return dict(named)
 
@@ -46,7 +47,8 @@ def test_a_round_has_sampling_and_scoring(plan: Plan) -> None:
     found = plan(*ITERATIVE, "score=skywork_v2", "launcher.device=h100")
     assert found["card"].startswith("8 × NVIDIA H100 SXM, 80 GB, 989 TFLOP/s in bf16, 3.35 TB/s by its data sheet")
     assert "nothing was measured" in found["card"]
-    assert "a process with ZeRO 3, which fits the card's 74.5 GiB (" in found["memory"]
+    assert "a process with ZeRO 2, which fits the card's 74.5 GiB (" in found["memory"]
+    assert found["chosen"].startswith("ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.2 GiB of")
     for part in ("at 40 % of its peak", "a round", "in all", "tokens a second and card"):
         assert part in found["time"]
     asked = (
@@ -104,7 +106,7 @@ def test_what_is_not_known_or_does_not_fit_is_said(plan: Plan, overrides: list[s
 
 def test_a_card_too_small_for_the_policy_is_said(plan: Plan) -> None:
     found = plan(*ITERATIVE, "score=function", "score.function=theirs.score", "launcher.device=a10",
-                 "sample.precision=fp32")  # fmt: skip
+                 "sample.precision=fp32", "train.memory=given")  # fmt: skip
     assert "does not fit the card's 22.4 GiB" in found["memory"]
     assert "weights and one response do not fit 90 % of the card's 22.4 GiB" in found["sampling"]
     assert "without sampling, of which that is not known" in found["hours"] and "scoring" not in found
