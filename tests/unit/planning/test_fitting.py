@@ -12,7 +12,7 @@ from mpo.config.paths import folder
 from mpo.config.schema import LoraConfig, MemoryChoice, MemorySettings, Offload, Precision, TrainConfig
 from mpo.planning.compute import step_work
 from mpo.planning.fitting import SPARE, Choice, Fit, Load, Peak, Room, choose, with_settings
-from mpo.planning.machine import GIB, host_memory
+from mpo.planning.machine import GIB, card_memory, host_memory
 from mpo.planning.sizes import Architecture, DataSize, read_architecture
 
 NONE, OPTIMIZER, PARAMETERS = Offload.none, Offload.optimizer, Offload.parameters
@@ -183,6 +183,17 @@ def test_on_a_cpu_nothing_is_offloaded() -> None:
     given = choose(replace(AUTO, offload=OPTIMIZER), load(QWEN_05B, 2), Room("cpu", 64 * GIB))
     assert best(given).settings.offload is OPTIMIZER
     assert best(given).needed > best(given).host > 0  # which is the same memory
+
+
+@pytest.mark.parametrize(
+    ("script", "gibibytes"), [("print(85_520_809_984)", 79), ("print(min([]))", None), ("raise SystemExit(1)", None)]
+)
+def test_a_cards_memory_is_asked_in_another_process(
+    script: str, gibibytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whole GiB: 79.6 of an H100, of which a driver may report some MiB more or less."""
+    monkeypatch.setattr("mpo.planning.machine.SMALLEST_CARD", script)
+    assert card_memory() == (None if gibibytes is None else gibibytes * GIB)
 
 
 @pytest.mark.parametrize(
