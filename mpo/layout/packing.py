@@ -6,6 +6,7 @@ only through its log-probs, so pieces can be forwarded one after the other (:mod
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,13 +67,18 @@ def shares(
         micro_batch: most sets that are forwarded at once.
         micro_tokens: most tokens that are forwarded at once; a single response is never cut.
     """
-    of_rank: list[list[int]] = [[] for _ in range(world_size)]
-    load = [0] * world_size
-    for i in _largest_first(batch, sizes):  # each to the process with the least to do
-        rank = min(range(world_size), key=lambda r: (load[r], r))
-        of_rank[rank].append(i)
-        load[rank] += sizes[i].tokens
-    parts = [micro_batches(mine, sizes, micro_batch, micro_tokens) for mine in of_rank]
+    if any(sizes[i].row for i in batch):
+        dealt = _dealt(batch, sizes, world_size)
+        parts = [micro_batches(mine, sizes, micro_batch, micro_tokens) for mine in dealt]
+    else:
+        large = _dealt([i for i in batch if sizes[i].tokens > micro_tokens], sizes, world_size)
+        others = [i for i in batch if sizes[i].tokens <= micro_tokens]
+        even = _even(others, sizes, micro_batch, micro_tokens, world_size)
+        least_first = sorted(range(world_size), key=lambda rank: sum(sizes[i].tokens for i in large[rank]))
+        whole = {rank: even[place] for place, rank in enumerate(least_first)}
+        parts = [
+            (whole[rank], micro_batches(mine, sizes, micro_batch, micro_tokens)[1]) for rank, mine in enumerate(large)
+        ]
     most_whole, most_cut = (max(len(part[which]) for part in parts) for which in (0, 1))
     lists = [cut + [[]] * (most_cut - len(cut)) for _, cut in parts]
     longest = [max(map(len, alike)) for alike in zip(*lists, strict=True)]
@@ -85,15 +91,64 @@ def shares(
     ]
 
 
+def _dealt(batch: Sequence[int], sizes: Mapping[int, SetSize], world_size: int) -> list[list[int]]:
+    """Each set to the process with the least to do, the largest first."""
+    of_rank: list[list[int]] = [[] for _ in range(world_size)]
+    load = [0] * world_size
+    for i in _largest_first(batch, sizes):
+        rank = min(range(world_size), key=lambda r: (load[r], r))
+        of_rank[rank].append(i)
+        load[rank] += sizes[i].tokens
+    return of_rank
+
+
+def _even(
+    sets: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int, world_size: int
+) -> list[list[list[int]]]:
+    """Micro-batches of so many processes, the one with the most tokens first.
+
+    They are as few as can be, and at a time all processes have about as many tokens.
+
+    Processes that exchange weights or gradients wait for the one with the most tokens in each micro-batch.
+    """
+    if not sets:
+        return [[] for _ in range(world_size)]
+    tokens = sum(sizes[i].tokens for i in sets)
+    each = max(-(-tokens // (world_size * micro_tokens)), -(-len(sets) // (world_size * micro_batch)))
+    while (bins := _filled(sets, sizes, micro_batch, micro_tokens, world_size * each)) is None:
+        each += 1
+    bins.sort(key=lambda one: -sum(sizes[i].tokens for i in one))
+    return [bins[rank::world_size] for rank in range(world_size)]
+
+
+def _filled(
+    sets: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int, count: int
+) -> list[list[int]] | None:
+    """So many micro-batches, each set in the one with the fewest tokens, the largest first; None if some do not fit."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    emptiest = [(0, number) for number in range(count)]  # a heap
+    for i in _largest_first(sets, sizes):
+        while emptiest and len(bins[emptiest[0][1]]) == micro_batch:
+            heapq.heappop(emptiest)
+        if not emptiest or emptiest[0][0] + sizes[i].tokens > micro_tokens:
+            return None
+        tokens, number = emptiest[0]
+        bins[number].append(i)
+        heapq.heapreplace(emptiest, (tokens + sizes[i].tokens, number))
+    return bins
+
+
 def micro_batches(
     sets: Sequence[int], sizes: Mapping[int, SetSize], micro_batch: int, micro_tokens: int
 ) -> tuple[list[list[int]], list[list[Piece]]]:
-    """Micro-batches of whole sets, like lengths beside each other, and each set above the budget in its pieces."""
+    """Micro-batches of whole sets, the fullest first, and each set above the budget in its pieces."""
     order = _largest_first(sets, sizes)
     large = [i for i in order if sizes[i].tokens > micro_tokens]
     cut = [[(i, part) for part in _pieces(sizes[i], micro_tokens)] for i in large if sizes[i].responses]
-    others = sorted(order[len(large) :], key=lambda i: -sizes[i].row)  # stable: the largest first, or the longest rows
-    return _whole(others, sizes, micro_batch, micro_tokens), cut
+    others = order[len(large) :]
+    if any(sizes[i].row for i in others):  # padded to the longest of them: like lengths beside each other
+        return _whole(sorted(others, key=lambda i: -sizes[i].row), sizes, micro_batch, micro_tokens), cut
+    return _even(others, sizes, micro_batch, micro_tokens, 1)[0], cut
 
 
 def _largest_first(sets: Sequence[int], sizes: Mapping[int, SetSize]) -> list[int]:
