@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
 from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mpo.config.schema import LoraConfig
 from mpo.errors import ConfigError
+
+ADAPTER = "default"
+"""peft's name of the one that is trained."""
 
 
 def is_adapted(module: nn.Module) -> bool:
@@ -45,3 +54,29 @@ def with_adapters(lm: PreTrainedModel, lora: LoraConfig) -> nn.Module:
         return get_peft_model(lm, adapters)  # type: ignore[no-any-return,arg-type]
     except ValueError as error:
         raise ConfigError(f"adapters don't fit the model: {error}", "train.lora", "change target_modules") from error
+
+
+def adapter_weights(lm: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapters' own parameters by peft's names; empty for a model without any."""
+    names = {f"{name}." for name, module in lm.named_modules() if is_adapted(module)}
+    return {
+        name: parameter
+        for name, parameter in lm.named_parameters()
+        if ".lora_" in name and any(name.startswith(module) for module in names)
+    }
+
+
+def save_adapter(lm: nn.Module, state: Mapping[str, Tensor], base: str | None, folder: Path) -> None:
+    """Write what ``peft.PeftModel.from_pretrained`` loads onto the model that was adapted.
+
+    Args:
+        state: values of :func:`adapter_weights`, whole, on the CPU.
+        base: where that model was loaded from.
+    """
+    assert isinstance(lm, PeftModel)
+    weights = get_peft_model_state_dict(lm, state_dict=dict(state), adapter_name=ADAPTER)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / SAFETENSORS_WEIGHTS_NAME)
+    config = copy.deepcopy(lm.peft_config[ADAPTER])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))

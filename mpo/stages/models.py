@@ -15,6 +15,9 @@ from mpo.errors import ConfigError
 POLICY_FOLDER = "policy"
 """Name of the Hugging Face folder inside the directory of a stage that makes a policy."""
 
+ADAPTER_FOLDER = "adapter"
+"""The same of a folder with adapters alone, beside it."""
+
 Model = Path | File | Hub
 """Directory of a stage that made a policy, or a model from outside."""
 

@@ -20,12 +20,12 @@ from mpo.policy.devices import join_group
 from mpo.policy.layers import compiles_fused
 from mpo.policy.load import check_positions, load_policy
 from mpo.stages.context import StageContext
-from mpo.stages.models import POLICY_FOLDER, model_source, stage_tokenizer
+from mpo.stages.models import ADAPTER_FOLDER, POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.stages.nodes import train as node
 from mpo.stages.rewards import heldout_rewards
 from mpo.stages.summary import SUMMARY_FILE, Summary, counts
 from mpo.train.evaluation import HeldOutSets
-from mpo.train.export import export_policy, rehearse_export
+from mpo.train.export import export_adapter, export_policy, rehearse_export
 from mpo.train.loop import train
 
 STATE_FOLDER = "state"
@@ -117,6 +117,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
             "Last step": summary.last,
         },
     )
+    export_adapter(policy, context.output / ADAPTER_FOLDER, context.rank)
     if context.rank == 0:
         progress.close()
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"

@@ -15,13 +15,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from mpo.errors import UserError, first_line
-from mpo.policy.adapters import is_adapted
+from mpo.policy.adapters import ADAPTER, adapter_weights, is_adapted, save_adapter
 from mpo.policy.model_class import is_composite
 from mpo.policy.module import PolicyModule
 from mpo.policy.text_part import other_parts, processor_files
 from mpo.train.engine import gathered
-
-ADAPTER = "default"
 
 
 def export_policy(
@@ -55,6 +53,26 @@ def export_policy(
     _write(policy, state, unfinished, tokenizer, stop_token_ids, facts or {})
     if out.exists():
         shutil.rmtree(out)
+    unfinished.rename(out)
+
+
+def export_adapter(policy: PolicyModule, out: Path, rank: int = 0) -> None:
+    """Write the adapters by themselves, for the model that they were trained on; nothing where there are none.
+
+    All processes take part, as in :func:`export_policy`.
+    """
+    parameters = adapter_weights(policy.lm)
+    state: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        with torch.no_grad(), gathered([parameter]):
+            if rank == 0:
+                state[name] = parameter.detach().to("cpu", copy=True)
+    if rank != 0 or not parameters:
+        return
+    unfinished = out.with_name(f"tmp-{out.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_adapter(policy.lm, state, None if policy.source is None else policy.source.path, unfinished)
+    shutil.rmtree(out, ignore_errors=True)
     unfinished.rename(out)
 
 

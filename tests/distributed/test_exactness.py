@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mpo.layout.batch import collate
@@ -179,8 +180,13 @@ def assert_adapters_alike(trained: Path, name: str) -> None:
     torch.testing.assert_close(curve(trained / name), curve(trained / "lora"), rtol=1e-6, atol=0.0)
     plain, spread = weights(trained / "lora"), weights(trained / name)
     assert plain.keys() == weights(trained / "plain0").keys()
-    for name in plain:
-        torch.testing.assert_close(spread[name], plain[name], rtol=0.0, atol=2e-5)
+    for part in plain:
+        torch.testing.assert_close(spread[part], plain[part], rtol=0.0, atol=2e-5)
+    alone, of_shards = (load_file(trained / job / "adapter" / "adapter_model.safetensors") for job in ("lora", name))
+    assert alone.keys() == of_shards.keys() and len(alone) == 2 * 2 * 7  # A and B of seven maps in two layers
+    for part in alone:
+        torch.testing.assert_close(of_shards[part], alone[part], rtol=0.0, atol=2e-5)
+    assert not (trained / "plain0" / "adapter").exists()
 
 
 def test_adapters_train_alike_under_zero_3(trained: Path) -> None:

@@ -29,7 +29,7 @@ from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
 from mpo.train.engine import init_process_group, single_process_environment
 from mpo.train.evaluation import HeldOutSets
-from mpo.train.export import export_policy
+from mpo.train.export import export_adapter, export_policy
 from mpo.train.loop import train
 
 VOCAB = 128
@@ -197,6 +197,7 @@ def run_job(job: dict[str, Any]) -> None:
     buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
     (out / "buffers.json").write_text(json.dumps(buffers))
     export_policy(policy, out / "policy", rank, facts={"loss": job.get("loss", "mpo")})
+    export_adapter(policy, out / "adapter", rank)
 
 
 def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
