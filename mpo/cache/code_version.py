@@ -41,10 +41,15 @@ PACKAGES = {
     "deepspeed": ("deepspeed",),
     "peft": ("peft",),
     "numpy": ("numpy",),
+    "bitsandbytes": ("bitsandbytes",),
     "lm_eval": ("lm_eval",),
 }
 """Libraries that :mod:`mpo` imports and whose versions count, with what else their versions decide."""
-ONLY_WITH = {"mpo.policy.adapters": "lora", "mpo.stages.rewards": "rewards"}
+ONLY_WITH = {
+    "mpo.policy.adapters": "lora",
+    "mpo.policy.quantized": "quantization",
+    "mpo.stages.rewards": "rewards",
+}
 """Modules that run only in stages whose configuration has the key."""
 TARGET = "_target_"
 FUNCTION = "function"

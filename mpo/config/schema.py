@@ -83,6 +83,12 @@ class RoundReference(Enum):
     starting = "starting"  # that the run starts from
 
 
+class Quantization(Enum):
+    """How the weights under adapters may be held: in 4 bits (QLoRA, arXiv 2305.14314)."""
+
+    nf4 = "nf4"
+
+
 @dataclass
 class LoraConfig:
     """Low-rank adapters (peft) instead of full training. ``target_modules`` empty: every linear layer."""
@@ -90,6 +96,7 @@ class LoraConfig:
     rank: int = 16
     alpha: float = 32.0
     target_modules: list[str] = field(default_factory=list)
+    quantization: Quantization | None = None  # of the frozen weights
 
 
 @dataclass(frozen=True)

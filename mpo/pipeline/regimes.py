@@ -120,7 +120,7 @@ def _round(
     frozen = start if config.regime.reference is RoundReference.starting else policy
     if config.model.reference not in (None, NO_REFERENCE):
         frozen = Policy(outside(str(config.model.reference)))
-    logps = _reference(config, loss, prefix, prepare, frozen) if loss.needs_reference else None
+    logps = _reference(config, loss, prefix, prepare, frozen, policy) if loss.needs_reference else None
     from_reference = logps is not None and frozen is policy
     how = replace(config.train, lr=config.lr_of(number))
     rewards = training_rewards(config, source)
@@ -141,11 +141,17 @@ def _round(
     return Round(drawn, prepare, bins, logps, trained, measures)
 
 
-def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, frozen: Policy) -> Stage:
+def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, frozen: Policy, policy: Policy) -> Stage:
+    lora = config.train.lora
+    held_alike = lora is not None and frozen is policy  # else the two would differ by what 4 bits cost
     return reference.TASK.stage(
         f"{prefix}reference",
         reference.Config(
-            config.train.precision, config.train.compile, loss.needs_mismatched_kl, config.model.trust_remote_code
+            config.train.precision,
+            config.train.compile,
+            loss.needs_mismatched_kl,
+            config.model.trust_remote_code,
+            lora.quantization if lora is not None and held_alike else None,
         ),
         reference.Settings(config.train.micro_batch, config.train.settled.micro_tokens),
         reference.Inputs(prepare, frozen.model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.util import find_spec
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ def check(config: RunConfig) -> Partition:
         _check_batch(key, train, config)
         _check_sharding(key, train)
         _check_compiler(key, train)
+        _check_quantization(key, train, config.dry_run)
         check_evaluation(key, train, config, source)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     check_partition(config, partition)
@@ -257,6 +259,16 @@ def _check_compiler(key: str, train: TrainConfig) -> None:
     if train.compile and not any(which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
         raise ConfigError("torch.compile finds no C++ compiler here", f"{key}.compile",
                           "install g++, name one in CXX, or leave it false")  # fmt: skip
+
+
+def _check_quantization(key: str, train: TrainConfig, dry_run: bool) -> None:
+    if train.lora is None or train.lora.quantization is None:
+        return
+    if train.zero_stage == 3 or (train.memory is MemoryChoice.given and train.settled.zero_stage == 3):
+        raise ConfigError("ZeRO stage 3 does not spread weights in 4 bits", f"{key}.zero_stage", "choose 2 or less")
+    if not dry_run and find_spec("bitsandbytes") is None:
+        raise ConfigError("bitsandbytes is not installed", f"{key}.lora.quantization",
+                          "pip install -e '.[qlora]', or give null")  # fmt: skip
 
 
 def _check_loss(config: RunConfig, loss: Loss) -> None:

@@ -156,6 +156,8 @@ def _runs(train: TrainConfig, settings: MemorySettings, load: Load) -> bool:
         return False
     if "zero_stage" not in train.open:
         return True
+    if settings.zero_stage == 3 and train.lora is not None and train.lora.quantization is not None:
+        return False  # which spreads no weights in 4 bits
     stage = effective_stage(with_settings(train, settings), settings.zero_stage, load.processes)
     return stage == settings.zero_stage and not (train.reward_prompts and stage == 3)
 

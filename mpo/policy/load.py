@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from mpo.config.schema import LoraConfig, Precision
+from mpo.config.schema import LoraConfig, Precision, Quantization
 from mpo.errors import ConfigError
 from mpo.policy.adapters import with_adapters
 from mpo.policy.agreement import check_causal, check_policy, fitting_extras, plain_logps
@@ -26,6 +26,7 @@ def load_policy(
     trust_remote_code: bool = False,
     activation_checkpointing: int = 0,
     lora: LoraConfig | None = None,
+    quantization: Quantization | None = None,
 ) -> PolicyModule:
     """Load a causal language model as a policy, without dropout or other noise, on the CPU.
 
@@ -37,13 +38,14 @@ def load_policy(
         precision: dtype of the weights.
         activation_checkpointing: every n-th layer is computed again in the backward pass; 0: none.
         lora: train adapters on a frozen model instead.
+        quantization: of the frozen model.
 
     Raises:
         UserError: nothing loadable at ``path``.
         ConfigError: a family whose log-probs would not be its own (its logits are not head(hidden states) with a known
             factor or cap, or its tokens see later ones), or adapters that don't fit the model.
     """
-    lm = load_model(path, revision, precision, trust_remote_code)
+    lm = load_model(path, revision, precision, trust_remote_code, quantization)
     tokens, rows = probe(lm.config), lm.config.get_text_config()._attn_implementation
     expected = plain_logps(lm, tokens)
     check_causal(lm, tokens, expected)

@@ -9,14 +9,23 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from mpo.config.schema import Precision
+from mpo.config.schema import Precision, Quantization
 from mpo.errors import UserError, first_line
 from mpo.policy.model_class import attention_choice, auto_class
+from mpo.policy.quantized import keep_gradients, loading_options
 from mpo.policy.weights import check_files, check_loaded, widen_when_read
 
 
-def load_model(path: str, revision: str | None, precision: Precision, trust_remote_code: bool) -> PreTrainedModel:
+def load_model(
+    path: str,
+    revision: str | None,
+    precision: Precision,
+    trust_remote_code: bool,
+    quantization: Quantization | None = None,
+) -> PreTrainedModel:
     """A language model on the CPU in evaluation mode, all of its parts, its config as it was saved.
+
+    In 4 bits it is on this process's card, where there is one.
 
     Raises:
         UserError: nothing loadable at ``path``; only safetensors are read, and all weights have to be there.
@@ -29,7 +38,7 @@ def load_model(path: str, revision: str | None, precision: Precision, trust_remo
         widen_when_read(config)
         loader = auto_class(config)
         attention = attention_choice(config, loader)
-        return read_weights(path, revision, precision, trust_remote_code, config, loader, attention)
+        return read_weights(path, revision, precision, trust_remote_code, config, loader, attention, quantization)
     except UserError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, StrictDataclassError) as error:
@@ -47,12 +56,14 @@ def read_weights(
     config: Any,
     loader: Any,
     attention: str | None,
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """The model of class ``loader`` on the CPU in evaluation mode, with its weights from safetensors alone.
 
     Raises:
         UserError: weights that are missing, unexpected or of another shape; what transformers raises passes.
     """
+    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
     lm, info = loader.from_pretrained(
         path,
         output_loading_info=True,
@@ -60,9 +71,11 @@ def read_weights(
         config=config,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        dtype=torch.bfloat16 if precision is Precision.bf16 else torch.float32,
+        dtype=dtype,
         attn_implementation=attention,
         use_safetensors=True,  # the older format is a pickle, which can run code
+        **({} if quantization is None else loading_options(dtype)),
     )
-    check_loaded(path, lm, info)
+    check_loaded(path, lm, info, quantised_here=quantization is not None)
+    keep_gradients(lm)
     return lm.eval()  # type: ignore[no-any-return]

@@ -53,7 +53,7 @@ def widen_when_read(config: Any) -> None:
         quantisation["dequantize"] = True
 
 
-def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any]) -> None:
+def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any], quantised_here: bool = False) -> None:
     """Refuse a model with weights that were not read, and so are random, or with files that have others than it needs.
 
     Causal masks and the like, which older versions of transformers saved and newer ones make anew, are none.
@@ -62,11 +62,13 @@ def check_loaded(path: str, lm: nn.Module, info: Mapping[str, Any]) -> None:
         lm: as it was loaded.
         info: transformers' loading info: what it found missing, unexpected and of another shape, without what the
             model's class declares harmless (tied heads, rotary buffers).
+        quantised_here: whole weights were, on their way into the model.
 
     Raises:
         UserError: names the weights, or the method by which they are still quantised.
     """
-    if (quantizer := getattr(lm, "hf_quantizer", None)) is not None:
+    quantizer = getattr(lm, "hf_quantizer", None)
+    if quantizer is not None and (quantizer.pre_quantized or not quantised_here):
         method = quantizer.quantization_config.quant_method
         what = f"its weights are quantised ({getattr(method, 'value', method)})"
         raise UserError(what, f"the model in '{path}'", "give the model before it was quantised")

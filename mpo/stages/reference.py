@@ -24,7 +24,7 @@ def run(context: StageContext[reference.Config, reference.Settings, reference.In
     config, settings = context.config, context.settings
     device = join_group()
     path, revision = model_source(context.inputs.policy)
-    policy = load_policy(path, revision, config.precision, config.trust_remote_code)
+    policy = load_policy(path, revision, config.precision, config.trust_remote_code, quantization=config.quantization)
     prepare_for(policy, device, config.compile, context.warn if context.rank == 0 else None)
     frozen = on_device(policy, device)
     facts: dict[str, dict[str, int]] = {}

@@ -62,6 +62,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         config.trust_remote_code,
         settings.settled.activation_checkpointing,
         settings.lora,
+        None if settings.lora is None else settings.lora.quantization,
     )
     prepare_for(policy, join_group(), settings.compile, context.warn if context.rank == 0 else None)
     check_positions(policy, max(sets.max_tokens, 0 if heldout is None else heldout.sets.max_tokens))

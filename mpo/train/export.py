@@ -18,6 +18,7 @@ from mpo.errors import UserError, first_line
 from mpo.policy.adapters import ADAPTER, adapter_weights, is_adapted, save_adapter
 from mpo.policy.model_class import is_composite
 from mpo.policy.module import PolicyModule
+from mpo.policy.quantized import whole_weight
 from mpo.policy.text_part import other_parts, processor_files
 from mpo.train.engine import gathered
 
@@ -118,7 +119,10 @@ def _write(
     shutil.rmtree(folder, ignore_errors=True)
     base = policy.base
     with torch.device("meta"):  # a model of the same class without adapters or hooks, for its way of saving
-        skeleton: PreTrainedModel = type(base)._from_config(copy.deepcopy(base.config), dtype=base.dtype)
+        config = copy.deepcopy(base.config)
+        if getattr(config, "quantization_config", None) is not None:  # what is written is whole
+            del config.quantization_config
+        skeleton: PreTrainedModel = type(base)._from_config(config, dtype=base.dtype)
     skeleton.generation_config = GenerationConfig()
     skeleton.save_pretrained(folder, state_dict=state)
     # Not by its own save_pretrained, which refuses flags without effect, such as a temperature without do_sample.
@@ -153,7 +157,7 @@ def whole_state(policy: PolicyModule, keep: bool) -> dict[str, Tensor]:
                 if parameter in seen:  # tied weights are saved once
                     continue
                 seen.add(parameter)
-                value = parameter.detach()
+                value = whole_weight(parameter)
                 if adapted and part == "weight":
                     value = value + module.get_delta_weight(ADAPTER).to(value.dtype)
                 state[f"{name}.{part}".lstrip(".")] = value.to("cpu", copy=True).contiguous()

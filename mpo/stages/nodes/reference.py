@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Placement, Task
-from mpo.config.schema import Precision
+from mpo.config.schema import Precision, Quantization
 
 Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
 class Config:
-    """``mismatched``: also of mismatched pairs, for KTO's reference point of KL."""
+    """``mismatched``: also of mismatched pairs, for KTO's reference point of KL. ``quantization``: that of the weights
+    under the training's adapters."""
 
     precision: Precision
     compile: bool | None
     mismatched: bool
     trust_remote_code: bool
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)

@@ -213,3 +213,13 @@ def test_extremes_are_refused_by_their_key(changed: Load, override: str) -> None
 def test_a_list_has_a_most_of_entries(changed: Load) -> None:
     many = ",".join(["1.0"] * 21)
     assert refusal(changed(f"evaluate.temperatures=[{many}]")).remedy == "give at most 20"
+
+
+def test_weights_in_4_bits_are_not_spread(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = ("model=qwen2_5_0_5b_instruct", "train/lora=qlora", "dry_run=true")
+    assert validate(changed(*adapted, "train.zero_stage=2"))
+    error = refusal(changed(*adapted, "train.zero_stage=3"))
+    assert error.where == "train.zero_stage" and "2 or less" in error.remedy
+    monkeypatch.setattr("mpo.pipeline.rules.find_spec", lambda name: None)
+    error = refusal(changed(*adapted, "train.zero_stage=2", "dry_run=false"))
+    assert error.where == "train.lora.quantization" and "[qlora]" in error.remedy
