@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 from torch import compile
-from torch._dynamo import config as dynamo_config
 
 KINDS = 64
 """Most variants (with or without gradient, a mask, a single head) that are compiled of a function."""
@@ -23,8 +22,9 @@ def compiled(function: F) -> F:
     A whole graph or an error: what dynamo breaks up is no faster, and FlexAttention uncompiled would hold the scores of
     all pairs of tokens.
     """
-    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, KINDS)
-    return compile(function, dynamic=True, fullgraph=True)  # type: ignore[return-value]
+    # Not dynamo's own setting, which is each thread's: on a GPU backward passes, and layers that are computed again in
+    # them, run in a thread of autograd's.
+    return compile(function, dynamic=True, fullgraph=True, recompile_limit=KINDS)  # type: ignore[call-overload,no-any-return]
 
 
 def eager(function: F) -> F:
