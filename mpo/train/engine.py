@@ -194,7 +194,20 @@ class Engine:
         self, batch: TokenBatch, prompt: KeptPrompt | None = None, first: FirstPass | None = None
     ) -> ResponseLogps:
         """Log-probs of ``batch`` under the current policy; for the others see :meth:`PolicyModule.forward`."""
-        return ResponseLogps(*self.deepspeed(batch.to(self.device), prompt, first))
+        logps = ResponseLogps(*self.deepspeed(batch.to(self.device), prompt, first))
+        if self.stage == 3 and not torch.is_grad_enabled():
+            self._record_no_trace()
+        return logps
+
+    def _record_no_trace(self) -> None:
+        """Let ZeRO-3 learn no order of modules, by which it fetches weights ahead, from a pass without backward.
+
+        A pass with one would go beyond such an order and have it thrown away, again and again where the two take turns.
+        One without keeps to the beginning of an order that was learned from a whole pass.
+        """
+        coordinator = self.deepspeed.optimizer.parameter_offload.get_param_coordinator()
+        if coordinator.is_record_trace():
+            coordinator._invalidate_trace()
 
     def accumulate(self, last: bool) -> None:
         """Announce a micro-step's forward and backward; ``last`` of its window."""
