@@ -160,6 +160,10 @@ class TrainConfig:
         return MemorySettings(**given)
 
 
+FREE = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
+"""Settings of a training that cannot change its result."""
+
+
 @dataclass
 class ScratchConfig:
     """A starting policy trained from scratch: random weights, a tokenizer, then supervised fine-tuning."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
 from mpo.config.nodes import apart
-from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
+from mpo.config.schema import FREE, RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
 from mpo.config.targets import TARGET, build, own_alone, resolve
 from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
@@ -221,24 +221,12 @@ def train_stage(
     rewards: train.Rewards | None = None,
 ) -> Stage:
     """A training; ``keep_state``: for one that goes on with its optimizer."""
-    settled, default = how.settled, TrainConfig()
-    settings = train.Settings(
-        how.checkpoint_every, how.keep_checkpoints, settled.micro_tokens, card(config), how.stop_if_diverged
-    )
+    default = TrainConfig()
+    settled = replace(how, **vars(how.settled), memory=default.memory)
     allow = allowed(loss, config) + ([] if rewards is None else allowed(rewards.scorer, config))
     slices = train.Config(
         loss=dict(loss),
-        train=replace(
-            how,
-            checkpoint_every=default.checkpoint_every,
-            keep_checkpoints=default.keep_checkpoints,
-            memory=default.memory,
-            micro_tokens=default.micro_tokens,
-            zero_stage=settled.zero_stage,
-            offload=settled.offload,
-            activation_checkpointing=settled.activation_checkpointing,
-            stop_if_diverged=default.stop_if_diverged,
-        ),
+        train=replace(settled, **{name: getattr(default, name) for name in FREE}),
         seed=seed,
         processes=config.launcher.processes * config.launcher.nodes,
         stop_token_ids=list(config.model.stop_token_ids),
@@ -250,7 +238,7 @@ def train_stage(
         keep_state=keep_state,
         rewards=rewards,
     )
-    return train.TASK.stage(name, slices, settings, inputs)
+    return train.TASK.stage(name, slices, train.Settings(settled, card(config)), inputs)
 
 
 def card(config: RunConfig) -> dict[str, Any]:

@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpo.cache.artifacts import canonical_json
-from mpo.config.schema import MemoryChoice, MemorySettings, RunConfig
+from mpo.config.schema import FREE, MemoryChoice, MemorySettings, RunConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
 from mpo.train.best import REWARD
 
-_SETTINGS = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
 _OF_CHOICE = ("evaluate_every", "keep_best", "stop_after")
 """Keys of a training that count only where evaluations choose the policy: they change nothing else."""
 UNCOUNTED = (
     *("name", "dry_run", "cache_dir", "results", "allow_targets", "logger", "launcher", "evaluate.batch"),
     "sweep.stop_behind",
-    *(f"train.{key}" for key in _SETTINGS),
-    *(f"model.scratch.sft.{key}" for key in _SETTINGS),
+    *(f"train.{key}" for key in FREE),
+    *(f"model.scratch.sft.{key}" for key in FREE),
     *(f"data.expected_{key}" for key in ("sets", "heldout", "responses", "prompt_tokens", "response_tokens")),
 )
 """Config keys that cannot change a run's results: where and how it ran, what only its plan reads."""

@@ -39,14 +39,8 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
             shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
         return
     config, inputs, chosen = context.config, context.inputs, context.settings
-    settings = replace(
-        config.train,
-        checkpoint_every=chosen.checkpoint_every,
-        keep_checkpoints=chosen.keep_checkpoints,
-        micro_tokens=chosen.micro_tokens,
-        stop_if_diverged=chosen.stop_if_diverged,
-        closed_form_check=config.train.closed_form_check and config.policy_is_reference,
-    )
+    checked = config.train.closed_form_check and config.policy_is_reference
+    settings = replace(chosen.train, closed_form_check=checked)
     loss = build(config.loss, Loss, config.allow_targets, "loss")  # type: ignore[type-abstract]
     sets = TokenizedSets.load(inputs.prepare / "train")
     assignments = Assignments.load(inputs.partition / "train")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mpo.cache.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
-from mpo.config.schema import TrainConfig
+from mpo.config.schema import FREE, TrainConfig
 from mpo.errors import UserError
 from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0
@@ -26,8 +26,6 @@ from mpo.train.random_state import random_state, restore_random_state
 
 STATE, METRICS = "state.json", "metrics.jsonl"
 UNFINISHED = "tmp-"
-FREE = frozenset({"keep_checkpoints", "checkpoint_every", "micro_tokens", "stop_if_diverged"})
-"""Settings that may change between a checkpoint and its continuation."""
 
 
 def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[int], seed: int) -> str:

@@ -22,7 +22,7 @@ class Rewards:
 
 @dataclass(frozen=True)
 class Config:
-    """``loss``: node of a loss class. ``train``: what the settings hold has its default here. ``keep_state``: for a
+    """``loss``: node of a loss class. ``train``: what cannot change the result has its default. ``keep_state``: for a
     training that goes on with this one's optimizer. ``rewards``: where ``train.reward_prompts`` asks for them."""
 
     loss: dict[str, Any]
@@ -41,14 +41,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Settings:
-    """How often checkpoints are written and kept, most tokens of a forward pass, whether a training that diverges goes
-    on; ``card``: for the model card."""
+    """``train``: as in the configuration, with what cannot change the result (:data:`mpo.config.schema.FREE`);
+    ``card``: for the model card."""
 
-    checkpoint_every: int
-    keep_checkpoints: int
-    micro_tokens: int
+    train: TrainConfig
     card: dict[str, Any]
-    stop_if_diverged: bool = False
 
 
 @dataclass(frozen=True)

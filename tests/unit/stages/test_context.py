@@ -65,7 +65,8 @@ STAGES = [
     ),
     train.TASK.stage(
         "train", train.Config(NODE, TrainConfig(lr=1e-3), 0, 2, [1], True, None, False, []),
-        train.Settings(5, 2, 64, {"source": "x"}), train.Inputs(UPSTREAM, UPSTREAM, UPSTREAM, UPSTREAM),
+        train.Settings(TrainConfig(lr=1e-3, micro_tokens=64), {"source": "x"}),
+        train.Inputs(UPSTREAM, UPSTREAM, UPSTREAM, UPSTREAM),
     ),
     answers.TASK.stage(
         "answers",
