@@ -46,7 +46,7 @@ def measured_steps(
     policy = make_policy(lm, checkpointing, compile=compile)
     policy.to("cuda" if cuda else "cpu")
     loaded = torch.cuda.memory_allocated() if cuda else resident()
-    fixed = {"lr": 1e-5, "zero_stage": 0, "activation_checkpointing": False, "checkpoint_every": 10**9}
+    fixed = {"lr": 1e-5, "zero_stage": 0, "activation_checkpointing": False, "checkpoint_minutes": 0.0}
     config = TrainConfig(**(fixed | {"global_batch": sets_a_step, "precision": Precision.fp32} | settings))
     with tempfile.TemporaryDirectory() as folder:
         reference_folder = Path(folder) / "reference"

@@ -59,6 +59,11 @@ class HashedFile:
         """Hand everything to the system."""
         self._file.flush()
 
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     @property
     def checksum(self) -> str:
         """Of everything written so far; what :func:`file_checksum` says of an undamaged file."""

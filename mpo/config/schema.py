@@ -136,7 +136,9 @@ class TrainConfig:
     micro_tokens: int | None = None  # that a process forwards at once; a set above that is forwarded in pieces
     compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
-    checkpoint_every: int = 50  # optimizer steps
+    checkpoint_every: int = 0  # optimizer steps between checkpoints; 0: they don't count
+    checkpoint_minutes: float = 15.0  # minutes between checkpoints; 0: they don't count
+    checkpoint_async: bool = True  # checkpoints are copied to host memory, and written while training goes on
     keep_checkpoints: int = 2  # the newest may turn out damaged
     closed_form_check: bool = True  # stop if the loss at step 0 is not its closed form at policy = reference
     evaluate_every: int = 0  # optimizer steps between looks at the held-out sets; 0: none
@@ -160,7 +162,10 @@ class TrainConfig:
         return MemorySettings(**given)
 
 
-FREE = ("checkpoint_every", "keep_checkpoints", "micro_tokens", "stop_if_diverged")
+FREE = (
+    *("checkpoint_every", "checkpoint_minutes", "checkpoint_async", "keep_checkpoints"),
+    *("micro_tokens", "stop_if_diverged"),
+)
 """Settings of a training that cannot change its result."""
 
 

@@ -114,6 +114,7 @@ def show_plan(
                 shape,
                 config.train,
                 sets or NOTHING_READ,
+                processes=config.launcher.processes * config.launcher.nodes,
                 rounds=rounds,
                 keeps_states=config.regime.carry_optimizer,
                 needs_reference=objects.loss.needs_reference,
@@ -252,9 +253,10 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     if (card := named_card(config)) is not None:
         fits = "fits" if chosen.device <= card.memory else "does not fit"
         text += f", which {fits} the card's {size(card.memory)}"
-    text += f" and {size(chosen.host)} of host memory" if chosen.host else ""
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
     text += f", activations {size(chosen.activations)}, head {size(chosen.logits)}"
+    text += f", checkpoint {size(chosen.checkpoint)}" if chosen.checkpoint else ""
     text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
+    text += f", and {size(chosen.host)} of host memory" if chosen.host else ""
     text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
     return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpo.config.schema import Precision, TrainConfig
+from mpo.planning.memory import effective_stage
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 TOKEN_BYTES = 4  # int32 ids
 LOGP_BYTES = 4  # float32
+WIDTH = {Precision.bf16: 2, Precision.fp32: 4}  # of a weight
 TEXT_BYTES = 5  # UTF-8 bytes per token of English text, with JSON around it
 
 
@@ -34,6 +36,7 @@ def run_disk(
     train: TrainConfig,
     data: DataSize,
     *,
+    processes: int,
     rounds: int,
     keeps_states: bool,
     needs_reference: bool,
@@ -42,27 +45,34 @@ def run_disk(
 ) -> Disk:
     """Disk of ``rounds`` rounds; each keeps its caches and its model, checkpoints go when a training is complete, but
     for a state that the next round goes on with (``keeps_states``)."""
+    whole = checkpoint_bytes(shape, train, processes)
+    # The best at each that is kept, the best so far, and one that is being written.
+    policies = 0 if train.keep_best is None else train.keep_checkpoints + 2
+    policy = whole if keeps_states else _trained(shape, train) * WIDTH[train.precision]
+    checkpoints = (train.keep_checkpoints + 1) * whole + policies * policy + (rounds - 1) * keeps_states * whole
     return Disk(
         tokens=rounds * data.tokens * TOKEN_BYTES,
         reference=rounds * data.response_tokens_total * LOGP_BYTES if needs_reference else 0,
         texts=rounds * data.tokens * TEXT_BYTES,
-        checkpoints=(train.keep_checkpoints + 1 + (rounds - 1 if keeps_states else 0)) * checkpoint_bytes(shape, train)
-        if rounds
-        else 0,
+        checkpoints=checkpoints if rounds else 0,
         export=rounds * export_bytes(shape, train.precision),
         download=(shape.parameters * 2 if downloads_model else 0) + (data.tokens * TEXT_BYTES if downloads_data else 0),
     )
 
 
-def checkpoint_bytes(shape: Architecture, train: TrainConfig) -> int:
-    """One checkpoint: trained weights and the optimizer's state, in bf16 12 bytes per parameter (float32 master weight,
-    two moments), in fp32 8, and 4 more for ZeRO's own copy of the weights from stage 1 on."""
-    trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
-    if train.precision is Precision.bf16:
-        return trained * (2 + 12)
-    return trained * (4 + 8 + (4 if train.settled.zero_stage else 0))
+def checkpoint_bytes(shape: Architecture, train: TrainConfig, processes: int) -> int:
+    """One checkpoint of so many processes: the optimizer's state, in bf16 12 bytes per parameter (float32 master
+    weight, two moments), in fp32 8, and 4 more for ZeRO's own copy of the weights from stage 1 on; below stage 3 the
+    weights as well."""
+    stage = effective_stage(train, train.settled.zero_stage, processes)
+    states = 12 if train.precision is Precision.bf16 or stage else 8
+    return _trained(shape, train) * (states + (0 if stage == 3 else WIDTH[train.precision]))
 
 
 def export_bytes(shape: Architecture, precision: Precision) -> int:
     """The exported model's weights."""
-    return shape.parameters * (2 if precision is Precision.bf16 else 4)
+    return shape.parameters * WIDTH[precision]
+
+
+def _trained(shape: Architecture, train: TrainConfig) -> int:
+    return shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)

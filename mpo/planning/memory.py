@@ -31,7 +31,8 @@ LOGIT_BYTES = 3 * 4
 class Memory:
     """Bytes of one process, by what they hold.
 
-    ``host`` is CPU memory that offloading takes instead. ``loading``: before training every process holds all weights,
+    ``host`` is CPU memory that offloading takes instead, and a checkpoint that is being written beside the training;
+    where there is no card that is ``checkpoint``. ``loading``: before training every process holds all weights,
     in host memory and then on its device, whatever is shared out afterwards.
     """
 
@@ -43,6 +44,7 @@ class Memory:
     activations: int
     logits: int
     host: int
+    checkpoint: int
     loading: int
     libraries: int
 
@@ -50,7 +52,7 @@ class Memory:
     def device(self) -> int:
         """Bytes on the device: on the card, or resident where there is none."""
         states = self.weights + self.gradients + self.optimizer + self.gathered
-        return states + self.activations + self.logits + self.libraries
+        return states + self.activations + self.logits + self.checkpoint + self.libraries
 
 
 def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
@@ -108,6 +110,8 @@ def training_memory(
         # The layer at work and the one prefetched, or the embedding, whichever is larger.
         gathered = max(2 * shape.layer, shape.embedding) * width
     loading = (trained + frozen) * width
+    # Copied by the first process, which has the most: below stage 3 the weights too, beside its part of the optimizer.
+    copied = (0 if stage == 3 else trained * width) + optimizer if train.checkpoint_async else 0
     # A process alone on a CPU adds the gradients of embedding and head to their float32 sum in place.
     lowest = 1 if train.precision is Precision.bf16 else 0
     in_place = device == "cpu" and processes == 1 and stage == lowest
@@ -119,6 +123,8 @@ def training_memory(
             host, gradients = host + gradients, 0
         if settings.offload is Offload.parameters and stage == 3:
             host, weights = host + weights, 0
+    if device == "cuda":
+        host, copied = host + copied, 0
     return Memory(
         stage=stage,
         weights=weights,
@@ -130,6 +136,7 @@ def training_memory(
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
         logits=head_bytes(shape, tokens, train.precision, device, train.lora is None and not in_place),
         host=host,
+        checkpoint=copied,
         loading=loading,
         libraries=LIBRARIES[device],
     )

@@ -24,6 +24,7 @@ from mpo.stages.models import ADAPTER_FOLDER, POLICY_FOLDER, model_source, stage
 from mpo.stages.nodes import train as node
 from mpo.stages.rewards import heldout_rewards
 from mpo.stages.summary import SUMMARY_FILE, Summary, counts
+from mpo.train.checkpoint import CHECKPOINTS, policy_folder
 from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_adapter, export_policy, rehearse_export
 from mpo.train.loop import train
@@ -36,7 +37,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
     """Train in this process, one of the group; the first one reports, and all take part in the export."""
     if (context.output / SUMMARY_FILE).exists():  # all was done when an earlier run was killed
         if context.rank == 0:
-            shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
+            _remove_checkpoints(context.output, context.config.keep_state)
         return
     config, inputs, chosen = context.config, context.inputs, context.settings
     checked = config.train.closed_form_check and config.policy_is_reference
@@ -96,6 +97,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         context.warn,
         None if inputs.state is None else inputs.state / STATE_FOLDER,
         heldout,
+        config.keep_state,
     )
     facts = {"sets": len(usable), "steps": summary.steps, "seed": config.seed}
     if summary.best_step:
@@ -118,11 +120,9 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
         if settings.compile or compiles_fused(policy):
             layout += ", norms and gates compiled" if compiles_fused(policy) else ", nothing that compiles"
-        if config.keep_state:
-            _keep_state(context.output, summary.best_step)
         kept = {"": {**facts, "layout": layout, **asdict(summary)}}
         Summary(skipped={"train": counts(assignments.skipped)}, facts=kept).write(context.output)
-        shutil.rmtree(context.output / "checkpoints", ignore_errors=True)
+        _remove_checkpoints(context.output, config.keep_state)
 
 
 def _heldout(inputs: node.Inputs[Path], evaluate_every: int) -> HeldOutSets | None:
@@ -143,10 +143,11 @@ def _heldout(inputs: node.Inputs[Path], evaluate_every: int) -> HeldOutSets | No
     return HeldOutSets(sets, assignments, assignments.usable, reference)
 
 
-def _keep_state(output: Path, step: int) -> None:
-    """Move the checkpoint of ``step``, or (0) the last one, from which the next round's training goes on, to a place of
-    its own."""
-    shutil.rmtree(output / STATE_FOLDER, ignore_errors=True)
-    checkpoints = output / "checkpoints"
-    source = checkpoints / f"step-{step:06d}" if step else max(checkpoints.glob("step-*"))
-    source.rename(output / STATE_FOLDER)
+def _remove_checkpoints(output: Path, keep_state: bool) -> None:
+    """Of a finished training; the exported policy's moves to a place of its own (``keep_state``): the next round's
+    training goes on from it."""
+    summary = Summary.read(output)
+    exported = policy_folder(output / CHECKPOINTS, summary.fact("best_step") or summary.fact("steps"))
+    if keep_state and exported.exists():  # else it has moved already
+        exported.rename(output / STATE_FOLDER)
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

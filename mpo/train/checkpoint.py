@@ -7,25 +7,26 @@ import hashlib
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpo.cache.checksums import Damaged, HashedFile, check_file, read_sealed, sealed
+from mpo.cache.checksums import Damaged, check_file, read_sealed
 from mpo.config.schema import FREE, TrainConfig
 from mpo.errors import UserError
 from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0
+from mpo.train.checkpoint_writer import STATE, Folder, Writer, remove, remove_unfinished
 from mpo.train.engine import Engine
-from mpo.train.files import load_tensors, save_tensors
+from mpo.train.files import load_tensors
 from mpo.train.random_state import random_state, restore_random_state
 
-STATE, METRICS = "state.json", "metrics.jsonl"
-UNFINISHED = "tmp-"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 
 def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[int], seed: int) -> str:
@@ -38,57 +39,126 @@ def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[in
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: ``step`` steps are done and ``metrics`` bytes of metrics.jsonl belong to them. ``best``: the
-    step whose policy is exported if no later one is better, 0 where that is the last one."""
+    """Where a run stands.
+
+    Attributes:
+        step: steps that are done.
+        metrics: bytes of metrics.jsonl that belong to them.
+        best: step whose policy is exported if no later one is better; 0: the last one's.
+        finished: no step is left, so that ``best``'s policy is exported.
+    """
 
     step: int
     metrics: int
     best: int = 0
+    finished: bool = False
+
+
+def policy_folder(checkpoints: Path, step: int) -> Path:
+    """Where the policy of a step is kept."""
+    return checkpoints / f"policy-{step:06d}"
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, ``step-000120`` each, every file of them with its checksum.
+    """The folders of a run's checkpoints, every file of them with its checksum.
+
+    ``step-000120`` has what training goes on from, and no more than the place in the metrics where it is finished;
+    ``policy-000120`` what is exported: weights alone, unless another training goes on with its optimizer.
 
     Args:
         folder: made where it is missing.
         settings: :func:`fingerprint` of the run.
-        keep: newest ones that are kept, two at least: if one is damaged, the one before it is taken. What was
-            the best at each of them is kept too.
+        config: says when checkpoints are due and how many are kept, two at least: if one is damaged, the one before it
+            is taken. The policy that was the best at each of them is kept too.
         metrics: the run's metrics file, of which a checkpoint has a copy.
         warn: gets a line, in the first process, for every damaged checkpoint.
+        keep_state: another training goes on with the exported policy's optimizer.
     """
 
-    def __init__(self, folder: Path, settings: str, keep: int, metrics: Path, warn: Callable[[str], None]) -> None:
-        self.folder, self.settings, self.keep, self.metrics, self.warn = folder, settings, max(keep, 2), metrics, warn
+    def __init__(
+        self,
+        folder: Path,
+        settings: str,
+        config: TrainConfig,
+        metrics: Path,
+        warn: Callable[[str], None],
+        keep_state: bool = False,
+    ) -> None:
+        self.folder, self.settings, self.config, self.metrics = folder, settings, config, metrics
+        self.warn, self.keep_state = warn, keep_state
+        self.seconds = 0.0  # that the training has waited for checkpoints
+        self._writer, self._last = Writer(), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, engine: Engine, position: Position) -> None:
-        """Write a checkpoint under a temporary name, then rename. All processes take part."""
-        target = self.of(position.step)
-        unfinished = self.folder / f"{UNFINISHED}{target.name}"
-        if engine.rank == 0:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
+    def due(self, step: int) -> bool:
+        """Whether one is due after so many steps."""
+        return self.config.checkpoint_every > 0 and step % self.config.checkpoint_every == 0
+
+    def overdue(self) -> bool:
+        """Whether one is due by this process's clock."""
+        minutes = self.config.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._last >= 60 * minutes
+
+    def save(self, engine: Engine, position: Position, step: bool, policy: bool) -> None:
+        """Copy what goes into a checkpoint, which is written while training goes on. All processes take part.
+
+        The one before is waited for.
+
+        Args:
+            step: the folder to go on from.
+            policy: that of the policy.
+
+        Raises:
+            OSError: this one or the one before could not be written.
+        """
+        began, folders = time.monotonic(), list[Folder]()
+        self._writer.wait()
+        if policy:
+            folders.append(self._add(policy_folder(self.folder, position.step), engine, position))
+            if self.keep_state:
+                engine.save(folders[-1].add)
+            else:
+                engine.save_weights(folders[-1].add)
+        if step:
+            folders.append(self._add(self.of(position.step), engine, position))
+            if engine.rank == 0:
+                folders[-1].add_beginning(self.metrics, position.metrics)
+            if not position.finished:
+                engine.save(folders[-1].add)
+                folders[-1].add(random_state(), f"random-{engine.rank}.pt")
+            self._last = began
+        self._writer.start(folders, engine.rank, engine.world_size, lambda: self._remove_old(position.best))
+        if not self.config.checkpoint_async:
+            self._writer.wait()
+        self.seconds += time.monotonic() - began
+
+    def _add(self, path: Path, engine: Engine, position: Position) -> Folder:
+        record = asdict(position) | {"settings": self.settings, "world_size": engine.world_size}
+        return Folder(path, record, self.config.checkpoint_async)
+
+    def check(self) -> None:
+        """Raise OSError if what is written in the background could not be."""
+        self._writer.check()
+
+    def finish(self, engine: Engine) -> None:
+        """Wait until the last checkpoint is complete. All processes take part.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        began = time.monotonic()
+        self._writer.wait()
         engine.wait()
-        files = engine.save(unfinished)
-        random_name = f"random-{engine.rank}.pt"
-        files[random_name] = save_tensors(random_state(), unfinished / random_name)
-        if engine.rank == 0:
-            with self.metrics.open("rb") as source, HashedFile(unfinished / METRICS) as copy:
-                copy.write(source.read(position.metrics))
-            files[METRICS] = copy.checksum
-        written = engine.gather([f"{checksum} {name}" for name, checksum in files.items()])
-        if engine.rank == 0:
-            checksums = {name: checksum for checksum, name in (line.split(" ", 1) for line in written)}
-            record = asdict(position) | {"settings": self.settings, "world_size": engine.world_size, "files": checksums}
-            (unfinished / STATE).write_text(json.dumps(sealed(record)))
-            unfinished.rename(target)
-            kept = self.complete()[-self.keep :]
-            best = [self.of(_record(one)[0].get("best", 0)) for one in kept]
-            for old in self.complete():
-                if old not in (*kept, *best):
-                    shutil.rmtree(old)
-        engine.wait()
+        self.seconds += time.monotonic() - began
+
+    def _remove_old(self, best: int) -> None:
+        """Those that are not kept, and the policies that no kept one, nor the run as it stands, would export."""
+        kept = self.complete()[-max(self.config.keep_checkpoints, 2) :]
+        best_ones = {best, *(_record(one)[0].get("best", 0) for one in kept)}
+        kept += [policy_folder(self.folder, step) for step in best_ones]
+        for old in (*self.complete(), *self.folder.glob("policy-*")):
+            if old not in kept:
+                remove(old)
 
     def of(self, step: int) -> Path:
         """The folder of a step's checkpoint."""
@@ -101,14 +171,23 @@ class Checkpoints:
     def resume(self, engine: Engine) -> Position:
         """Load the newest undamaged checkpoint; without one the position is the start. All processes take part.
 
-        Damaged ones are reported and removed: the run will write them again.
+        Damaged ones are reported and removed: the run will write them again. Where training is finished nothing is
+        loaded: see :meth:`load_policy`.
 
         Raises:
             UserError: it was made with other settings or another number of processes, or cannot be read.
         """
         if engine.rank == 0:
-            for unfinished in self.folder.glob(f"{UNFINISHED}*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            remove_unfinished(self.folder)
+        position = self._newest(engine)
+        if engine.rank == 0:
+            for policy in self.folder.glob("policy-*"):
+                if policy > policy_folder(self.folder, position.step):  # its step will be done again
+                    remove(policy)
+        self._last = time.monotonic()
+        return position
+
+    def _newest(self, engine: Engine) -> Position:
         known = broadcast_from_rank0(self.complete())
         while known:
             newest = known.pop()
@@ -116,12 +195,12 @@ class Checkpoints:
             if not damage:
                 self._check_settings(newest, record, engine.world_size)
                 damage = next(iter(engine.gather(_damage(newest, record["files"], engine))), "")
-            best = record.get("best", 0)
-            if not damage and best and (damage := self._damage_of_best(engine, best)):
+            if not damage and record["best"] and (damage := self._damage_of_policy(engine, record["best"])):
                 damage = f"it needs the best one, {damage}"
             if not damage:
-                self._load(engine, newest, record["metrics"])
-                return Position(record["step"], record["metrics"], best)
+                position = Position(*(record[field.name] for field in fields(Position)))
+                self._load(engine, newest, position)
+                return position
             if engine.rank == 0:
                 instead = f"training goes on from {known[-1].name}" if known else "training starts again"
                 self.warn(f"checkpoint {newest.name} is damaged ({damage}); {instead}")
@@ -129,26 +208,30 @@ class Checkpoints:
             engine.wait()
         return Position(0, 0)
 
-    def load_best(self, engine: Engine, step: int) -> None:
-        """Load the weights of the best checkpoint. All processes take part.
+    def load_policy(self, engine: Engine, step: int) -> None:
+        """Load the policy of a step, to be exported. All processes take part.
 
         Raises:
             UserError: it is damaged.
         """
-        if damage := self._damage_of_best(engine, step):
+        if damage := self._damage_of_policy(engine, step):
             remedy = "give the same command again: training goes on from a checkpoint that is whole"
             raise UserError(f"the best checkpoint is damaged: {damage}", "train.keep_best", remedy)
-        with _only_tensors(self.of(step)):
-            engine.load(self.of(step))
+        folder = policy_folder(self.folder, step)
+        with _only_tensors(folder):
+            if self.keep_state:
+                engine.load(folder)
+            else:
+                engine.load_weights(folder)
 
-    def _damage_of_best(self, engine: Engine, step: int) -> str:
-        folder = self.of(step)
+    def _damage_of_policy(self, engine: Engine, step: int) -> str:
+        folder = policy_folder(self.folder, step)
         record, damage = broadcast_from_rank0(_record(folder))
         damage = damage or next(iter(engine.gather(_damage(folder, record["files"], engine))), "")
         return f"{folder.name} ({damage})" if damage else ""
 
     def carry_on(self, engine: Engine, state: Path) -> None:
-        """Load weights, optimizer and schedule from the last checkpoint of another training. All processes take part.
+        """Load weights, optimizer and schedule that another training has kept. All processes take part.
 
         Raises:
             UserError: it was made by another number of processes, is damaged, or holds what no checkpoint does.
@@ -174,13 +257,14 @@ class Checkpoints:
         if record["settings"] != self.settings:
             raise UserError("checkpoint of other training settings or data", checkpoint.name, remedy)
 
-    def _load(self, engine: Engine, checkpoint: Path, metrics: int) -> None:
-        with _only_tensors(checkpoint):
-            engine.load(checkpoint)
-            restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
+    def _load(self, engine: Engine, checkpoint: Path, position: Position) -> None:
+        if not position.finished:
+            with _only_tensors(checkpoint):
+                engine.load(checkpoint)
+                restore_random_state(load_tensors(checkpoint / f"random-{engine.rank}.pt"))
         if engine.rank == 0:
             content = (checkpoint / METRICS).read_bytes()
-            if not self.metrics.is_file() or self.metrics.read_bytes()[:metrics] != content:
+            if not self.metrics.is_file() or self.metrics.read_bytes()[: position.metrics] != content:
                 self.metrics.write_bytes(content)
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mpo.layout.batch import TokenBatch
 from mpo.planning.memory import effective_stage
 from mpo.policy.attention import KeptPrompt
 from mpo.policy.module import FirstPass, PolicyModule, ResponseLogps
-from mpo.train.files import load_tensors, save_tensors
+from mpo.train.files import load_tensors
 from mpo.train.optimizer import build_optimizer, build_scheduler
 
 if not torch.cuda.is_available():
@@ -44,6 +44,10 @@ warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # collec
 if not torch.cuda.is_available():
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ first; gloo does it
 
+Keep = Callable[[object, str], None]
+"""Gets a value of a checkpoint, and the name of its file there, before training changes the value in place."""
+WEIGHTS = "weights-{}.pt"
+"""File of a process's part of the weights."""
 BUCKET = 100_000_000
 """Most elements that DeepSpeed reduces at once."""
 
@@ -140,14 +144,15 @@ def forward_engine(policy: PolicyModule, config: TrainConfig) -> Any:
 
 
 class _CheckpointFiles(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed is untyped
-    """DeepSpeed's files of a checkpoint: checksums of those that were written, and none that can run code is read."""
+    """DeepSpeed's files of a checkpoint: another one writes them, and none that can run code is read."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.checksums: dict[Path, str] = {}
+    keep: Keep
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing: whoever writes a file makes its folder."""
 
     def save(self, state_dict: Any, path: str) -> None:
-        self.checksums[Path(path)] = save_tensors(state_dict, Path(path))
+        self.keep(state_dict, str(Path(path)))
 
     def load(self, path: str, map_location: Any = None) -> Any:
         return load_tensors(Path(path), (ZeroStageEnum, LossScaler, fragment_address), map_location)
@@ -276,24 +281,46 @@ class Engine:
         self._policy.sum_in_place(None)
         self._kept_sums.clear()
 
-    def save(self, folder: Path) -> dict[str, str]:
-        """Weights, optimizer and schedule; a frozen model under adapters is left out. All processes take part.
-
-        Returns the checksums of the files that this process wrote, by their path in ``folder``.
-        """
-        self._files.checksums.clear()
+    def save(self, keep: Keep) -> None:
+        """Hand ``keep`` weights, optimizer and schedule; a frozen model under adapters is left out. All processes take
+        part."""
+        self._files.keep = keep
         self.deepspeed.save_checkpoint(
-            str(folder), tag="state", save_latest=False, exclude_frozen_parameters=self.config.lora is not None
+            ".", tag="state", save_latest=False, exclude_frozen_parameters=self.config.lora is not None
         )
-        return {str(path.relative_to(folder)): checksum for path, checksum in self._files.checksums.items()}
 
     def load(self, folder: Path) -> None:
-        """What :meth:`save` wrote. All processes take part.
+        """What :meth:`save` handed over. All processes take part.
 
         Raises:
             pickle.UnpicklingError: a file holds what no checkpoint does; it was not made.
         """
         self.deepspeed.load_checkpoint(str(folder), tag="state", load_module_strict=self.config.lora is None)
+
+    def save_weights(self, keep: Keep) -> None:
+        """Hand ``keep`` the trained weights alone: the first process does, under ZeRO 3 each one its part."""
+        if self.rank == 0 or self.stage == 3:
+            keep(self._weights(), WEIGHTS.format(self.rank))
+
+    def load_weights(self, folder: Path) -> None:
+        """What :meth:`save_weights` handed over, to be exported: the optimizer keeps its own. All processes take part.
+
+        Raises:
+            pickle.UnpicklingError: a file holds what no checkpoint does; it was not made.
+        """
+        zero = self.deepspeed.optimizer
+        if self.stage == 3:
+            zero.checkpoint_event_prologue()  # no process holds more than its part
+        saved = load_tensors(folder / WEIGHTS.format(self.rank if self.stage == 3 else 0))
+        for name, tensor in self._weights().items():
+            tensor.copy_(saved[name])
+        if self.stage == 3:
+            zero.checkpoint_event_epilogue()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The trained weights, by name, as far as this process holds them."""
+        trained = ((name, one) for name, one in self._policy.named_parameters() if one.requires_grad)
+        return {name: getattr(one, "ds_tensor", one).detach() for name, one in trained}
 
 
 @contextmanager

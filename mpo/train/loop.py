@@ -20,7 +20,7 @@ from mpo.policy.module import PolicyModule
 from mpo.track.metrics import read_metrics
 from mpo.train.batches import BatchPlan
 from mpo.train.best import Evaluations
-from mpo.train.checkpoint import METRICS, Checkpoints, Position, fingerprint
+from mpo.train.checkpoint import CHECKPOINTS, METRICS, Checkpoints, Position, fingerprint
 from mpo.train.closed_form import check_closed_form
 from mpo.train.divergence import Divergence
 from mpo.train.engine import Engine
@@ -38,6 +38,7 @@ class TrainSummary:
         steps: optimizer steps, those before a resumption included.
         resumed_at: steps that were done when this process began.
         seconds: wall clock of this process's steps.
+        checkpoint_seconds: of them, those that they waited for checkpoints.
         last: metrics of the last step; empty where no step was left to do.
         stopped_early: whether evaluations ended it, without improvement or behind ``stop_behind``.
         behind: the latter.
@@ -55,6 +56,7 @@ class TrainSummary:
     best_step: int = 0
     best_value: float | None = None
     diverged_at: int = 0
+    checkpoint_seconds: float = 0.0
 
 
 def train(
@@ -72,6 +74,7 @@ def train(
     on_warning: Callable[[str], None] = warnings.warn,
     state: Path | None = None,
     heldout: HeldOutSets | None = None,
+    keep_state: bool = False,
 ) -> TrainSummary:
     """Train ``policy`` in place, from the newest undamaged checkpoint under ``out`` where there is one.
 
@@ -85,8 +88,9 @@ def train(
         on_step: gets the metrics of each step in the first process.
         skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
         on_warning: gets a line, in the first process, for each damaged checkpoint, and when the training diverges.
-        state: checkpoint of the training that made ``policy``, with whose optimizer and schedule this one goes on.
+        state: what the training that made ``policy`` has kept: this one goes on with its optimizer and schedule.
         heldout: what ``evaluate_every`` evaluates on, also after the last step.
+        keep_state: the exported policy's folder in ``checkpoints/`` is to hold the optimizer too.
 
     Raises:
         DataError: nothing to train on, or no value of the metric that ``keep_best`` names.
@@ -104,7 +108,7 @@ def train(
     policy.head.wants_square_sums = loss.needs_wpo_weights
     engine = Engine(policy, config, total_steps)
     settings = fingerprint(config, loss, sets.fingerprint, indices, seed)
-    checkpoints = Checkpoints(out / "checkpoints", settings, config.keep_checkpoints, out / METRICS, on_warning)
+    checkpoints = Checkpoints(out / CHECKPOINTS, settings, config, out / METRICS, on_warning, keep_state)
     start = checkpoints.resume(engine)
     if start.step == 0 and state is not None:
         checkpoints.carry_on(engine, state)
@@ -122,7 +126,7 @@ def train(
             step, done = done, done + 1
             batch = plan.batch(step)
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
-            row, stopping = _step(engine, problem, batch, step, compare, step == start.step, stop)
+            row, stopping, overdue = _step(engine, problem, batch, step, compare, step == start.step, stop, checkpoints)
             row["epoch"] = plan.epoch(step)
             row |= {f"skipped/{reason}": count for reason, count in (skipped or {}).items()}
             every = config.evaluate_every
@@ -137,13 +141,18 @@ def train(
                 _diverged(divergence, config, on_warning if engine.rank == 0 else None)
             finished = done == total_steps or evaluations.over
             # Also after the last step: the export that follows it may be stopped, or find its disk full.
-            if stopping or finished or improved or done % config.checkpoint_every == 0:
-                position = Position(done, 0 if log is None else log.position, evaluations.step)
-                checkpoints.save(engine, position)
-                if stopping:
-                    raise SystemExit(STOPPED)
-        if evaluations.step not in (0, done):
-            checkpoints.load_best(engine, evaluations.step)
+            due = finished or stopping or overdue or checkpoints.due(done)
+            if due or improved:
+                best = evaluations.step or (done if finished else 0)
+                position = Position(done, 0 if log is None else log.position, best, finished)
+                checkpoints.save(engine, position, step=due, policy=best == done)
+            if stopping:
+                checkpoints.finish(engine)
+                raise SystemExit(STOPPED)
+            checkpoints.check()
+        checkpoints.finish(engine)
+        if start.finished or evaluations.step not in (0, done):
+            checkpoints.load_policy(engine, evaluations.step or done)
     if stop.asked:  # after the last step has looked: its checkpoint is there, what follows can be done by the next run
         raise SystemExit(STOPPED)
     if config.keep_best and not evaluations.step and engine.rank == 0:
@@ -162,6 +171,7 @@ def train(
         best_step=evaluations.step,
         best_value=evaluations.value if evaluations.step else None,
         diverged_at=divergence.step,
+        checkpoint_seconds=checkpoints.seconds,
     )
 
 
@@ -185,9 +195,17 @@ def _diverged(divergence: Divergence, config: TrainConfig, on_warning: Callable[
 
 
 def _step(
-    engine: Engine, problem: Problem, batch: list[int], step: int, compare: bool, first: bool, stop: StopSignal
-) -> tuple[dict[str, Any], bool]:
-    """One optimizer step. Returns its metrics and whether any process was asked to stop."""
+    engine: Engine,
+    problem: Problem,
+    batch: list[int],
+    step: int,
+    compare: bool,
+    first: bool,
+    stop: StopSignal,
+    checkpoints: Checkpoints,
+) -> tuple[dict[str, Any], bool, bool]:
+    """One optimizer step. Returns its metrics, whether any process was asked to stop, and whether a checkpoint is due
+    by the first one's clock."""
     began = time.perf_counter()
     sums = Sums()
     checked = run_window(engine, problem, batch, sums, compare, first)
@@ -195,6 +213,7 @@ def _step(
     if (reserved := peak_reserved(engine.device)) is not None:
         sums.add("memory_reserved_bytes", reserved)
     sums.add("stop", float(stop.asked))
+    sums.add("overdue", float(engine.rank == 0 and checkpoints.overdue()))
     totals = sums.reduce(engine)
     check_loss(engine, totals, checked, step)
     if compare:
@@ -203,12 +222,14 @@ def _step(
     norm = engine.step()
     check_gradient(norm, problem.sets, batch, step)
     seconds = time.perf_counter() - began
-    return _row(totals, step, seconds) | {"lr": lr, "grad_norm": norm}, totals["stop"][0] > 0
+    row = _row(totals, step, seconds) | {"lr": lr, "grad_norm": norm}
+    return row, totals["stop"][0] > 0, totals["overdue"][0] > 0
 
 
 def _row(totals: dict[str, tuple[float, float]], step: int, seconds: float) -> dict[str, Any]:
     """Metrics by name: means, but ``truncated`` (responses of this step's batch) and rates a second."""
-    counts = {"truncated", "layout_seconds", "tokens", "sets", "broken", "stop", "abs_log_ratio", "expected_loss"}
+    counts = {"truncated", "layout_seconds", "tokens", "sets", "abs_log_ratio", "expected_loss"}
+    counts |= {"broken", "stop", "overdue"}
     row: dict[str, Any] = {"step": step + 1}
     row |= {name: total / count for name, (total, count) in totals.items() if name not in counts and count > 0}
     row |= {other: row[name] for name, other in AS_IN_TRL.items() if name in row}

@@ -60,9 +60,9 @@ def measured(out: Path) -> Ranking:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``killed`` died in step 9 of 10 and was resumed, ``damaged`` too after its best checkpoint was."""
     folder = tmp_path_factory.mktemp("runs")
-    assert spawn([job(folder / "killed", BEST | HIGH, kill_at=9)]) == [-signal.SIGKILL]
+    assert spawn([job(folder / "killed", BEST | HIGH, kill_at=9, once="step-000008")]) == [-signal.SIGKILL]
     shutil.copytree(folder / "killed", folder / "damaged")
-    flip(next((folder / "damaged" / "checkpoints" / "step-000006").rglob("*model_states.pt")))
+    flip(folder / "damaged" / "checkpoints" / "policy-000006" / "weights-0.pt")
     jobs = [
         job(folder / "plain", {}),
         job(folder / "evaluated", EVERY),
@@ -159,12 +159,12 @@ def test_a_killed_run_has_each_evaluation_once_and_the_same_best(runs: Path) -> 
     for key in ("best_step", "best_value", "steps", "diverged_at"):
         assert summary(runs / "killed")[key] == summary(runs / "best")[key]
     assert same(runs / "killed", runs / "best")
-    assert f"step-{summary(runs / 'best')['best_step']:06d}" in checkpoints(runs / "killed")
+    assert f"policy-{summary(runs / 'best')['best_step']:06d}" in checkpoints(runs / "killed")
 
 
 def test_a_damaged_best_checkpoint_is_made_again(runs: Path) -> None:
     (line,) = [line for line in (runs / "damaged" / "warnings.txt").read_text().splitlines() if "step-000008" in line]
-    assert "checkpoint step-000008 is damaged (it needs the best one, step-000006 (" in line
+    assert "checkpoint step-000008 is damaged (it needs the best one, policy-000006 (" in line
     assert same(runs / "damaged", runs / "best") and rows(runs / "damaged") == rows(runs / "best")
 
 

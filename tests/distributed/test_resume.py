@@ -78,14 +78,16 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``whole`` ran through; ``killed`` died in step 8 of 10, ``stopped`` got SIGTERM in step 4; both were resumed.
 
-    The others are copies of ``killed`` whose checkpoints were damaged before they were resumed.
+    ``interrupted`` is as ``killed`` was before that. The others are copies of it whose checkpoints were damaged before
+    they were resumed.
     """
     folder = tmp_path_factory.mktemp("runs")
-    assert spawn([job(folder / "killed", kill_at=8)], 1) == [-signal.SIGKILL]
+    assert spawn([job(folder / "killed", kill_at=8, once="step-000006")], 1) == [-signal.SIGKILL]
     assert curve(folder / "killed", "step") == list(range(1, 9))
     assert checkpoints(folder / "killed") == ["step-000003", "step-000006"]
     assert spawn([job(folder / "stopped", stop_at=4)], 1) == [143]
     assert checkpoints(folder / "stopped") == ["step-000003", "step-000005"]
+    shutil.copytree(folder / "killed", folder / "interrupted")
     for name, damage in DAMAGES.items():
         shutil.copytree(folder / "killed", folder / name)
         damage(folder / name / "checkpoints" / "step-000006")
@@ -123,20 +125,32 @@ def test_damage_is_reported_and_the_checkpoint_before_it_taken(runs: Path) -> No
         else:
             assert len(lines) == 1 and lines[0].endswith("training goes on from step-000003")
         assert not (runs / name / "ran").exists()
-        assert checkpoints(runs / name) == ["step-000009", "step-000010"]
+        assert checkpoints(runs / name) == ["policy-000010", "step-000009", "step-000010"]
 
 
-@pytest.mark.parametrize("pattern", ["*model_states.pt", "*optim_states.pt", "random-0.pt"])
-def test_no_checkpoint_runs_code_though_its_checksums_are_right(runs: Path, tmp_path: Path, pattern: str) -> None:
-    shutil.copytree(runs / "whole", tmp_path / "run")
-    for newest in (tmp_path / "run/checkpoints").iterdir():
-        file = next(newest.rglob(pattern))
+@pytest.mark.parametrize(
+    "run, pattern",
+    [
+        ("interrupted", "*model_states.pt"),
+        ("interrupted", "*optim_states.pt"),
+        ("interrupted", "random-0.pt"),
+        ("whole", "weights-0.pt"),
+    ],
+)
+def test_no_checkpoint_runs_code_though_its_checksums_are_right(
+    runs: Path, tmp_path: Path, run: str, pattern: str
+) -> None:
+    shutil.copytree(runs / run, tmp_path / "run")
+    for file in (tmp_path / "run/checkpoints").rglob(pattern):
         file.write_bytes(pickle.dumps({"module": Evil(tmp_path / "ran")}))
+        newest = tmp_path / "run/checkpoints" / file.relative_to(tmp_path / "run/checkpoints").parts[0]
         record = read_sealed(newest / "state.json")
         record["files"][str(file.relative_to(newest))] = file_checksum(file)
         (newest / "state.json").write_text(json.dumps(sealed(record)))
     assert spawn([job(tmp_path / "run")]) == [2]
-    assert "step-000010: a checkpoint's file holds more than tensors and plain values" in mistake(tmp_path / "run")
+    line = mistake(tmp_path / "run")
+    assert line.partition(": ")[0].endswith("step-000006" if run == "interrupted" else "policy-000010")
+    assert "a checkpoint's file holds more than tensors and plain values" in line
     assert not (tmp_path / "ran").exists()
 
 
@@ -144,10 +158,13 @@ def test_processes_agree_on_damage_that_one_of_them_sees(tmp_path: Path) -> None
     config = {"zero_stage": 3, "max_steps": 6}
     assert spawn([job(tmp_path / "run", config=config)], 2) == [0, 0]
     expected = weights(tmp_path / "run")
-    (second,) = (tmp_path / "run/checkpoints/step-000006").rglob("*_rank_1_*optim_states.pt")
+    flip(tmp_path / "run/checkpoints/policy-000006/weights-1.pt")
+    (second,) = (tmp_path / "run/checkpoints/step-000003").rglob("*_rank_1_*optim_states.pt")
     flip(second)
     assert spawn([job(tmp_path / "run", config=config)], 2) == [0, 0]
-    assert "rank_1_mp_rank_00_optim_states.pt" in (tmp_path / "run" / "warnings.txt").read_text()
+    lines = (tmp_path / "run" / "warnings.txt").read_text().splitlines()
+    assert "it needs the best one, policy-000006 (weights-1.pt does not have its checksum" in lines[0]
+    assert "rank_1_mp_rank_00_optim_states.pt does not have its checksum); training starts again" in lines[1]
     resumed = weights(tmp_path / "run")
     assert all(torch.equal(expected[part], resumed[part]) for part in expected)
 
@@ -232,8 +249,8 @@ def carried(out: Path, epochs: int, stage: int, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("stage", "processes"), [(0, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_an_optimizer_that_is_carried_on_makes_one_training_of_two(tmp_path: Path, stage: int, processes: int) -> None:
-    state = {"state": str(tmp_path / "first/checkpoints/step-000003")}
-    first, whole = carried(tmp_path / "first", 3, stage), carried(tmp_path / "whole", 6, stage)
+    state = {"state": str(tmp_path / "first/checkpoints/policy-000003")}
+    first, whole = carried(tmp_path / "first", 3, stage, keep_state=True), carried(tmp_path / "whole", 6, stage)
     second, killed = carried(tmp_path / "second", 3, stage, **state), carried(tmp_path / "killed", 3, stage, **state)
     assert spawn([first, whole, second], processes) == [0] * processes
     assert curve(tmp_path / "second", "step") == [1, 2, 3]
@@ -247,8 +264,8 @@ def test_an_optimizer_that_is_carried_on_makes_one_training_of_two(tmp_path: Pat
 
 
 def test_a_state_that_is_damaged_or_of_other_processes_is_refused(tmp_path: Path) -> None:
-    assert spawn([carried(tmp_path / "first", 2, 2)]) == [0]
-    state = tmp_path / "first/checkpoints/step-000002"
+    assert spawn([carried(tmp_path / "first", 2, 2, keep_state=True)]) == [0]
+    state = tmp_path / "first/checkpoints/policy-000002"
     assert spawn([carried(tmp_path / "second", 2, 2, state=str(state))], 2) == [2, 2]
     assert "the optimizer's state is of 1 processes, but there are 2" in mistake(tmp_path / "second")
     flip(next(state.rglob("*optim_states.pt")))

@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +135,10 @@ def run_job(job: dict[str, Any]) -> None:
     """Train as ``job`` says and export.
 
     Keys: out, config (fields of TrainConfig), loss, loss_fields, sets, answers_alone (see TokenSets), lora, rows;
-    stop_at and kill_at (step whose end sends the signal), noise (see add_noise), shift_reference (nats added to each
-    token), break_set (whose reference becomes nan), heldout (so many other sets are evaluated on), state (checkpoint of
-    another training, whose optimizer this one goes on with).
+    stop_at and kill_at (step whose end sends the signal), once (checkpoint that is complete by then), noise (see
+    add_noise), shift_reference (nats added to each token), break_set (whose reference becomes nan), heldout (so many
+    other sets are evaluated on), keep_state, state (what another training with keep_state has kept, whose optimizer
+    this one goes on with).
     """
     out = Path(job["out"])
     fields = {"precision": "fp32", "activation_checkpointing": False, "zero_stage": 0} | job.get("config", {})
@@ -181,6 +184,8 @@ def run_job(job: dict[str, Any]) -> None:
         if row["step"] == job.get("stop_at"):
             os.kill(os.getpid(), signal.SIGTERM)
         if row["step"] == job.get("kill_at"):
+            while "once" in job and not (out / "checkpoints" / job["once"]).exists():
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_warning(line: str) -> None:
@@ -190,8 +195,9 @@ def run_job(job: dict[str, Any]) -> None:
     indices = list(range(len(sets)))
     marks, state = Marks(sets, loss), Path(job["state"]) if "state" in job else None
     summary = train(
-        policy, loss, sets, marks, indices, reference, config, 5, out, on_step, None, on_warning, state, heldout
-    )
+        policy, loss, sets, marks, indices, reference, config, 5, out, on_step, None, on_warning, state, heldout,
+        bool(job.get("keep_state")),
+    )  # fmt: skip
     if rank == 0:
         (out / "summary.json").write_text(json.dumps(asdict(summary)))
     buffers = {name: str(buffer.dtype) for name, buffer in policy.named_buffers(remove_duplicate=False)}
@@ -208,6 +214,11 @@ def spawn(jobs: list[dict[str, Any]], world_size: int = 1) -> list[int | None]:
     return run_processes(_worker, jobs, world_size)
 
 
+def start(jobs: list[dict[str, Any]], world_size: int) -> list[BaseProcess]:
+    """Start the processes that :func:`spawn` waits for."""
+    return _start_processes(_worker, jobs, world_size)
+
+
 def spawn_reference(out: Path, world_size: int) -> list[int | None]:
     """Compute the reference of 7 sets in ``world_size`` processes."""
     return run_processes(_reference_worker, out, world_size)
@@ -215,20 +226,25 @@ def spawn_reference(out: Path, world_size: int) -> list[int | None]:
 
 def run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
     """``target(work, environment)`` in ``world_size`` processes, the environment a launcher's; their exit codes."""
+    members = _start_processes(target, work, world_size)
+    for member in members:
+        member.join(timeout=300)
+    return [member.exitcode for member in members]
+
+
+def _start_processes(target: Callable[..., None], work: object, world_size: int) -> list[BaseProcess]:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | (
         {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
     )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     group = single_process_environment() | {"WORLD_SIZE": str(world_size)}
-    members = []
+    members: list[BaseProcess] = []
     for rank in range(world_size):
         environment = group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         members.append(context.Process(target=target, args=(work, environment)))
         members[-1].start()
-    for member in members:
-        member.join(timeout=300)
-    return [member.exitcode for member in members]
+    return members
 
 
 def _worker(jobs: list[dict[str, Any]], environment: dict[str, str]) -> None:

@@ -59,11 +59,15 @@ def test_zero_shares_out_the_states() -> None:
     three = training_memory(LLAMA3_8B, PAPER, 8, 1000)
     assert (three.weights, three.gradients, three.optimizer) == (2 * P // 8, 4 * P // 8, 12 * P // 8)
     assert three.gathered == LLAMA3_8B.embedding * 2  # larger than two layers' 2 · 218 M
-    assert three.host == 0
+    assert (three.host, three.checkpoint) == (12 * P // 8, 0)  # the copy of what a checkpoint has
     two = training_memory(LLAMA3_8B, PAPER, 8, 1000, stage=2)
     assert (two.weights, two.gradients, two.gathered) == (2 * P, 4 * P // 8, 0)
+    assert two.host == (2 + 12 / 8) * P
+    assert training_memory(LLAMA3_8B, replace(PAPER, checkpoint_async=False), 8, 1000).host == 0
     none = training_memory(LLAMA3_8B, TESTBED, 8, 1000)
     assert (none.weights, none.gradients, none.optimizer) == (4 * P, 4 * P, 8 * P)
+    on_cpu = training_memory(LLAMA3_8B, TESTBED, 8, 1000, device="cpu")
+    assert (on_cpu.host, on_cpu.checkpoint) == (0, 12 * P)
     one = training_memory(LLAMA3_8B, TESTBED, 8, 1000, stage=1)
     assert (one.weights, one.gradients, one.optimizer) == (4 * P, 4 * P, 12 * P // 8)
 
@@ -86,13 +90,14 @@ def test_the_papers_setting_fits_its_gpus() -> None:
 
 
 def test_offloading_moves_and_loses_nothing() -> None:
-    on = training_memory(LLAMA3_8B, PAPER, 8, 1000)
-    optimizer = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.optimizer), 8, 1000)
-    everything = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.parameters), 8, 1000)
+    paper = replace(PAPER, checkpoint_async=False)
+    on = training_memory(LLAMA3_8B, paper, 8, 1000)
+    optimizer = training_memory(LLAMA3_8B, replace(paper, offload=Offload.optimizer), 8, 1000)
+    everything = training_memory(LLAMA3_8B, replace(paper, offload=Offload.parameters), 8, 1000)
     copied = on.gradients  # what is summed on the host is copied there once more for the optimizer
     assert optimizer.device + optimizer.host == on.device + copied == everything.device + everything.host
     assert everything.device < optimizer.device < on.device
-    two = training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.optimizer), 8, 1000, stage=2)
+    two = training_memory(LLAMA3_8B, replace(paper, offload=Offload.optimizer), 8, 1000, stage=2)
     assert (two.gradients, two.host) == (4 * P // 8, 16 * P // 8)
 
 
@@ -240,6 +245,7 @@ def test_disk_by_hand() -> None:
         LLAMA3_8B,
         PAPER,
         data,
+        processes=8,
         rounds=3,
         keeps_states=False,
         needs_reference=True,
@@ -247,13 +253,14 @@ def test_disk_by_hand() -> None:
         downloads_data=False,
     )
     assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
-    assert disk.checkpoints == 3 * 14 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
+    assert disk.checkpoints == 3 * 12 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
     parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
     assert disk.cache + disk.download == sum(parts)
     free = run_disk(
         LLAMA3_8B,
         PAPER,
         data,
+        processes=8,
         rounds=1,
         keeps_states=False,
         needs_reference=False,
@@ -261,12 +268,25 @@ def test_disk_by_hand() -> None:
         downloads_data=True,
     )
     assert free.reference == 0 and free.download == 90_000 * 5
+    best = run_disk(
+        LLAMA3_8B,
+        replace(PAPER, keep_best="heldout/loss"),
+        data,
+        processes=8,
+        rounds=2,
+        keeps_states=True,
+        needs_reference=False,
+        downloads_model=False,
+        downloads_data=True,
+    )
+    assert best.checkpoints == (3 + 4 + 1) * 12 * P
 
 
 def test_a_checkpoint_is_as_large_as_the_states_it_holds(tmp_path: Path) -> None:
-    assert checkpoint_bytes(LLAMA3_8B, TESTBED) == 12 * P
-    assert checkpoint_bytes(LLAMA3_8B, replace(TESTBED, zero_stage=1)) == 16 * P
-    assert checkpoint_bytes(LLAMA3_8B, replace(PAPER, lora=LoraConfig())) < P
+    assert checkpoint_bytes(LLAMA3_8B, TESTBED, 8) == 12 * P
+    assert checkpoint_bytes(LLAMA3_8B, replace(TESTBED, zero_stage=1), 8) == 16 * P
+    assert checkpoint_bytes(LLAMA3_8B, PAPER, 8) == 12 * P and checkpoint_bytes(LLAMA3_8B, PAPER, 1) == 14 * P
+    assert checkpoint_bytes(LLAMA3_8B, replace(PAPER, lora=LoraConfig()), 8) < P
     config = LlamaConfig(
         hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=50
     )
