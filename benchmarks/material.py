@@ -82,10 +82,11 @@ class HalfAndHalf:
 
 SIZES = {
     "20m": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 6},
+    "110m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
            "num_key_value_heads": 8},
 }  # fmt: skip
-"""19.4M parameters, and 1.04 billion in the shape of Llama-3.2-1B with a smaller vocabulary."""
+"""19.4M and 110M parameters, and 1.04 billion in the shape of Llama-3.2-1B with a smaller vocabulary."""
 
 
 def llama(dtype: torch.dtype = torch.float32, context: int = 8192, size: str = "20m") -> PreTrainedModel:

@@ -196,7 +196,7 @@ class Checkpoints:
                 self._check_settings(newest, record, engine.world_size)
                 damage = next(iter(engine.gather(_damage(newest, record["files"], engine))), "")
             if not damage and record["best"] and (damage := self._damage_of_policy(engine, record["best"])):
-                damage = f"it needs the best one, {damage}"
+                damage = f"it needs {damage}"
             if not damage:
                 position = Position(*(record[field.name] for field in fields(Position)))
                 self._load(engine, newest, position)
@@ -216,7 +216,7 @@ class Checkpoints:
         """
         if damage := self._damage_of_policy(engine, step):
             remedy = "give the same command again: training goes on from a checkpoint that is whole"
-            raise UserError(f"the best checkpoint is damaged: {damage}", "train.keep_best", remedy)
+            raise UserError(f"the policy to export is damaged: {damage}", "checkpoints", remedy)
         folder = policy_folder(self.folder, step)
         with _only_tensors(folder):
             if self.keep_state:
