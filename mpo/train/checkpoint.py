@@ -95,9 +95,9 @@ class Checkpoints:
         return self.config.checkpoint_every > 0 and step % self.config.checkpoint_every == 0
 
     def overdue(self) -> bool:
-        """Whether one is due by this process's clock."""
+        """Whether one is due by this process's clock, which on a slow disk waits until the last one is complete."""
         minutes = self.config.checkpoint_minutes
-        return minutes > 0 and time.monotonic() - self._last >= 60 * minutes
+        return minutes > 0 and self._writer.idle and time.monotonic() - self._last >= 60 * minutes
 
     def save(self, engine: Engine, position: Position, step: bool, policy: bool) -> None:
         """Copy what goes into a checkpoint, which is written while training goes on. All processes take part.

@@ -108,6 +108,11 @@ class Writer:
 
         Thread(target=work, daemon=True).start()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written; in the first process, by no process."""
+        return self._writing is None or self._writing.done()
+
     def check(self) -> None:
         """Raise OSError if something could not be written."""
         if self._writing is not None and self._writing.done():
