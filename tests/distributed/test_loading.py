@@ -111,4 +111,4 @@ def test_the_host_holds_one_copy_and_each_process_its_shard(
     assert sum(one["shard"] for one in found) < 1.01 * size
     assert 0.9 < loading < 1.3  # the files' pages, which the processes share
     assert 0.9 < spreading < 1.3  # what would be on the cards
-    assert one_process < 1 / processes + 0.15  # and what messages between processes take
+    assert one_process < 1 / processes + 0.25  # and what messages between processes take
