@@ -134,6 +134,7 @@ class TrainConfig:
     offload: Offload | None = None
     activation_checkpointing: bool | int | None = None  # every n-th layer computed again in backward: 1 all, 0 none
     micro_tokens: int | None = None  # that a process forwards at once; a set above that is forwarded in pieces
+    zero_hpz: bool = False  # ZeRO 3 keeps a second copy of the weights in shards within each machine (ZeRO++'s hpZ)
     compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
     checkpoint_every: int = 0  # optimizer steps between checkpoints; 0: they don't count

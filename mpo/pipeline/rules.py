@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.util import find_spec
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
-from mpo.config.schema import MemoryChoice, Offload, RunConfig, Schedule, TrainConfig
+from mpo.config.schema import RunConfig, Schedule
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.config.thinking import check_thinking
@@ -23,6 +20,7 @@ from mpo.pipeline.evaluation_rules import check_evaluation
 from mpo.pipeline.needs import answers, draws, responses_a_set, samples
 from mpo.pipeline.partition_rules import check_partition
 from mpo.pipeline.scoring import check_scorers
+from mpo.pipeline.training_rules import check_training
 from mpo.planning.cards import named_card
 from mpo.sample.base import Sampler
 from mpo.track.logger import build_loggers
@@ -65,10 +63,7 @@ def check(config: RunConfig) -> Partition:
     _check_regime(config)
     _check_launcher(config)
     for key, train in trainings(config):
-        _check_batch(key, train, config)
-        _check_sharding(key, train)
-        _check_compiler(key, train)
-        _check_quantization(key, train, config.dry_run)
+        check_training(key, train, config)
         check_evaluation(key, train, config, source)
     partition = build(config.partition, Partition, config.allow_targets, "partition")  # type: ignore[type-abstract]
     check_partition(config, partition)
@@ -222,53 +217,6 @@ def _check_launcher(config: RunConfig) -> None:
     if launcher.nodes > 1 and (host in ("localhost", "127.0.0.1") or int(port) == 0):
         raise ConfigError(f"{launcher.nodes} nodes cannot meet at '{launcher.rendezvous}'", "launcher.rendezvous",
                           "name the first machine and a free port, e.g. node0:29500")  # fmt: skip
-
-
-def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
-    processes = config.launcher.processes * config.launcher.nodes
-
-    def fits(size: int, micro_batch: int) -> bool:
-        share, rest = divmod(size, processes)  # a process whose share is below micro_batch takes it at once
-        return size > 0 and rest == 0 and (share <= micro_batch or share % micro_batch == 0)
-
-    if fits(train.global_batch, train.micro_batch):
-        return
-    window = train.micro_batch * processes
-    below = next((n for n in range(train.global_batch, 0, -1) if fits(n, train.micro_batch)), None)
-    above = next(n for n in range(train.global_batch, train.global_batch + window + 1) if fits(n, train.micro_batch))
-    sizes = " or ".join(str(size) for size in (below, above) if size is not None)
-    micro = [size for size in range(1, train.micro_batch) if fits(train.global_batch, size)]
-    other = f", or {key}.micro_batch={micro[-1]}" if micro else ""
-    what = f"{train.global_batch} cannot be shared out as micro-batches of {train.micro_batch} on {processes} processes"
-    raise ConfigError(what, f"{key}.global_batch", f"the nearest that fit are {sizes}{other}")
-
-
-def _check_sharding(key: str, train: TrainConfig) -> None:
-    stage = train.settled.zero_stage
-    if train.memory is MemoryChoice.auto and train.zero_stage is None:
-        return  # one that goes with it is chosen
-    if train.offload is Offload.parameters and stage != 3:
-        raise ConfigError(f"parameters are offloaded by ZeRO stage 3, not {stage}", f"{key}.offload",
-                          f"add {key}.zero_stage=3, or offload=optimizer")  # fmt: skip
-    if train.offload is Offload.optimizer and stage < 1:
-        raise ConfigError("the optimizer is offloaded by ZeRO stage 1, 2 or 3, not 0", f"{key}.offload",
-                          f"add {key}.zero_stage=1")  # fmt: skip
-
-
-def _check_compiler(key: str, train: TrainConfig) -> None:
-    if train.compile and not any(which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
-        raise ConfigError("torch.compile finds no C++ compiler here", f"{key}.compile",
-                          "install g++, name one in CXX, or leave it false")  # fmt: skip
-
-
-def _check_quantization(key: str, train: TrainConfig, dry_run: bool) -> None:
-    if train.lora is None or train.lora.quantization is None:
-        return
-    if train.zero_stage == 3 or (train.memory is MemoryChoice.given and train.settled.zero_stage == 3):
-        raise ConfigError("ZeRO stage 3 does not spread weights in 4 bits", f"{key}.zero_stage", "choose 2 or less")
-    if not dry_run and find_spec("bitsandbytes") is None:
-        raise ConfigError("bitsandbytes is not installed", f"{key}.lora.quantization",
-                          "pip install -e '.[qlora]', or give null")  # fmt: skip
 
 
 def _check_loss(config: RunConfig, loss: Loss) -> None:

@@ -76,6 +76,8 @@ def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: i
     if stage == 3:
         zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}
         zero |= {"stage3_param_persistence_threshold": 10 * hidden}
+        if config.zero_hpz:
+            zero |= {"zero_hpz_partition_size": int(os.environ["LOCAL_WORLD_SIZE"])}
     offload = config.settled.offload
     if offload is not Offload.none:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

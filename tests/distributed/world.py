@@ -224,24 +224,31 @@ def spawn_reference(out: Path, world_size: int) -> list[int | None]:
     return run_processes(_reference_worker, out, world_size)
 
 
-def run_processes(target: Callable[..., None], work: object, world_size: int) -> list[int | None]:
-    """``target(work, environment)`` in ``world_size`` processes, the environment a launcher's; their exit codes."""
-    members = _start_processes(target, work, world_size)
+def run_processes(target: Callable[..., None], work: object, world_size: int, machines: int = 1) -> list[int | None]:
+    """``target(work, environment)`` in ``world_size`` processes, the environment a launcher's; their exit codes.
+
+    Args:
+        machines: as many as the environment has them on, of as many processes each.
+    """
+    members = _start_processes(target, work, world_size, machines)
     for member in members:
         member.join(timeout=300)
     return [member.exitcode for member in members]
 
 
-def _start_processes(target: Callable[..., None], work: object, world_size: int) -> list[BaseProcess]:
+def _start_processes(
+    target: Callable[..., None], work: object, world_size: int, machines: int = 1
+) -> list[BaseProcess]:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | (
         {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
     )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    group = single_process_environment() | {"WORLD_SIZE": str(world_size)}
+    local = world_size // machines
+    group = single_process_environment() | {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(local)}
     members: list[BaseProcess] = []
     for rank in range(world_size):
-        environment = group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = group | {"RANK": str(rank), "LOCAL_RANK": str(rank % local)}
         members.append(context.Process(target=target, args=(work, environment)))
         members[-1].start()
     return members

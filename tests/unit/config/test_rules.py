@@ -215,11 +215,23 @@ def test_a_list_has_a_most_of_entries(changed: Load) -> None:
     assert refusal(changed(f"evaluate.temperatures=[{many}]")).remedy == "give at most 20"
 
 
+def test_a_second_copy_of_the_weights_is_for_zero_3_on_several_machines(changed: Load) -> None:
+    two = ("launcher.nodes=2", "launcher.processes=2", "launcher.rendezvous=node0:29500", "train.global_batch=4")
+    second = ("model=qwen2_5_0_5b_instruct", "train.micro_batch=1", "train.zero_hpz=true", "dry_run=true", *two)
+    assert validate(changed(*second, "train.zero_stage=3"))
+    for stage in ("train.zero_stage=2", "train.memory=auto"):
+        error = refusal(changed(*second, stage))
+        assert error.where == "train.zero_hpz" and "train.zero_stage=3" in error.remedy
+    for one in ("launcher.nodes=1", "launcher.processes=1"):
+        error = refusal(changed(*second, "train.zero_stage=3", one))
+        assert error.where == "train.zero_hpz" and "several machines" in error.remedy
+
+
 def test_weights_in_4_bits_are_not_spread(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = ("model=qwen2_5_0_5b_instruct", "train/lora=qlora", "dry_run=true")
     assert validate(changed(*adapted, "train.zero_stage=2"))
     error = refusal(changed(*adapted, "train.zero_stage=3"))
     assert error.where == "train.zero_stage" and "2 or less" in error.remedy
-    monkeypatch.setattr("mpo.pipeline.rules.find_spec", lambda name: None)
+    monkeypatch.setattr("mpo.pipeline.training_rules.find_spec", lambda name: None)
     error = refusal(changed(*adapted, "train.zero_stage=2", "dry_run=false"))
     assert error.where == "train.lora.quantization" and "[qlora]" in error.remedy
