@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mpo.config.limits import trainings
-from mpo.config.schema import MemoryChoice, MemorySettings, Offload, RunConfig, TrainConfig
+from mpo.config.schema import MemoryChoice, MemorySettings, Offload, RoundReference, RunConfig, TrainConfig
 from mpo.config.source import source_of
 from mpo.data.sources import Mixture
 from mpo.errors import ConfigError
@@ -60,12 +60,13 @@ def _chosen(config: RunConfig, key: str, train: TrainConfig, partition: Partitio
     shape = known_architecture(config.model)
     if shape is None:
         return usual, f"{as_usual}: the model's sizes are not known before it is loaded (model.architecture)"
-    room = _room(config)
+    room = room_of(config)
     if room is None:
         return usual, f"{as_usual}: no card's memory is known here, and none is named (launcher.device=h100, say)"
     data = config.data
     sets = _sets(config, partition) if key != START else None
-    load = Load(shape, group, config.launcher.nodes, data.max_prompt_tokens, data.max_tokens, sets)
+    limits = data.max_prompt_tokens, data.max_tokens
+    load = Load(shape, group, config.launcher.nodes, *limits, sets, same_reference(config))
     choice = choose(train, load, room)
     if choice.best is None:
         what = f"nothing fits {_limit(room)}: the smallest, {_line(choice.smallest)}, needs {_needs(choice.smallest)}"
@@ -86,7 +87,7 @@ def _sets(config: RunConfig, partition: Partition) -> DataSize | None:
     return None if sets is None else forwarded(config, sets, source, partition)
 
 
-def _room(config: RunConfig) -> Room | None:
+def room_of(config: RunConfig) -> Room | None:
     """Memory of a process: of the named card, this machine's, or a share of its memory where it has none; None for a
     plan for cards that are neither here nor named."""
     card, device, processes = named_card(config), planned_device(config), config.launcher.processes
@@ -98,6 +99,12 @@ def _room(config: RunConfig) -> Room | None:
 
     found = card_memory() if torch.cuda.is_available() else None
     return None if found is None else Room("cuda", found, host_memory() // processes)
+
+
+def same_reference(config: RunConfig) -> bool:
+    """Whether the reference of every round is the policy that its training starts from."""
+    newest = config.rounds == 1 or config.regime.reference is RoundReference.newest
+    return config.model.reference is None and newest
 
 
 def _why(key: str, train: TrainConfig, choice: Choice, best: Fit, room: Room) -> str:

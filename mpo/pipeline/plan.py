@@ -10,10 +10,11 @@ from pathlib import Path
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
-from mpo.config.schema import RoundReference, RunConfig
+from mpo.config.schema import Precision, RoundReference, RunConfig
 from mpo.config.source import source_of
 from mpo.data.sources import Mixture, Source
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.memory_choice import room_of, same_reference
 from mpo.pipeline.needs import samples
 from mpo.pipeline.plan_drawing import Part, drawing_parts, hours_line
 from mpo.pipeline.plan_parts import parts_line, sketch_parts
@@ -198,9 +199,17 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
     text = config.model.reference or start
     if shape is None or sets is None:
         return text
-    tokens = memory.micro_batch_tokens(config.train, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    needed = memory.reference_memory(shape, config.train.precision, tokens, planned_device(config))
-    return f"{text}, about {size(needed)} a process"
+    train, group = config.train, config.launcher.processes * config.launcher.nodes
+    tokens = memory.micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    held = train.lora.quantization if train.lora is not None and same_reference(config) else None
+    room, device = room_of(config), planned_device(config)
+    card = None if room is None else room.memory
+    needed = memory.reference_memory(shape, train.precision, tokens, device, held, group, card)
+    text += f", about {size(needed)} a process"
+    width = 2 if train.precision is Precision.bf16 else 4
+    if not memory.held_whole(memory.weight_bytes(shape, width, held), device, held, group, card):
+        text += ", its weights in shards over all of them"
+    return text
 
 
 def _downloads(config: RunConfig, source: Source) -> list[str]:
@@ -247,7 +256,8 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
     device = planned_device(config)
-    found = memory.stages(shape, train, group, *memory.tokens_at_once(train, sets, device), device=device)
+    at_once, scored = memory.tokens_at_once(train, sets, device), memory.scored_at_once(train, sets)
+    found = memory.stages(shape, train, group, *at_once, device=device, scored=scored, nodes=config.launcher.nodes)
     others = [one for one in found if one.stage != chosen.stage]
     text = f"about {size(chosen.device)} a process with ZeRO {chosen.stage}"
     if (card := named_card(config)) is not None:
@@ -259,4 +269,5 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
     text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
     text += f", and {size(chosen.host)} of host memory" if chosen.host else ""
     text += "".join(f"{'; ' if m is others[0] else ', '}ZeRO {m.stage} {size(m.device)}" for m in others)
-    return text + (f"; {size(chosen.loading)} while it loads" if chosen.loading > chosen.weights else "")
+    needs_more = chosen.loading + chosen.libraries > chosen.device
+    return text + (f"; {size(chosen.loading)} while it loads" if needs_more else "")

@@ -63,6 +63,8 @@ class Load:
     Attributes:
         processes: of the whole group, on ``nodes`` machines.
         sets: expected responses per set and mean lengths; None where they are not known.
+        same_reference: whether the reference is the policy that the training starts from, and so held in 4 bits if
+            that is.
     """
 
     shape: Architecture
@@ -71,6 +73,7 @@ class Load:
     max_prompt_tokens: int
     max_tokens: int
     sets: DataSize | None
+    same_reference: bool = True
 
 
 class Peak(Enum):
@@ -122,12 +125,12 @@ class Choice:
 
 def choose(train: TrainConfig, load: Load, room: Room) -> Choice:
     """Fill what is open of ``train``; what is not stays as it is."""
-    tried = [_fit(train, one, load, room.device) for one in _combinations(train, load, room.device)]
+    tried = [_fit(train, one, load, room) for one in _combinations(train, load, room.device)]
     fitting = [one for one in tried if one.fits(room)]
     order = list(Offload)
     best = min(fitting, key=lambda one: (order.index(one.settings.offload), one.cost, one.needed), default=None)
     smallest = min(tried, key=lambda one: (one.needed, one.host, one.cost))
-    return Choice(best, smallest, _fit(train, train.settled, load, room.device), len(tried), len(fitting))
+    return Choice(best, smallest, _fit(train, train.settled, load, room), len(tried), len(fitting))
 
 
 def with_settings(train: TrainConfig, settings: MemorySettings) -> TrainConfig:
@@ -162,15 +165,16 @@ def _runs(train: TrainConfig, settings: MemorySettings, load: Load) -> bool:
     return stage == settings.zero_stage and not (train.reward_prompts and stage == 3)
 
 
-def _fit(train: TrainConfig, settings: MemorySettings, load: Load, device: str) -> Fit:
-    train, shape = with_settings(train, settings), load.shape
+def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -> Fit:
+    train, shape, device = with_settings(train, settings), load.shape, room.device
     tokens, prompt, outputs = _largest(train, load)
     outputs = outputs if device == "cpu" else 0
-    planned = training_memory(shape, train, load.processes, tokens, prompt, outputs, device=device)
+    planned = training_memory(shape, train, load.processes, tokens, prompt, outputs, device=device, nodes=load.nodes)
+    held = train.lora.quantization if train.lora is not None and load.same_reference else None
     peaks = {
         Peak.training: planned.device + (planned.host if device == "cpu" else 0),
         Peak.loading: planned.loading + planned.libraries,
-        Peak.reference: reference_memory(shape, train.precision, tokens, device),
+        Peak.reference: reference_memory(shape, train.precision, tokens, device, held, load.processes, room.memory),
     }
     peak = max(peaks, key=lambda one: peaks[one])
     return Fit(settings, planned.stage, peaks[peak], peak, planned.host, _cost(train, planned.stage, load))
@@ -198,19 +202,22 @@ def _cost(train: TrainConfig, stage: int, load: Load) -> float:
     flops = step_work(load.shape, train, sets, load.processes).flops
     link = LINK["machine" if load.nodes == 1 else "network"]
     launches = micro_batches * LAUNCH_TOKENS / tokens * flops
-    return flops + launches + link * _exchanged(train, stage, load, micro_batches)
+    exchanged, nearby = _exchanged(train, stage, load, micro_batches)
+    return flops + launches + link * exchanged + LINK["machine"] * nearby
 
 
-def _exchanged(train: TrainConfig, stage: int, load: Load, micro_batches: float) -> float:
+def _exchanged(train: TrainConfig, stage: int, load: Load, micro_batches: float) -> tuple[float, float]:
     """Bytes that a process exchanges in a step: gradients in float32, once per step below stage 2 and once per
-    micro-batch from there on; weights once per step, in stage 3 twice per micro-batch."""
+    micro-batch from there on; weights once per step, in stage 3 twice per micro-batch. The second number are those of
+    them that with ``train.zero_hpz`` stay within a machine."""
     if load.processes == 1:
-        return 0.0
+        return 0.0, 0.0
     width = 2 if train.precision is Precision.bf16 else 4
     trained = load.shape.parameters if train.lora is None else adapter_parameters(load.shape, train.lora)
     weights = (trained if train.lora is None else trained + load.shape.parameters) * width
     if stage == 3:
-        return micro_batches * (4 * trained + 2 * weights)
+        nearby = weights if train.zero_hpz else 0
+        return micro_batches * (4 * trained + 2 * weights - nearby), micro_batches * nearby
     if stage == 2:
-        return micro_batches * 4 * trained + trained * width
-    return 2 * 4 * trained + (trained * width if stage == 1 else 0)
+        return micro_batches * 4 * trained + trained * width, 0.0
+    return 2 * 4 * trained + (trained * width if stage == 1 else 0), 0.0

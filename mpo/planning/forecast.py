@@ -10,7 +10,7 @@ from mpo.config.schema import Precision, RunConfig
 from mpo.planning.cards import UTILISATION, named_card
 from mpo.planning.compute import Work, step_work
 from mpo.planning.machine import Machine, this_machine
-from mpo.planning.memory import Memory, tokens_at_once, training_memory
+from mpo.planning.memory import Memory, scored_at_once, tokens_at_once, training_memory
 from mpo.planning.sizes import Architecture, DataSize
 from mpo.track.units import percent
 
@@ -56,7 +56,8 @@ def forecast(config: RunConfig, shape: Architecture, sets: DataSize, cache: Path
     threads = launcher.threads or max(1, len(os.sched_getaffinity(0)) // launcher.processes)
 
     device = planned_device(config)
-    expected = training_memory(shape, train, group, *tokens_at_once(train, sets, device), device=device)
+    at_once, scored = tokens_at_once(train, sets, device), scored_at_once(train, sets)
+    expected = training_memory(shape, train, group, *at_once, device=device, scored=scored, nodes=launcher.nodes)
     work = step_work(shape, train, sets, group)
     if (card := named_card(config)) is not None:
         seconds, title = work.flops / card.rate(train.precision), f"{card.title} at {percent(UTILISATION)} of its peak"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from mpo.cache.artifacts import canonical_json, read_json, write_json
@@ -66,8 +67,13 @@ def this_machine(cache: Path, hidden: int, intermediate: int, precision: Precisi
 
 def card_memory() -> int | None:
     """Bytes of the smallest card that this process may use, in whole GiB, which a driver's update leaves alone; None
-    where they cannot be read. Asked in a process of its own: this one must leave the card to the stages."""
-    command = [sys.executable, "-c", SMALLEST_CARD]
+    where they cannot be read. Asked once, in a process of its own: this one must leave the card to the stages."""
+    return _card_memory(SMALLEST_CARD)
+
+
+@cache
+def _card_memory(script: str) -> int | None:
+    command = [sys.executable, "-c", script]
     try:
         found = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True).stdout
     except subprocess.SubprocessError:

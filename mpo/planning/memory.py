@@ -3,37 +3,42 @@
 Model states follow ZeRO (arXiv 1910.02054, section 3): with N processes a stage shares out the optimizer's state (1),
 the gradients too (2), the weights too (3). Bytes a parameter: in bf16 2 for the weight, 4 for its gradient (summed in
 float32), 12 for master weight and Adam's two moments; in fp32 4, 4 and 8, from stage 1 on 12 as well, because DeepSpeed
-keeps weights of its own there. Activations follow the bookkeeping of arXiv 2205.05198, section 4, for a gated MLP and
-attention that stores no score matrix.
+keeps weights of its own there. What comes and goes with a micro-batch: :mod:`mpo.planning.activations`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.config.schema import Offload, Precision, Quantization, TrainConfig
+from mpo.planning.activations import activation_bytes, forward_bytes, head_bytes, shared_prompt_bytes, working_bytes
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
-LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Most logits (positions × vocabulary) that the head computes at once, by device, as mpo.policy.head has it."""
-VOCABULARY_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
-"""Most entries of the vocabulary whose gradient the head sums in float32 at once, the same way."""
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
 LIBRARIES = {"cpu": 480 * 2**20, "cuda": 0}
 """What a process that trains next to nothing has resident: the interpreter, PyTorch, transformers and DeepSpeed, and
 their memory for exporting the model. On CUDA only what lies on the card counts."""
-LOGIT_BYTES = 3 * 4
-"""The value, its probability and what that is multiplied as, in float32."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes a weight in 4 bits: the constant of 64 of them is a byte, and 256 of these share one in float32."""
+WHOLE = 0.6
+"""Share of a card's memory that a frozen policy's weights may take for each process to hold a whole copy
+(:mod:`mpo.train.sharding`); the rest is for activations."""
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one process, by what they hold.
 
-    ``host`` is CPU memory that offloading takes instead, and a checkpoint that is being written beside the training;
-    where there is no card that is ``checkpoint``. ``loading``: before training every process holds all weights,
-    in host memory and then on its device, whatever is shared out afterwards.
+    Attributes:
+        gathered: weights that are whole only while they are at work: of layers that ZeRO 3 has in shards, or of a
+            linear map in 4 bits.
+        logits: what the head takes beyond what a layer does, which goes backwards when the head is done.
+        host: CPU memory that offloading takes instead, and the copy of a checkpoint that is being written beside the
+            training; where there is no card that is ``checkpoint``.
+        loading: on the device before training: all weights, or with ZeRO 3, which spreads one parameter after the
+            other, a shard and the largest parameter. The host has one copy for all processes, its files' pages.
     """
 
     stage: int
@@ -80,6 +85,8 @@ def training_memory(
     outputs: int = 0,
     stage: int | None = None,
     device: str = "cuda",
+    scored: int | None = None,
+    nodes: int = 1,
 ) -> Memory:
     """Estimated peak of one process while it trains.
 
@@ -90,26 +97,32 @@ def training_memory(
         outputs: tokens of which attention's outputs are kept, see :func:`kept_output_tokens`.
         stage: another ZeRO stage than the configured one.
         device: what it trains on, ``cpu`` or ``cuda``.
+        scored: those of ``tokens`` that are of responses, see :func:`scored_at_once`; default: all.
+        nodes: machines that the processes run on, as many on each.
     """
     settings = train.settled
     stage = effective_stage(train, settings.zero_stage if stage is None else stage, processes)
     width = 2 if train.precision is Precision.bf16 else 4
     states = 12 if train.precision is Precision.bf16 or stage >= 1 else 8  # ZeRO keeps weights of its own
     trained = shape.parameters if train.lora is None else adapter_parameters(shape, train.lora)
-    frozen = 0 if train.lora is None else shape.parameters
-    weights = (trained + frozen) * width
+    weights = trained * width
+    if train.lora is not None:
+        weights += weight_bytes(shape, width, train.lora.quantization)
     gradients = trained * 4
     optimizer = trained * states
     if stage >= 1:
         optimizer = -(-optimizer // processes)
     if stage >= 2:
         gradients = -(-gradients // processes)
-    gathered = 0
+    gathered = 0 if train.lora is None or train.lora.quantization is None else shape.largest_map * width
+    loading = whole = weights
     if stage == 3:
-        weights = -(-weights // processes)
-        # The layer at work and the one prefetched, or the embedding, whichever is larger.
-        gathered = max(2 * shape.layer, shape.embedding) * width
-    loading = (trained + frozen) * width
+        weights = -(-whole // processes)
+        gathered = _gathered_bytes(shape, width)
+        on_device = 0 if settings.offload is Offload.parameters else weights
+        loading = on_device + max(shape.embedding, shape.largest_map) * width
+        if train.zero_hpz:  # the second copy, in shards within a machine
+            weights += -(-whole * nodes // processes)
     # Copied by the first process, which has the most: below stage 3 the weights too, beside its part of the optimizer.
     copied = (0 if stage == 3 else trained * width) + optimizer if train.checkpoint_async else 0
     # A process alone on a CPU adds the gradients of embedding and head to their float32 sum in place.
@@ -125,16 +138,19 @@ def training_memory(
             host, weights = host + weights, 0
     if device == "cuda":
         host, copied = host + copied, 0
+    checkpointing = settings.activation_checkpointing
+    working = working_bytes(shape, tokens, width, checkpointing)
+    own_gradient = train.lora is None and not in_place
     return Memory(
         stage=stage,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         gathered=gathered,
-        activations=activation_bytes(shape, tokens, width, settings.activation_checkpointing)
-        + shared_prompt_bytes(shape, prompt, width, settings.activation_checkpointing)
+        activations=activation_bytes(shape, tokens, width, checkpointing)
+        + shared_prompt_bytes(shape, prompt, width, checkpointing)
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
-        logits=head_bytes(shape, tokens, train.precision, device, train.lora is None and not in_place),
+        logits=head_bytes(shape, tokens, tokens if scored is None else scored, width, device, own_gradient, working),
         host=host,
         checkpoint=copied,
         loading=loading,
@@ -150,62 +166,60 @@ def stages(
     prompt: int = 0,
     outputs: int = 0,
     device: str = "cuda",
+    scored: int | None = None,
+    nodes: int = 1,
 ) -> list[Memory]:
     """:func:`training_memory` of every ZeRO stage that runs in the configured precision, in order."""
-    running = sorted({effective_stage(train, stage, processes) for stage in range(4)})
-    return [training_memory(shape, train, processes, tokens, prompt, outputs, stage, device) for stage in running]
+    spreads = train.lora is None or train.lora.quantization is None  # ZeRO 3 has no weights in 4 bits
+    running = sorted({effective_stage(train, stage, processes) for stage in range(4 if spreads else 3)})
+    return [
+        training_memory(shape, train, processes, tokens, prompt, outputs, stage, device, scored, nodes)
+        for stage in running
+    ]
 
 
-def reference_memory(shape: Architecture, precision: Precision, tokens: int, device: str = "cuda") -> int:
-    """Bytes of the pass that computes reference log-probs: all weights, one layer's activations, some logits."""
+def reference_memory(
+    shape: Architecture,
+    precision: Precision,
+    tokens: int,
+    device: str = "cuda",
+    quantization: Quantization | None = None,
+    processes: int = 1,
+    card: int | None = None,
+) -> int:
+    """Bytes of a process in the pass that computes reference log-probs: its weights, and a layer or a block of logits.
+
+    Args:
+        quantization: that of the weights.
+        processes: of the whole group: they share weights of which a card has no room for all.
+        card: bytes of its memory; None: not known, each process is taken to hold them all.
+    """
     width = 2 if precision is Precision.bf16 else 4
-    computed = _layer_bytes(shape, tokens, width) + _logit_bytes(shape, tokens, device)
-    return LIBRARIES[device] + shape.parameters * width + computed
+    weights = weight_bytes(shape, width, quantization)
+    if quantization is not None:
+        weights += shape.largest_map * width
+    elif not held_whole(weights, device, quantization, processes, card):
+        weights = -(-weights // processes) + _gathered_bytes(shape, width)
+    return LIBRARIES[device] + weights + forward_bytes(shape, tokens, width, device)
 
 
-def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
-    """Activations kept for the backward pass of ``tokens`` tokens, ``width`` bytes an element.
-
-    Where every n-th layer is checkpointed (n = ``checkpointing``, 0: none) these keep their input alone, and one at a
-    time is computed again; without any, one layer's product of gate and up is.
-    """
-    again = shape.recomputed(checkpointing)
-    at_work = shape.activations if again else shape.intermediate
-    return tokens * (again * shape.hidden + (shape.layers - again) * shape.kept_activations + at_work) * width
+def held_whole(weights: int, device: str, quantization: Quantization | None, processes: int, card: int | None) -> bool:
+    """Whether each process holds a frozen policy's ``weights`` (bytes) whole, as :mod:`mpo.train.sharding` decides."""
+    spreads = device == "cuda" and processes > 1 and quantization is None
+    return not spreads or card is None or weights <= WHOLE * card
 
 
-def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
-    """A prompt's keys and values, kept for all pieces of a set, with their gradient in float32.
-
-    In layers without checkpointing the piece at work has a copy of them beside its own.
-    """
-    copied = shape.layers - shape.recomputed(checkpointing)
-    return tokens * 2 * shape.kv_heads * shape.head_dim * (shape.layers * (width + 4) + copied * width)
-
-
-def head_bytes(shape: Architecture, tokens: int, precision: Precision, device: str, own_gradient: bool) -> int:
-    """Logits, and gradients of hidden states and weights, as the head's backward pass has them (mpo.policy.head).
-
-    The gradient of hidden states is summed in float32. That of the weights, where it is the head's own, is in their
-    precision, and in float32 for the block of the vocabulary that is being summed. In bfloat16 DeepSpeed then makes a
-    float32 copy of it all, to add it to the sum over micro-batches and to send it; the logits are gone by then. It is
-    the largest such copy, and the first: all activations are still there.
-    """
-    computing, added = _logit_bytes(shape, tokens, device), 0
-    if own_gradient:
-        narrow = precision is Precision.bf16
-        gradient = shape.embedding * (2 if narrow else 4)
-        computing += gradient + min(shape.vocab, VOCABULARY_AT_ONCE[device]) * shape.hidden * 4
-        added = gradient + (shape.embedding * 4 if narrow else 0)
-    return tokens * shape.hidden * 4 + max(computing, added)
+def weight_bytes(shape: Architecture, width: int, quantization: Quantization | None = None) -> int:
+    """All weights: ``width`` bytes each, or with a quantization those of the layers' linear maps in 4 bits."""
+    if quantization is None:
+        return shape.parameters * width
+    linear = shape.layers * shape.maps
+    return math.ceil(linear * NF4) + (shape.parameters - linear) * width
 
 
-def _logit_bytes(shape: Architecture, tokens: int, device: str) -> int:
-    return min(tokens * shape.vocab, max(LOGITS_AT_ONCE[device], shape.vocab)) * LOGIT_BYTES
-
-
-def _layer_bytes(shape: Architecture, tokens: int, width: int) -> int:
-    return tokens * shape.activations * width
+def _gathered_bytes(shape: Architecture, width: int) -> int:
+    """The layer at work and the one prefetched, or the embedding, whichever is larger."""
+    return max(2 * shape.layer, shape.embedding) * width
 
 
 def tokens_at_once(train: TrainConfig, sets: DataSize, device: str = "cuda") -> tuple[int, int, int]:
@@ -216,6 +230,15 @@ def tokens_at_once(train: TrainConfig, sets: DataSize, device: str = "cuda") -> 
         shared_prompt_tokens(train, *lengths),
         kept_output_tokens(train, *lengths) if device == "cpu" else 0,
     )
+
+
+def scored_at_once(train: TrainConfig, sets: DataSize) -> int:
+    """Tokens of responses among those of :func:`tokens_at_once`: the head computes logits for no others."""
+    at_once = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    answers, budget = sets.responses * sets.response_tokens, train.settled.micro_tokens
+    if sets.prompt_tokens + answers > budget:  # the prompt is in the first piece alone
+        return max(min(answers, budget), sets.response_tokens)
+    return at_once * answers // (sets.prompt_tokens + answers)
 
 
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:

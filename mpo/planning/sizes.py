@@ -42,10 +42,21 @@ class Architecture:
     @property
     def layer(self) -> int:
         """Parameters of one layer: q, k, v, o, three MLP matrices, two norms, biases of q, k, v (Qwen2)."""
+        bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
+        return self.maps + bias + 2 * self.hidden
+
+    @property
+    def maps(self) -> int:
+        """Parameters of a layer's linear maps, without biases."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = 2 * self.hidden * query + 2 * self.hidden * key_value
-        bias = query + 2 * key_value if self.qkv_bias else 0
-        return attention + bias + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.hidden * (2 * query + 2 * key_value + 3 * self.intermediate)
+
+    @property
+    def largest_map(self) -> int:
+        """Parameters of the largest of them."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        first, gate = (query + 2 * key_value, 2 * self.intermediate) if self.fused else (query, self.intermediate)
+        return self.hidden * max(first, gate)
 
     @property
     def activations(self) -> int:

@@ -9,13 +9,11 @@ import torch
 from mpo.config.schema import Precision, TrainConfig
 from mpo.layout.batch import TokenBatch
 from mpo.logprobs.scoring import FrozenPolicy
+from mpo.planning.memory import WHOLE
 from mpo.policy.attention import KeptPrompt
 from mpo.policy.devices import gathered_from_all, place_in_group
 from mpo.policy.module import PolicyModule, ResponseLogps
 from mpo.train.engine import forward_engine, init_process_group
-
-WHOLE = 0.6
-"""Share of a card's memory that weights may take for each process to hold a whole copy; the rest is for activations."""
 
 
 class ShardedPolicy:
@@ -58,8 +56,9 @@ class ShardedPolicy:
 
 
 def on_device(policy: PolicyModule, device: torch.device) -> FrozenPolicy:
-    """The policy on ``device``: whole where it fits, else in shards over the group."""
-    if device.type == "cuda" and place_in_group()[1] > 1:
+    """The policy on ``device``: whole where it fits or is in 4 bits, else in shards over the group."""
+    spreads = all(parameter.is_floating_point() for parameter in policy.parameters())
+    if device.type == "cuda" and place_in_group()[1] > 1 and spreads:
         weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
         if weights > WHOLE * torch.cuda.get_device_properties(device).total_memory:
             return ShardedPolicy(policy)

@@ -113,6 +113,26 @@ def test_a_card_too_small_for_the_policy_is_said(plan: Plan) -> None:
     assert found["hours"].endswith("; training does not fit the card, see memory")
 
 
+def test_a_reference_larger_than_a_card_is_shared_out(plan: Plan) -> None:
+    shards = plan("model=llama3_8b", "launcher.device=a10")["reference"]
+    assert shards == "the starting policy, about 5.1 GiB a process, its weights in shards over all of them"
+    assert plan("model=llama3_8b", "launcher.device=h100")["reference"].endswith("about 16.3 GiB a process")
+
+
+def test_a_reference_has_the_trained_weights_in_4_bits_or_its_own(plan: Plan) -> None:
+    adapted = ("model=llama3_8b", "train/lora=qlora", "launcher.processes=1", "launcher.device=rtx4090")
+    found = plan(*adapted)
+    assert found["reference"] == "the starting policy, about 6.7 GiB a process"
+    assert "(weights 5.4 GiB" in found["memory"] and "ZeRO 3" not in found["memory"]
+    assert found["chosen"].startswith(
+        "ZeRO 1, every fourth layer recomputed, 4,096 tokens per micro-batch: at most 18.7"
+    )
+    assert plan(*adapted, "model.reference=a/b")["reference"] == "a/b, about 16.2 GiB a process"  # 15.0 GiB of weights
+    rounds = ("regime=iterative", "model=llama3_8b_instruct", "score=skywork_v2", *adapted[1:])
+    assert plan(*rounds)["reference"].endswith(", about 6.7 GiB a process")
+    assert plan(*rounds, "regime.reference=starting")["reference"] == "the starting policy, about 16.2 GiB a process"
+
+
 def test_prompts_of_ones_own_are_counted_before_they_are_read(plan: Plan, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"{i:040}"}) + "\n" for i in range(100)))

@@ -10,25 +10,31 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, Quantization, RunConfig, TrainConfig
+from mpo.layout.shape_buckets import ROWS as ROWS_OF_THE_HEAD
+from mpo.planning.activations import (
+    LOGITS_AT_ONCE,
+    ROWS,
+    VOCABULARY_AT_ONCE,
+    activation_bytes,
+    head_bytes,
+    shared_prompt_bytes,
+)
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
     LIBRARIES,
-    LOGITS_AT_ONCE,
     OUTPUTS_KEPT,
-    VOCABULARY_AT_ONCE,
-    activation_bytes,
     effective_stage,
-    head_bytes,
     kept_output_tokens,
     micro_batch_tokens,
     reference_memory,
-    shared_prompt_bytes,
+    scored_at_once,
     shared_prompt_tokens,
     stages,
     tokens_at_once,
     training_memory,
+    weight_bytes,
 )
 from mpo.planning.sizes import DataSize, read_architecture
 from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
@@ -51,6 +57,10 @@ LLAMA3_8B = read_architecture(
     }
 )
 P = 8_030_261_248
+WEIGHTS_GRADIENT = 128256 * 4096 * 2 + 32064 * 4096 * (4 + 2)
+"""Of the head in bfloat16, and of a fourth of its entries its sum in float32 and what is added to that."""
+COPIED_GRADIENT = 128256 * 4096 * (2 + 4)
+"""Of the head in bfloat16, and DeepSpeed's copy in float32."""
 PAPER = TrainConfig()
 TESTBED = TrainConfig(precision=Precision.fp32, zero_stage=0, activation_checkpointing=False)
 
@@ -113,28 +123,35 @@ def test_in_bfloat16_a_process_alone_shares_nothing() -> None:
 
 
 def test_adapters_need_states_for_themselves_alone() -> None:
-    full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 2000) for lora in (None, LoraConfig()))
+    full, lora = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 8, 1000) for lora in (None, LoraConfig()))
     assert lora.optimizer < full.optimizer / 100 and lora.weights > full.weights
-    summed = VOCABULARY_AT_ONCE["cuda"] * LLAMA3_8B.hidden * 4
-    assert full.logits - lora.logits == 2 * LLAMA3_8B.embedding + summed  # a frozen head has no gradient
+    states, backwards = 1000 * 4096 * (2 + 2 + 4), 1000 * 2 * (BACKWARDS + EVERY_LAYER - 4096)
+    assert full.logits == states + COPIED_GRADIENT - backwards
+    assert lora.logits == states + 1000 * (32064 * (4 + 4 + 2) + 4096 * 2) - backwards  # a frozen head has no gradient
+
+
+EVERY_LAYER = 4 * 4096 + 2 * 32 * 128 + 2 * 8 * 128 + 2 * 14336
+"""What a layer keeps of a token: inputs and outputs of its norms, q, its output, k, v, gate, up."""
+BACKWARDS = 4096 + 3 * 14336
+"""What it adds while it goes backwards."""
 
 
 def test_checkpointing_keeps_a_layers_input() -> None:
+    assert activation_bytes(LLAMA3_8B, 1000, 2, False) == 1000 * 2 * (32 * EVERY_LAYER + BACKWARDS)
     kept = activation_bytes(LLAMA3_8B, 1000, 2, True)
-    assert kept < activation_bytes(LLAMA3_8B, 1000, 2, False) / 8  # which keeps no product of the MLP
+    assert kept == 1000 * 2 * (32 * 4096 + EVERY_LAYER - 4096 + BACKWARDS)
     more = activation_bytes(LLAMA3_8B, 2000, 2, True)
     assert more == 2 * kept
 
 
 def test_every_third_layer_keeps_its_input_and_the_others_what_they_made() -> None:
-    query, key_value, gated = 32 * 128, 8 * 128, 14336
-    kept = 4 * 4096 + 2 * query + 2 * key_value + 2 * gated  # the MLP's product is computed again anyway
-    numbers = 11 * 4096 + 21 * kept + (kept + gated)  # layers 0, 3, …, 30; one of them at work
+    numbers = 11 * 4096 + 21 * EVERY_LAYER  # layers 0, 3, …, 30
+    numbers += EVERY_LAYER - 4096 + BACKWARDS  # one of them goes backwards
     assert activation_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * numbers * 2
     found = [activation_bytes(LLAMA3_8B, 1000, 2, every) for every in (1, 2, 3, 4, 0)]
     assert found == sorted(found) and len(set(found)) == 5
     # Of a shared prompt's 1,000 tokens: keys, values and their gradient in float32; 21 layers have a copy.
-    assert shared_prompt_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * 2 * key_value * (32 * 6 + 21 * 2)
+    assert shared_prompt_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * 2 * 8 * 128 * (32 * 6 + 21 * 2)
 
 
 def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
@@ -188,32 +205,63 @@ def test_activations_are_about_what_autograd_keeps() -> None:
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
     assert {device: LOGITS_OF_THE_HEAD[device] for device in LOGITS_AT_ONCE} == LOGITS_AT_ONCE
     assert {device: VOCABULARY_OF_THE_HEAD[device] for device in VOCABULARY_AT_ONCE} == VOCABULARY_AT_ONCE
-    head, hidden = 128256 * 4096, 4096 * 4  # gradients of the weights, in their precision, and of a token, in float32
-    logits = LOGITS_AT_ONCE["cuda"] * 12
-    narrow, wide = head * 2 + (1 << 15) * 4096 * 4, head * 4 + (1 << 11) * 4096 * 4
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == logits + 10**6 * hidden + narrow
-    copied = head * (2 + 4)  # DeepSpeed's float32 copy is larger than the logits of a few tokens
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10).logits == 10 * hidden + copied
-    assert training_memory(LLAMA3_8B, TESTBED, 8, 8, device="cpu").logits == 8 * (128256 * 12 + hidden) + wide
-    # A process alone adds the weights' gradient to its sum in place on a CPU, in either precision.
-    for train in (TESTBED, PAPER):
-        assert training_memory(LLAMA3_8B, train, 1, 8, device="cpu").logits == 8 * (128256 * 12 + hidden)
+    # A block is a fourth of 128,256 entries and the positions with which it has no more than 2^27 logits.
+    assert ROWS == ROWS_OF_THE_HEAD and (1 << 27) // 32064 == 4185
+    entries, most = 32064, 4160
+
+    def of_tokens(tokens: int, rows: int) -> int:
+        """Hidden states twice, their gradient, logits and softmax, what the weights are multiplied with."""
+        return tokens * 4096 * (2 + 2 + 4) + rows * entries * (4 + 4 + 2) + rows * 4096 * 2
+
+    nothing_again = replace(PAPER, activation_checkpointing=False)
+    for tokens, rows in ((4000, 4000), (5000, most)):
+        # What the layers need afterwards counts among the activations.
+        expected = of_tokens(tokens, rows) + WEIGHTS_GRADIENT - tokens * 2 * BACKWARDS
+        assert training_memory(LLAMA3_8B, nothing_again, 8, tokens).logits == expected
+    copied = 10 * 4096 * (2 + 2 + 4) + COPIED_GRADIENT - 10 * 2 * BACKWARDS  # larger than the logits of a few tokens
+    assert training_memory(LLAMA3_8B, nothing_again, 8, 10).logits == copied
+    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == 0  # a layer needs more
+
+
+def test_the_head_computes_logits_of_responses_alone() -> None:
+    sets = DataSize(sets=1, responses=4, prompt_tokens=1000, response_tokens=250)
+    budgets = {4000: 2000, 2000: 1000, 1999: 1000, 600: 600, 100: 250}
+    assert {tokens: scored_at_once(replace(PAPER, micro_tokens=tokens), sets) for tokens in budgets} == budgets
+    train = replace(PAPER, activation_checkpointing=False, lora=LoraConfig())
+    whole, half = (training_memory(LLAMA3_8B, train, 8, 4000, scored=scored) for scored in (4000, 3000))
+    per_position = 32064 * (4 + 4 + 2) + 4096 * (2 + 4 + 2)
+    assert whole.logits - half.logits == 1000 * per_position and whole.activations == half.activations
+
+
+def test_a_tied_heads_gradient_waits_for_the_embeddings() -> None:
+    """Its copy in float32 is made when the activations are gone."""
+    tied = replace(LLAMA3_8B, tied=True)
+    assert training_memory(tied, PAPER, 8, 10**6).logits == 128256 * 4096 * 2
+    assert training_memory(tied, PAPER, 8, 1).logits < COPIED_GRADIENT
+    assert training_memory(tied, replace(PAPER, lora=LoraConfig()), 8, 10**6).logits == 0
+
+
+def test_a_process_alone_adds_the_weights_gradient_in_place_on_a_cpu() -> None:
+    for train, gradient in ((TESTBED, 128256 * 4096 * 4), (PAPER, 128256 * 4096 * 2)):
+        alone, shared = (training_memory(LLAMA3_8B, train, processes, 8, device="cpu") for processes in (1, 8))
+        assert shared.logits > gradient > 100 * alone.logits
 
 
 def test_float32_copies_of_the_heads_gradients_by_hand() -> None:
-    """Of 1,000 tokens; a vocabulary of 40,000 is summed in two blocks, the first of 32,768 entries."""
+    """Of 1,000 tokens; a vocabulary of 40,000 is summed in two blocks of 20,000 entries."""
     shape = replace(LLAMA3_8B, vocab=40_000, hidden=1_000, heads=8, head_dim=125)
-    hidden, logits = 1_000 * 1_000 * 4, 1_000 * 40_000 * 12
-    narrow, block, copy = 40_000 * 1_000 * 2, 32_768 * 1_000 * 4, 40_000 * 1_000 * 4
-    assert logits + block > copy  # 611 MB above 160 MB
-    found = [head_bytes(shape, 1_000, Precision.bf16, "cuda", own) for own in (True, False)]
-    assert found == [hidden + logits + narrow + block, hidden + logits] == [695_072_000, 484_000_000]
-    assert head_bytes(shape, 100, Precision.bf16, "cuda", True) == 100 * 1_000 * 4 + narrow + max(copy, 48e6 + block)
-    # With next to no tokens and a larger vocabulary the copy of all of it is larger than a block of it.
-    large = replace(shape, vocab=200_000)
-    assert head_bytes(large, 1, Precision.bf16, "cuda", True) == 1_000 * 4 + 200_000 * 1_000 * (2 + 4)
-    # In float32 it is sent and summed as it is.
-    assert head_bytes(large, 1, Precision.fp32, "cuda", True) == 4_000 + 200_000 * (12 + 4_000) + block
+    states, logits, operand = 1_000 * 1_000 * (2 + 2 + 4), 1_000 * 20_000 * (4 + 4 + 2), 1_000 * 1_000 * 2
+    narrow, block, copy = 40_000 * 1_000 * 2, 20_000 * 1_000 * (4 + 2), 40_000 * 1_000 * 4
+    assert logits + block > copy  # 320 MB above 160 MB
+    found = [head_bytes(shape, 1_000, 1_000, 2, "cuda", own, 0) for own in (True, False)]
+    without = states + logits + operand
+    assert found == [without + narrow + block, without] == [410_000_000, 210_000_000]
+    assert head_bytes(shape, 1_000, 1_000, 2, "cuda", True, 10**6) == 409_000_000  # a layer takes the rest anyway
+    # Of 100 tokens the copy of all is larger than their logits, 20 MB, and the sum of a block.
+    assert head_bytes(shape, 100, 100, 2, "cuda", True, 0) == 100 * 1_000 * 8 + narrow + copy
+    # In float32 the gradient is sent and summed as it is.
+    wide = 1_000 * (4 + 4 + 4) + 20_000 * (4 + 4) + 1_000 * 4 + 40_000 * 1_000 * 4 + 20_000 * 1_000 * 4
+    assert head_bytes(shape, 1, 1, 4, "cuda", True, 0) == wide
 
 
 def test_on_a_cpu_the_libraries_count() -> None:
@@ -237,6 +285,65 @@ def test_a_plan_for_a_group_in_bfloat16_is_one_for_gpus(
 def test_the_reference_pass_needs_no_states() -> None:
     alone = reference_memory(LLAMA3_8B, Precision.bf16, 4000)
     assert 2 * P < alone < training_memory(LLAMA3_8B, PAPER, 1, 4000).device
+    # First the layers one by one, then the head.
+    many, few = (reference_memory(LLAMA3_8B, Precision.bf16, tokens) - 2 * P for tokens in (16000, 1000))
+    assert many == 16000 * (4 * 4096 + 3 * 14336) * 2
+    assert few == 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
+
+
+def test_a_reference_larger_than_a_card_is_shared_out() -> None:
+    def held(card: int | None, processes: int = 8, device: str = "cuda") -> int:
+        used = {"device": device, "processes": processes, "card": card}
+        return reference_memory(LLAMA3_8B, Precision.bf16, 1000, **used) - LIBRARIES[device]  # type: ignore[arg-type]
+
+    computed = 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
+    assert 0.6 * 27e9 > 2 * P > 0.6 * 26e9
+    assert held(27 * 10**9) == held(None) == held(26 * 10**9, 1) == 2 * P + computed
+    assert held(26 * 10**9) == 2 * P // 8 + 128256 * 4096 * 2 + computed  # a shard, and the embedding gathered
+    assert held(26 * 10**9, device="cpu") > 2 * P
+
+
+def test_zero_3_loads_one_parameter_after_the_other() -> None:
+    largest = 128256 * 4096 * 2
+    assert training_memory(LLAMA3_8B, PAPER, 8, 1000).loading == 2 * P // 8 + largest
+    assert training_memory(LLAMA3_8B, replace(PAPER, offload=Offload.parameters), 8, 1000).loading == largest
+    assert training_memory(LLAMA3_8B, PAPER, 8, 1000, stage=2).loading == 2 * P
+    few = replace(LLAMA3_8B, vocab=1000)
+    mlp = 14336 * 4096 * 2
+    assert training_memory(few, PAPER, 8, 1000).loading == -(-2 * few.parameters // 8) + mlp
+    fused = replace(few, fused=True)  # gate and up are one
+    assert training_memory(fused, PAPER, 8, 1000).loading - training_memory(few, PAPER, 8, 1000).loading == mlp
+
+
+def test_a_second_copy_of_the_weights_is_shared_out_within_a_machine() -> None:
+    plain, second = (
+        training_memory(LLAMA3_8B, replace(PAPER, zero_hpz=hpz), 16, 1000, nodes=2) for hpz in (False, True)
+    )
+    assert second.weights == 2 * P // 16 + 2 * P // 8 and plain.weights == 2 * P // 16
+    assert second == replace(plain, weights=second.weights)
+    found = stages(LLAMA3_8B, replace(PAPER, zero_hpz=True), 16, 1000, nodes=2)
+    assert [one.weights for one in found] == [2 * P, 2 * P, second.weights]
+
+
+def test_weights_in_4_bits_by_hand() -> None:
+    linear = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    rest = 2 * 128256 * 4096 + 65 * 4096  # embedding, head, norms
+    assert linear + rest == P
+    # Half a byte each, a byte for each 64, four for each 64 · 256 of them.
+    packed = linear // 2 + linear // 64 + linear // (64 * 256) * 4
+    assert weight_bytes(LLAMA3_8B, 2, Quantization.nf4) == packed + 2 * rest
+    assert round(packed / linear, 3) == 0.516
+    adapted = LoraConfig(quantization=Quantization.nf4)
+    four, sixteen = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 1, 1000) for lora in (adapted, LoraConfig()))
+    assert sixteen.weights - four.weights == 2 * linear - packed
+    assert four.gathered == 14336 * 4096 * 2  # a map at work in bfloat16
+    assert four == replace(sixteen, weights=four.weights, gathered=four.gathered, loading=four.weights)
+    whole, packed_too = (
+        reference_memory(LLAMA3_8B, Precision.bf16, 1000, quantization=quantization, processes=8, card=10**9)
+        for quantization in (None, Quantization.nf4)
+    )
+    assert packed_too - four.gathered == packed + 2 * rest + 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
+    assert whole < packed_too  # which no card shares with others
 
 
 def test_disk_by_hand() -> None:
