@@ -172,7 +172,8 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
     planned = training_memory(shape, train, load.processes, tokens, prompt, outputs, device=device, nodes=load.nodes)
     held = train.lora.quantization if train.lora is not None and load.same_reference else None
     peaks = {
-        Peak.training: planned.device + (planned.host if device == "cpu" else 0),
+        # Without a card a checkpoint's copy would be the largest part; where it is too much, it need not be made.
+        Peak.training: planned.device - planned.checkpoint + (planned.host if device == "cpu" else 0),
         Peak.loading: planned.loading + planned.libraries,
         Peak.reference: reference_memory(shape, train.precision, tokens, device, held, load.processes, room.memory),
     }

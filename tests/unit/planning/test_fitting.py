@@ -132,7 +132,8 @@ def test_32b_on_eight_cards_of_80_gb_offloads_the_optimizer() -> None:
     choice = choose(AUTO, load(QWEN_32B), card(80))
     assert best(choice).settings == MemorySettings(3, OPTIMIZER, 2, 8192)
     assert 18 * P32 // 8 > 0.9 * 80e9  # the states alone, spread by ZeRO 3
-    assert best(choice).host == 20 * P32 // 8  # 12 for the optimizer, the gradients twice
+    # 12 for the optimizer, the gradients twice, 12 for the copy of a checkpoint
+    assert best(choice).host == 20 * P32 // 8 + 12 * P32 // 8
     layer = 4 * 5120 + 2 * 5120 + 2 * 1024 + 2 * 27648
     activations = 8192 * 32 * (5120 + layer) * 2  # every second of 64 layers
     maps = 2 * 5120 * 5120 + 2 * 5120 * 1024 + 3 * 5120 * 27648
@@ -196,7 +197,7 @@ def test_nothing_fits() -> None:
     little = replace(card(24), host=8 * GIB)
     assert choose(replace(AUTO, offload=PARAMETERS), load(processes=1), little).best is None
     assert (
-        choose(replace(AUTO, offload=PARAMETERS), load(processes=1), replace(little, host=200 * GIB)).best is not None
+        choose(replace(AUTO, offload=PARAMETERS), load(processes=1), replace(little, host=300 * GIB)).best is not None
     )
 
 
