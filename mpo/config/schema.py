@@ -148,6 +148,7 @@ class TrainConfig:
     stop_behind: list[float] = field(default_factory=list)  # what keep_best's metric has to reach by each evaluation
     stop_if_diverged: bool = False  # else a warning says so
     reward_prompts: int = 0  # first held-out prompts to which each evaluation draws a response and scores it; 0: none
+    profile: bool = False  # record where the time of a few steps goes; changes nothing else
 
     @property
     def open(self) -> list[str]:

@@ -17,6 +17,7 @@ from mpo.config.schema import RunConfig
 from mpo.config.source import source_of
 from mpo.pipeline.execute import METRICS_FILE
 from mpo.pipeline.graph import Graph
+from mpo.pipeline.profiles import profiles
 from mpo.pipeline.rounds import round_rows, scored_responses
 from mpo.plain import to_plain
 from mpo.planning.forecast import Forecast
@@ -92,6 +93,7 @@ def collect(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         stages=tuple(rows),
         planned=_planned(forecast, graph, store, rows),
+        profiles=profiles(graph.stages(store), store),
         metrics_paths=tuple(metrics_paths),
         note=source_of(config.data, config.allow_targets).note,
         evaluation=tuple(estimates),

@@ -25,6 +25,7 @@ from mpo.pipeline.collect import Identity, collect
 from mpo.pipeline.execute import Executor
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import answers, build_measure, draws, measure_class, samples
+from mpo.pipeline.profiles import profile_warning
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import build_objects, check
 from mpo.pipeline.scoring import build_scorers
@@ -40,6 +41,7 @@ from mpo.track import provenance
 from mpo.track.console import Console
 from mpo.track.logger import Identity as Logged
 from mpo.track.logger import Loggers, build_loggers, run_key
+from mpo.track.profile import TRACE_FILE
 
 
 def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> RunReport | None:
@@ -199,6 +201,9 @@ def _build(config: RunConfig, graph: Graph, store: Store, console: Console, trac
     executor = Executor(store, config.launcher, console, on_metrics)
     for stage in graph.stages(store):
         executor.build(stage)
+        cached = next(row.cached for row in executor.rows if row.name == stage.name)
+        if warning := profile_warning(stage, store, cached):
+            console.line(f"mpo: warning: {warning}")
     return executor.rows
 
 
@@ -228,7 +233,11 @@ def _log(tracked: Loggers, report: RunReport, folder: Path) -> None:
 
 
 def _close(console: Console, report: RunReport, page: Path, results: Results, graph: Graph, store: Store) -> None:
-    """The last screen: what came out and where it lies."""
+    """The last screen: what came out and where it lies; above it where the time of profiled trainings went."""
+    paths = {stage.name: stage.path for stage in report.stages}
+    for name, profile in report.profiles.items():
+        trace = f"{paths[name]}/{TRACE_FILE}, for chrome://tracing or ui.perfetto.dev"
+        console.summary(f"{name}: {profile.title}", profile.facts | {"trace": trace})
     facts = {}
     for key, estimate in report.measures.items():
         error = f" ± {estimate.standard_error:.3f}" if estimate.standard_error is not None else ""

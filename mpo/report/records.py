@@ -14,6 +14,7 @@ from mpo.evaluate.records import Baseline, Distribution, Estimate, Findings, Pro
 from mpo.plain import finite
 from mpo.report.words import titles
 from mpo.track.metrics import read_metrics
+from mpo.track.profile import Profile
 from mpo.track.units import memory, step_duration
 
 STOPPED_BEHIND = "training: stopped early, below the median of the sweep, at step"
@@ -104,7 +105,8 @@ class RunReport:
 
     ``folder`` is where the run lives; it is not stored in the file. ``metrics_paths`` are the metrics files of its
     preference training, one a round, absolute or relative to ``folder`` (a copy there outlives the cache). ``note`` is
-    said beside every result of the run's data. ``created`` is an ISO 8601 time.
+    said beside every result of the run's data. ``created`` is an ISO 8601 time. ``profiles``: by training stage, where
+    ``train.profile`` asked for them.
     """
 
     folder: Path
@@ -119,6 +121,7 @@ class RunReport:
     created: str
     stages: tuple[StageRow, ...] = ()
     planned: tuple[Planned, ...] = ()
+    profiles: dict[str, Profile] = field(default_factory=dict)
     metrics_paths: tuple[str, ...] = ()
     note: str = ""
     evaluation: tuple[Estimate, ...] = ()
@@ -175,6 +178,7 @@ class RunReport:
                     "folder": folder,
                     "stages": tuple(StageRow(**row) for row in record["stages"]),
                     "planned": tuple(Planned(**row) for row in record["planned"]),
+                    "profiles": {stage: Profile(**row) for stage, row in record.get("profiles", {}).items()},
                     "metrics_paths": tuple(record["metrics_paths"]),
                     "evaluation": tuple(_estimate(row) for row in record["evaluation"]),
                     "distributions": tuple(_distribution(row) for row in record["distributions"]),

@@ -11,6 +11,8 @@ from mpo.cache.artifacts import read_json, write_json
 from mpo.plain import from_plain, to_plain
 
 SUMMARY_FILE = "summary.json"
+PROFILE = "profile"
+"""Fact of a training: a :class:`mpo.track.profile.Profile`."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mpo.config.targets import build
 from mpo.data.assignments import Assignments
 from mpo.data.chat import stop_ids
 from mpo.data.tokens import TokenizedSets
-from mpo.errors import DataError
+from mpo.errors import DataError, cut, first_line
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.plain import to_plain
@@ -23,8 +24,10 @@ from mpo.stages.context import StageContext
 from mpo.stages.models import ADAPTER_FOLDER, POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.stages.nodes import train as node
 from mpo.stages.rewards import heldout_rewards
-from mpo.stages.summary import SUMMARY_FILE, Summary, counts
-from mpo.train.checkpoint import CHECKPOINTS, policy_folder
+from mpo.stages.summary import PROFILE, SUMMARY_FILE, Summary, counts
+from mpo.track.metrics import read_metrics
+from mpo.track.profile import TRACE_FILE, read_profile
+from mpo.train.checkpoint import CHECKPOINTS, METRICS, policy_folder
 from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_adapter, export_policy, rehearse_export
 from mpo.train.loop import train
@@ -120,9 +123,21 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         layout = "one row, prompts shared" if policy.shares_prefix else "a row for each response"
         if settings.compile or compiles_fused(policy):
             layout += ", norms and gates compiled" if compiles_fused(policy) else ", nothing that compiles"
-        kept = {"": {**facts, "layout": layout, **asdict(summary)}}
+        kept = {"": {**facts, "layout": layout, **asdict(summary), **_profile(context)}}
         Summary(skipped={"train": counts(assignments.skipped)}, facts=kept).write(context.output)
         _remove_checkpoints(context.output, config.keep_state)
+
+
+def _profile(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) -> dict[str, Any]:
+    """Where the time of the profiled steps went, if any were; also by a process that was killed later."""
+    trace = context.output / TRACE_FILE
+    if not trace.exists():
+        return {}
+    try:
+        return {PROFILE: to_plain(read_profile(trace, read_metrics(context.output / METRICS)))}
+    except Exception as error:  # whatever another version's trace leads to: the training itself is done
+        context.warn(f"the trace {TRACE_FILE} was recorded, but cannot be read: {cut(first_line(error), 120)}")
+        return {}
 
 
 def _heldout(inputs: node.Inputs[Path], evaluate_every: int) -> HeldOutSets | None:

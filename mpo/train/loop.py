@@ -18,6 +18,7 @@ from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0
 from mpo.policy.module import PolicyModule
 from mpo.track.metrics import read_metrics
+from mpo.track.step_profiler import StepProfiler, span
 from mpo.train.batches import BatchPlan
 from mpo.train.best import Evaluations
 from mpo.train.checkpoint import CHECKPOINTS, METRICS, Checkpoints, Position, fingerprint
@@ -79,7 +80,8 @@ def train(
     """Train ``policy`` in place, from the newest undamaged checkpoint under ``out`` where there is one.
 
     Called in every process of the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe.
-    Writes ``metrics.jsonl`` and ``checkpoints/`` into ``out``. SIGTERM saves a checkpoint after the step in flight.
+    Writes ``metrics.jsonl`` and ``checkpoints/`` into ``out``, with ``profile`` also a trace of some steps of the first
+    process. SIGTERM saves a checkpoint after the step in flight.
 
     Args:
         indices: the sets to train on, those with signal, by position in ``sets``.
@@ -120,13 +122,17 @@ def train(
     if divergence.step:
         _diverged(divergence, config, on_warning if engine.rank == 0 else None)
     done = start.step
+    profiled = total_steps - done if config.profile and engine.rank == 0 else 0
     began = time.perf_counter()
-    with StopSignal() as stop, closing(engine):
+    with StopSignal() as stop, closing(engine), StepProfiler(out, profiled, engine.device, on_warning) as profiler:
         while done < total_steps and not evaluations.over:
             step, done = done, done + 1
             batch = plan.batch(step)
             compare = step == 0 and config.closed_form_check and reference is not None and loss.needs_reference
-            row, stopping, overdue = _step(engine, problem, batch, step, compare, step == start.step, stop, checkpoints)
+            with profiler.step(done):
+                row, stopping, overdue = _step(
+                    engine, problem, batch, step, compare, step == start.step, stop, checkpoints
+                )
             row["epoch"] = plan.epoch(step)
             row |= {f"skipped/{reason}": count for reason, count in (skipped or {}).items()}
             every = config.evaluate_every
@@ -219,7 +225,8 @@ def _step(
     if compare:
         check_closed_form(engine, problem, batch, totals)
     lr = engine.lr
-    norm = engine.step()
+    with span("update"):
+        norm = engine.step()
     check_gradient(norm, problem.sets, batch, step)
     seconds = time.perf_counter() - began
     row = _row(totals, step, seconds) | {"lr": lr, "grad_norm": norm}

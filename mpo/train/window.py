@@ -20,6 +20,7 @@ from mpo.logprobs.reference import Reference
 from mpo.losses import Loss, LossInputs, LossOutput
 from mpo.policy.module import FirstPass, ResponseLogps
 from mpo.policy.pieces import Forward, joined, laid_out
+from mpo.track.step_profiler import span
 from mpo.train.engine import Engine
 from mpo.train.metrics import Sums, add_metrics
 from mpo.train.user_loss import call_loss, kept_sets, try_loss
@@ -107,13 +108,17 @@ def run_window(
     for number, part in enumerate(share.whole):
         engine.accumulate(last=number == len(share.whole) - 1 and not share.cut)
         began = time.perf_counter()
-        tokens = token_batch(sets, assignments, part)
+        with span("layout"):
+            tokens = token_batch(sets, assignments, part)
         waited += time.perf_counter() - began
-        logps = engine(tokens)
-        # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
-        part_loss = learn(part, logps) + 0.0 * logps.token_logps_BKT.sum()
+        with span("forward"):
+            logps = engine(tokens)
+        with span("loss"):
+            # The second term is 0: it ties an empty share to the parameters, so that backward's collectives run.
+            part_loss = learn(part, logps) + 0.0 * logps.token_logps_BKT.sum()
         del logps  # else its graph would be there until the next one is
-        engine.backward(part_loss)
+        with span("backward"):
+            engine.backward(part_loss)
         del part_loss
     for number, pieces in enumerate(share.cut):
         waited += _learn_in_pieces(engine, problem, pieces, learn, final=number == len(share.cut) - 1)
@@ -144,34 +149,38 @@ def _learn_in_pieces(
     real = [piece for piece in pieces if piece is not None]
     missing = len(pieces) - len(real)
     keep = OUTPUTS_KEPT[engine.config.precision] * problem.micro_tokens
-    forwards = laid_out(problem.sets, real, problem.shares_prefix, keep)
-    forwards += [Forward(collate([]), None, FirstPass()) for _ in range(missing)]
+    with span("layout"):
+        forwards = laid_out(problem.sets, real, problem.shares_prefix, keep)
+        forwards += [Forward(collate([]), None, FirstPass()) for _ in range(missing)]
     waited = time.perf_counter() - began
     last = len(pieces) - 1
     engine.accumulate(last=final and last == 0)
     seen = []
     for number, (batch, prompt, first) in enumerate(forwards):
-        with torch.set_grad_enabled(number == last):
+        with span("forward"), torch.set_grad_enabled(number == last):
             logps = engine(batch, prompt, None if number == last else first)
         seen.append(replace(logps, token_logps_BKT=logps.token_logps_BKT.detach()))
     if real:
         values = reduce(joined, seen[: len(real)])
         leaf_1KT = values.token_logps_BKT.requires_grad_()
-        loss = learn([real[0][0]], replace(values, token_logps_BKT=leaf_1KT))
-        (gradient_1KT,) = torch.autograd.grad(loss, leaf_1KT)
+        with span("loss"):
+            loss = learn([real[0][0]], replace(values, token_logps_BKT=leaf_1KT))
+            (gradient_1KT,) = torch.autograd.grad(loss, leaf_1KT)
     else:  # every process adds up the same metrics, one without a set nothing to them
         with torch.no_grad():
             learn([], logps)
     for number in reversed(range(len(pieces))):
         if number != last:
             engine.accumulate(last=final and number == 0)
-            logps = engine(*forwards[number])
+            with span("forward"):
+                logps = engine(*forwards[number])
         forwards.pop()
         values_1KT = logps.token_logps_BKT
         weights_1KT = 0.0 if pieces[number] is None else gradient_1KT[..., : values_1KT.shape[-1]]
         weighted = (values_1KT * weights_1KT).sum()
         del logps, values_1KT  # else the graph would be there until the next one is
-        engine.backward(weighted)
+        with span("backward"):
+            engine.backward(weighted)
         del weighted
     return waited
 

@@ -97,6 +97,25 @@ def test_memory_settings_are_chosen_recorded_and_chosen_again(mpo: CommandLine) 
     assert again.started == [] and again.result["config"]["train"] == train
 
 
+def test_a_profile_is_shown_and_a_training_from_the_cache_says_that_it_has_none(
+    first_run: Outcome, mpo: CommandLine
+) -> None:
+    cached = mpo.testbed("train.profile=true")
+    assert cached.started == [] and "profiles" in cached.result and not cached.result["profiles"]
+    assert "mpo: warning: train is taken from the cache, so there is nothing to profile;" in cached.err
+    built = mpo.testbed("train.profile=true", "train.lr=0.0004")
+    assert "train" in built.started and "mpo: warning: train" not in built.err
+    assert re.search(r"^train: steps 3 to 4 of the first process, .* each with the profiler$", built.err, re.M)
+    assert re.search(r"^  layers: products +\d+\.\d %$", built.err, re.M)
+    shares = built.result["profiles"]["train"]["shares"]
+    assert sum(shares.values()) == pytest.approx(1) and len(shares) > 8
+    again = mpo.testbed("train.profile=true", "train.lr=0.0004")
+    assert "mpo: warning: train is taken from the cache: its profile is that of the run which trained it" in again.err
+    assert again.result["profiles"] == built.result["profiles"] and again.weights == built.weights
+    plain = mpo.testbed("train.lr=0.0004")
+    assert plain.started == [] and not plain.result["profiles"] and "with the profiler" not in plain.err
+
+
 def test_a_loss_without_reference_runs_no_reference_stage(first_run: Outcome, mpo: CommandLine) -> None:
     outcome = mpo.testbed("loss=simpo")
     assert "reference" not in outcome.planned

@@ -12,6 +12,7 @@ from mpo.errors import DataError
 from mpo.evaluate.records import Estimate, SampleRow
 from mpo.report.page import write_run_page
 from mpo.report.records import RoundRow, RunReport, ScoredResponse
+from mpo.track.profile import Profile
 from tests.unit.report.conftest import MakeRun
 
 ATTACK = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>{{ 7*7 }}"
@@ -123,3 +124,13 @@ def test_responses_that_a_round_drew_are_shown_with_every_score(make_run: MakeRu
     text = " ".join(Tags(page.read_text(encoding="utf-8")).text.split())
     assert "round prompt response skywork_v2 armorm" in text
     assert "1 Name a use. Hold a door. 3.5 0.125" in text and "2 Name a use. Throw it. -1.25 –" in text
+
+
+def test_a_profile_is_shown_and_kept(make_run: MakeRun, tmp_path: Path) -> None:
+    profile = Profile([3, 4, 5], 0.25, "cpu", {"layers: products": 0.625, "optimizer": 0.375}, memory_bytes=2.0**30)
+    run = dataclasses.replace(make_run(), profiles={"train": profile})
+    text = " ".join(Tags(write_run_page(tmp_path, run).read_text(encoding="utf-8")).text.split())
+    assert "Profile of train steps 3 to 5 of the first process, 250 ms each with the profiler" in text
+    assert "layers: products 62.5 % optimizer 37.5 % memory 1.0 GiB" in text
+    run.save()
+    assert RunReport.load(run.folder).profiles == {"train": profile}

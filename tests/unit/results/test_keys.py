@@ -16,7 +16,7 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
         logger={"wandb": {"project": "x"}}, launcher=LauncherConfig(processes=8),
         train=TrainConfig(
             checkpoint_every=7, keep_checkpoints=9, micro_tokens=100, stop_if_diverged=True, evaluate_every=9,
-            reward_prompts=5,
+            reward_prompts=5, profile=True,
         ),
     )  # fmt: skip
     assert run_key(elsewhere) == run_key(CONFIG) == run_key(to_plain(CONFIG))
@@ -28,7 +28,16 @@ def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
     del stored["train"]["stop_behind"], stored["train"]["reward_prompts"], stored["sweep"]["stop_behind"]
     assert run_key(stored) == run_key(chosen)
     stored = to_plain(CONFIG)
-    for key in ("evaluate_every", "keep_best", "stop_after", "stop_behind", "stop_if_diverged", "reward_prompts"):
+    added = (
+        "evaluate_every",
+        "keep_best",
+        "stop_after",
+        "stop_behind",
+        "stop_if_diverged",
+        "reward_prompts",
+        "profile",
+    )
+    for key in added:
         del stored["train"][key]
     assert run_key(stored) == run_key(CONFIG)
 

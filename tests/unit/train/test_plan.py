@@ -136,7 +136,8 @@ def test_fingerprint_sees_what_changes_a_run() -> None:
     config = TrainConfig()
     base = fingerprint(config, MPO(), "data", [0, 1], 0)
     assert base == fingerprint(TrainConfig(), MPO(), "data", [0, 1], 0)
-    assert base == fingerprint(replace(config, checkpoint_every=7, keep_checkpoints=3), MPO(), "data", [0, 1], 0)
+    free = {"checkpoint_every": 7, "keep_checkpoints": 3, "profile": True}
+    assert base == fingerprint(replace(config, **free), MPO(), "data", [0, 1], 0)
     others = [
         fingerprint(replace(config, lr=1e-3), MPO(), "data", [0, 1], 0),
         fingerprint(config, MPO(beta=0.5), "data", [0, 1], 0),
