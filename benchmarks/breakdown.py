@@ -2,27 +2,17 @@
 
     python -m benchmarks.breakdown [--responses 4 --sets 2 --prompt 180 --length 280] [--json]
 
-Shares of the seconds that operators took in torch's profiler, and the rate of products against the machine's own rate.
+Shares as ``train.profile=true`` shows them (:mod:`mpo.track.profile`), and the rate of products against the machine's
+own rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
 from typing import Any
 
 from benchmarks.measure import flags, report, run_side, tell
-
-PARTS = {
-    "_TargetLogps": "head, forwards",
-    "_TargetLogpsBackward": "head, backwards (logits again, two gradients)",
-    "_Attention": "attention, forwards",
-    "_AttentionBackward": "attention, backwards",
-    "Optimizer.step#AdamW.step": "optimizer",
-}
-"""Operators that stand for a part of the step, with all that they call."""
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::addmm_", "aten::linear", "mkldnn::_linear_pointwise")
 
 
 def main() -> None:
@@ -34,7 +24,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=2, help="sets per optimizer step")
     parser.add_argument("--micro-batch", type=int, default=2, help="sets forwarded at once")
     parser.add_argument("--micro-tokens", type=int, default=16384, help="tokens forwarded at once")
-    parser.add_argument("--steps", type=int, default=2, help="measured steps, after one of warm-up")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps, after warming up; at most 3 are profiled")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true")
@@ -48,7 +38,7 @@ def main() -> None:
         report("breakdown", arguments, [row])
         return
     print(f"{row['seconds_a_step']:.2f} s a step of {row['tokens']} tokens, without the profiler")
-    for part, share in sorted(row["shares"].items(), key=lambda item: -item[1]):
+    for part, share in row["shares"].items():
         print(f"  {share:6.1%}  {part}")
     print(
         f"{row['product_flops'] / 1e9:.0f} GFLOP of products a step: at this machine's rate for them "
@@ -64,17 +54,18 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from mpo.config.schema import Precision
     from mpo.planning.machine import measure
     from mpo.planning.sizes import read_architecture
+    from mpo.track.step_profiler import SKIPPED
 
     torch.set_num_threads(arguments.threads)
     precision = Precision[arguments.precision]
-    sets = RandomSets(arguments.sets * (arguments.steps + 1), arguments.responses, arguments.prompt, arguments.length)
+    of_sets = arguments.responses, arguments.prompt, arguments.length
+    sets = RandomSets(arguments.sets * (arguments.steps + 1), *of_sets)
     settings = {"micro_batch": arguments.micro_batch, "micro_tokens": arguments.micro_tokens, "precision": precision}
     dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
 
     row = measured_steps(llama(dtype), sets, arguments.responses, arguments.sets, **settings)
-    schedule = torch.profiler.schedule(wait=0, warmup=1, active=arguments.steps, repeat=1)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], schedule=schedule) as profiler:
-        measured_steps(llama(dtype), sets, arguments.responses, arguments.sets, after_step=profiler.step, **settings)
+    more = RandomSets(arguments.sets * (arguments.steps + SKIPPED), *of_sets)
+    profiled = measured_steps(llama(dtype), more, arguments.responses, arguments.sets, profile=True, **settings)
     shape = read_architecture({**SIZES["20m"], "vocab_size": VOCABULARY, "tie_word_embeddings": True})
     machine = measure(shape.hidden, shape.intermediate, precision, arguments.threads)
     responses = sum(len(ids) for i in range(len(sets)) for ids in sets[i].response_ids) * arguments.sets / len(sets)
@@ -82,33 +73,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     flops = 6 * matrices * row["tokens"] + 8 * shape.embedding * responses  # the head's logits are computed twice
     return {
         **row,
-        "shares": _shares(profiler.events()),
+        "shares": profiled["profile"]["shares"],
         "product_flops": flops,
         "product_seconds": flops / machine.flops_per_second,
         "machine_flops_per_second": machine.flops_per_second,
     }
-
-
-def _shares(events: Any) -> dict[str, float]:
-    """Share of the operators' own time, by the part that called them."""
-    seconds: Counter[str] = Counter()
-    for event in events:
-        seconds[_part(event)] += event.self_cpu_time_total
-    total = sum(seconds.values())
-    return {part: spent / total for part, spent in seconds.items()}
-
-
-def _part(event: Any) -> str:
-    above = event
-    while above is not None:
-        if above.name in PARTS:
-            return PARTS[above.name]
-        above = above.cpu_parent
-    if event.name in PRODUCTS:
-        return "layers: products"
-    if event.name.startswith("ProfilerStep"):
-        return "loop, loss and metrics outside operators"
-    return "layers: elementwise, norms, copies; loss and metrics"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
 from mpo.policy.load import make_policy
 from mpo.policy.shared_prefix import share_prefix
+from mpo.track.profile import TRACE_FILE, read_profile
 from mpo.train.engine import single_process_environment
 from mpo.train.loop import train
 
@@ -29,14 +30,12 @@ def measured_steps(
     sets: RandomSets,
     responses: int,
     sets_a_step: int,
-    after_step: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train on ``sets`` with MPO and a precomputed reference; the first step warms up and does not count.
 
     Args:
-        after_step: called after every step.
-        settings: fields of TrainConfig beside those that are fixed here.
+        settings: fields of TrainConfig beside those that are fixed here; with ``profile`` the row has one too.
     """
     os.environ.update(single_process_environment())
     cuda = torch.cuda.is_available()
@@ -62,7 +61,6 @@ def measured_steps(
             now = time.perf_counter()
             seconds.append(now - last)
             rows.append(row)
-            after_step()
             last = time.perf_counter()
 
         with PeakMemory.watched() as memory:
@@ -70,7 +68,8 @@ def measured_steps(
                 policy, MPO(beta=0.1), sets, HalfAndHalf(responses), range(len(sets)), reference, config, 0,
                 Path(folder), on_step,
             )  # fmt: skip
-    return {
+        profile = {"profile": asdict(read_profile(Path(folder) / TRACE_FILE, rows))} if config.profile else {}
+    return profile | {
         "seconds_a_step": statistics.median(seconds[1:]),
         "mean_seconds_a_step": statistics.fmean(seconds[1:]),
         "loaded_bytes": loaded,
