@@ -73,6 +73,27 @@ CARDS = {
 rates with sparsity alone, half of them; of the B200 an eighth of DGX B200's and HGX B200's), and its RTX Blackwell, Ada
 and GA102 architecture papers for the GeForce ones."""
 
+DRIVERS_NAMES = {
+    "NVIDIA B200": "b200",
+    "NVIDIA H200": "h200",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H100 PCIe": "h100-pcie",
+    "NVIDIA A100-SXM4-80GB": "a100-80gb",
+    "NVIDIA A100-SXM4-40GB": "a100-40gb",
+    "NVIDIA L40S": "l40s",
+    "NVIDIA L4": "l4",
+    "NVIDIA A10": "a10",
+    "NVIDIA GeForce RTX 5090": "rtx5090",
+    "NVIDIA GeForce RTX 4090": "rtx4090",
+    "NVIDIA GeForce RTX 3090": "rtx3090",
+}
+"""What drivers call these cards, word for word: an H100 NVL or an A10G is another card. None has been asked here."""
+
+
+def data_sheet(name: str) -> Card | None:
+    """The card that the driver calls ``name``; None where its data sheet is not in the table."""
+    return CARDS[DRIVERS_NAMES[name]] if name in DRIVERS_NAMES else None
+
 
 def named_card(config: RunConfig) -> Card | None:
     """The card that ``launcher.device`` names; None for the machine's own device.

@@ -8,7 +8,7 @@ import pytest
 
 from mpo.config.schema import LauncherConfig, Precision, RunConfig, TrainConfig
 from mpo.errors import ConfigError
-from mpo.planning.cards import CARDS, UTILISATION, named_card
+from mpo.planning.cards import CARDS, DRIVERS_NAMES, UTILISATION, data_sheet, named_card
 from mpo.planning.compute import forward_flops, step_work
 from mpo.planning.forecast import forecast, planned_device
 from mpo.planning.sizes import DataSize
@@ -25,6 +25,12 @@ def test_cards_are_found_by_name() -> None:
     assert h100 is not None and (h100.memory, h100.bf16_flops, h100.bandwidth) == (80 * 10**9, 989e12, 3.35e12)
     assert h100.rate(Precision.bf16) == UTILISATION * 989e12 and h100.rate(Precision.fp32) == UTILISATION * 67e12
     assert named_card(on(None)) is None
+
+
+def test_a_card_that_is_here_has_its_own_data_sheet_or_none() -> None:
+    assert data_sheet("NVIDIA H100 80GB HBM3") is CARDS["h100"] and data_sheet("NVIDIA H100 PCIe") is CARDS["h100-pcie"]
+    assert data_sheet("NVIDIA H100 NVL") is None and data_sheet("NVIDIA A10G") is None
+    assert sorted(DRIVERS_NAMES.values()) == sorted(CARDS)
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))
