@@ -15,16 +15,18 @@ import os
 import statistics
 from typing import Any
 
-from benchmarks.measure import report, run_side, tell
+from benchmarks.measure import flags, report, run_side, tell
 
 
 def main() -> None:
     """Each K in a process of its own, one after the other, in several rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["tiny", "20m", "1b", "8b"], default="20m")
     parser.add_argument("--responses", type=int, nargs="+", default=[8, 32, 128], help="K; the first is compared with")
     parser.add_argument("--prompt", type=int, default=180, help="tokens of every prompt")
     parser.add_argument("--length", type=int, default=280, help="tokens of every response")
     parser.add_argument("--measured", type=int, default=128, help="responses of the measured steps")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps before them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro-tokens", type=int, default=3072, help="tokens forwarded at once")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
@@ -35,13 +37,14 @@ def main() -> None:
     if arguments.side is not None:
         _measure(arguments)
         return
-    shared = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in
-              ("prompt", "length", "measured", "micro-tokens", "precision", "threads")]  # fmt: skip
+    shared = {name: value for name, value in vars(arguments).items() if name not in ("responses", "rounds")}
     rows: list[dict[str, Any]] = []
     for number in range(arguments.rounds):
         first: dict[str, Any] | None = None
         for k in arguments.responses:
-            side = run_side("benchmarks.large_k", [*shared, f"--side={k}"], arguments.threads)
+            side = run_side(
+                "benchmarks.large_k", [*flags(argparse.Namespace(**shared)), f"--side={k}"], arguments.threads
+            )
             row = {"round": number, "responses": k, "seconds_a_response": side["mean_seconds_a_step"] / k, **side}
             row["memory_above_model"] = side["peak_bytes"] - side["loaded_bytes"]
             first = first or row
@@ -73,22 +76,26 @@ def _line(row: dict[str, Any]) -> str:
 def _measure(arguments: argparse.Namespace) -> None:
     import torch
 
-    from benchmarks.material import RandomSets, llama
+    from benchmarks.material import RandomSets, dtype_of, llama, vocabulary_of
     from benchmarks.steps import measured_steps
     from mpo.config.schema import Precision
 
     torch.set_num_threads(arguments.threads)
-    steps = max(1, arguments.measured // arguments.side)
-    sets = RandomSets(steps + 1, arguments.side, arguments.prompt, arguments.length, spread=0.0)
+    precision = Precision[arguments.precision]
+    count = max(1, arguments.measured // arguments.side) + arguments.warm_up
+    sets = RandomSets(
+        count, arguments.side, arguments.prompt, arguments.length, spread=0.0, vocabulary=vocabulary_of(arguments.model)
+    )
     tell(
         measured_steps(
-            llama(torch.bfloat16 if arguments.precision == "bf16" else torch.float32),
+            llama(dtype_of(precision), size=arguments.model),
             sets,
             arguments.side,
             1,
+            arguments.warm_up,
             micro_batch=1,
             micro_tokens=arguments.micro_tokens,
-            precision=Precision[arguments.precision],
+            precision=precision,
         )
     )
 

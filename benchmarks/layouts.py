@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from typing import Any
 
-from benchmarks.measure import PeakMemory, report, resident, run_side, tell
+from benchmarks.measure import PeakMemory, flags, held, now, report, run_side, tell
 
 LAYOUTS = ("padded", "packed", "shared")
 
@@ -21,10 +20,12 @@ LAYOUTS = ("padded", "packed", "shared")
 def main() -> None:
     """Every layout at every K."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["tiny", "20m", "1b", "8b"], default="20m")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--responses", type=int, nargs="+", default=[2, 4, 8, 16, 64], help="K")
     parser.add_argument("--prompt", type=int, default=180, help="mean tokens of a prompt")
     parser.add_argument("--length", type=int, default=280, help="mean tokens of a response")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--repeats", type=int, default=3, help="after one that warms up; the fastest counts")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -33,7 +34,9 @@ def main() -> None:
         layout, k = arguments.side.split("-")
         tell(_measure(arguments, layout, int(k)))
         return
-    shared = [f"--{name}={getattr(arguments, name)}" for name in ("prompt", "length", "repeats", "threads")]
+    shared = flags(
+        argparse.Namespace(**{name: value for name, value in vars(arguments).items() if name != "responses"})
+    )
     rows: list[dict[str, Any]] = []
     for k in arguments.responses:
         sides = {layout: run_side("benchmarks.layouts", [*shared, f"--side={layout}-{k}"], arguments.threads)
@@ -54,34 +57,32 @@ def main() -> None:
 def _measure(arguments: argparse.Namespace, layout: str, responses: int) -> dict[str, Any]:
     import torch
 
-    from benchmarks.material import RandomSet, RandomSets, llama
+    from benchmarks.material import RandomSets, dtype_of, llama, vocabulary_of
+    from mpo.config.schema import Precision
     from mpo.layout.batch import collate
+    from mpo.policy.devices import join_group
     from mpo.policy.module import PolicyModule
     from mpo.policy.shared_prefix import share_prefix
 
     torch.set_num_threads(arguments.threads)
-    cuda = torch.cuda.is_available()
-    lm = llama()
+    lm = llama(dtype_of(Precision[arguments.precision]), size=arguments.model)
     if layout != "padded":
         assert share_prefix(lm)
-    policy = PolicyModule(lm).to("cuda" if cuda else "cpu")
-    one = RandomSets(1, responses, arguments.prompt, arguments.length)[0]
-    alone = [RandomSet(one.id, one.prompt_ids, [ids], [False]) for ids in one.response_ids]
-    batch = collate([one] if layout == "shared" else alone).to(policy.device)
-    loaded = torch.cuda.memory_allocated() if cuda else resident()
+    policy = PolicyModule(lm).to(join_group())
+    vocabulary = vocabulary_of(arguments.model)
+    one = RandomSets(1, responses, arguments.prompt, arguments.length, vocabulary=vocabulary)[0]
+    batch = collate([one] if layout == "shared" else one.alone()).to(policy.device)
+    loaded = held()
     seconds = []
     with PeakMemory.watched() as memory:
         for _ in range(arguments.repeats + 1):
-            began = time.perf_counter()
+            began = now()
             policy(batch).token_logps_BKT.sum().backward()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(now() - began)
             policy.zero_grad()
     rows = batch.prompt_lengths_S[batch.prompt_of_R] + batch.response_lengths_R
     tokens = len(rows) * int(rows.max()) if layout == "padded" else batch.tokens
-    peak = torch.cuda.max_memory_allocated() if cuda else memory.peak
-    return {"seconds": min(seconds[1:]), "memory_bytes": peak - loaded, "tokens": tokens}
+    return {"seconds": min(seconds[1:]), "memory_bytes": memory.peak - loaded, "tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""How a side is measured: in a process of its own, by its seconds per step and the memory that it held."""
+"""How a side is measured: in a process of its own, by its seconds per step and the memory that it held.
+
+On a CUDA card seconds are taken once the card has done what it was asked to do, and memory is the card's. None of that
+has been run on a card yet.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +12,138 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mpo.pipeline.launch import OPENMP
+from mpo.pipeline.stage_process import ALLOCATOR, ALLOCATORS
 from mpo.track import provenance
 
 MARK = "measured: "
+DRIVER = Path("/proc/driver/nvidia/version")
+UNTOLD = ("json", "side")
+"""Arguments that say how a benchmark is run, not what it measures."""
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory now."""
+def on_card() -> bool:
+    """Whether a CUDA card is measured, not this CPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def now() -> float:
+    """Seconds on a clock, once the card has done what it was asked to do."""
+    if on_card():
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def held() -> int:
+    """Bytes held now: of tensors on the card, else of this process in memory."""
+    if on_card():
+        import torch
+
+        return torch.cuda.memory_allocated()
+    return _resident()
+
+
+def _resident() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class PeakMemory:
-    """Most bytes resident while the block ran, looked at every few milliseconds."""
+    """Most bytes that were held while a block ran, as :func:`held` counts them; on a CPU looked at every few
+    milliseconds.
+
+    Attributes:
+        reserved: most that PyTorch's allocator has taken of the card; None without one.
+    """
 
     peak = 0
+    reserved: int | None = None
 
     @classmethod
     @contextmanager
     def watched(cls) -> Iterator[PeakMemory]:
         """Watch the block."""
-        found, stop = cls(), threading.Event()
+        found = cls()
+        with found._on_card() if on_card() else found._on_cpu():
+            yield found
+
+    @contextmanager
+    def _on_card(self) -> Iterator[None]:
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        torch.cuda.synchronize()
+        self.peak, self.reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+    @contextmanager
+    def _on_cpu(self) -> Iterator[None]:
+        stop = threading.Event()
 
         def look() -> None:
             while not stop.wait(0.005):
-                found.peak = max(found.peak, resident())
+                self.peak = max(self.peak, _resident())
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
         try:
-            yield found
+            yield
         finally:
             stop.set()
             thread.join()
 
 
+def device() -> dict[str, Any]:
+    """What this process computes on: the card's name, memory, driver and CUDA, or that it is the CPU."""
+    import torch
+
+    if not on_card():
+        return {"kind": "cpu"}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "kind": "cuda",
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+        "driver": _driver(),
+    }
+
+
+def _driver() -> str:
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return DRIVER.read_text().splitlines()[0] if DRIVER.is_file() else "unknown"
+
+
 def tell(values: dict[str, Any]) -> None:
-    """Print a side's measurement for the process that started it."""
-    print(MARK + json.dumps(values), flush=True)
+    """Print a side's measurement, and what it was taken on, for the process that started it."""
+    print(MARK + json.dumps({"device": device(), **values}), flush=True)
 
 
-def flags(arguments: argparse.Namespace) -> list[str]:
-    """The command line of ``arguments`` again, without how a side is told from the whole, for :func:`run_side`."""
-    told = {name.replace("_", "-"): value for name, value in vars(arguments).items() if name not in ("json", "side")}
-    values = [f"--{name}={value}" for name, value in told.items() if not isinstance(value, bool)]
-    return values + [f"--{name}" for name, value in told.items() if value is True]
+def flags(arguments: argparse.Namespace, **others: Any) -> list[str]:
+    """The command line of ``arguments`` again, without how a side is told from the whole, for :func:`run_side`.
+
+    Args:
+        others: values in place of those of ``arguments``.
+    """
+    told = {name: value for name, value in vars(arguments).items() if name not in UNTOLD} | others
+    values = [f"--{name.replace('_', '-')}={value}" for name, value in told.items() if not isinstance(value, bool)]
+    return values + [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True]
 
 
 def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
@@ -68,6 +153,9 @@ def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, A
         RuntimeError: with the end of its output, where it told nothing.
     """
     environment = os.environ | OPENMP | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
+    if not any(name in os.environ for name in ALLOCATORS):
+        environment[ALLOCATOR] = "expandable_segments:True"  # as in trainings; for whatever is compared, too
+    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one card
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -81,12 +169,14 @@ def report(name: str, arguments: argparse.Namespace, rows: list[dict[str, Any]],
     """Print the measurement as JSON, with what it was taken on."""
     from importlib.metadata import version
 
+    found = next((row["device"] for row in rows if "device" in row), None)
     facts = {
         "benchmark": name,
-        "arguments": {key: value for key, value in vars(arguments).items() if key not in ("json", "side")},
-        "rows": rows,
+        "arguments": {key: value for key, value in vars(arguments).items() if key not in UNTOLD},
+        "rows": [{key: value for key, value in row.items() if key != "device"} for row in rows],
         "versions": provenance.versions() | {package: version(package) for package in packages},
         "commit": provenance.commit(),
         "hardware": provenance.hardware(),
+        "device": found,
     }
     print(json.dumps(facts, indent=1))

@@ -166,7 +166,7 @@ class TrainConfig:
 
 FREE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_async", "keep_checkpoints"),
-    *("micro_tokens", "stop_if_diverged"),
+    *("micro_tokens", "stop_if_diverged", "profile"),
 )
 """Settings of a training that cannot change its result."""
 
