@@ -16,13 +16,13 @@ RUN := $(BIN)/python -m
 
 SCALE ?= micro
 
-.PHONY: help install install-vllm run dry-run multirun sweep tables tuning plan check format test test-slow test-gpu wheel clean
+.PHONY: help install install-vllm run dry-run multirun sweep tables tuning plan check format test test-slow test-gpu bench-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  SCALE=micro, small or paper goes to tables, tuning and each table."
-	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run, multirun and sweep; VENV=path uses another environment."
+	@echo "  ARGS='loss=dpo seed=1' goes to run, dry-run, multirun, sweep and bench-gpu; VENV=path uses another environment."
 
 install: $(READY)  ## an environment with pinned packages, torch first
 
@@ -77,6 +77,9 @@ test-slow: $(READY)  ## the tests that take minutes
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(RUN) pytest -m gpu
+
+bench-gpu: $(READY)  ## what a CUDA card can answer, within eight minutes: docs/performance.md
+	$(RUN) benchmarks.bench_gpu $(ARGS)
 
 wheel: $(READY)  ## build the wheel, with its configuration inside
 	$(RUN) build --wheel
