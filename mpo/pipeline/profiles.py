@@ -21,7 +21,7 @@ def profiles(stages: Iterable[Stage], store: Store) -> dict[str, Profile]:
 
 def wants_profile(stage: Stage) -> bool:
     """Whether ``train.profile`` (or the starting policy's) asks for one."""
-    return isinstance(stage.settings, train.Settings) and stage.settings.profile
+    return isinstance(stage.settings, train.Settings) and stage.settings.train.profile
 
 
 def profile_warning(stage: Stage, store: Store, cached: bool) -> str | None:

@@ -71,8 +71,8 @@ def test_the_plan_says_what_was_chosen_and_why(settled: Settle) -> None:
     assert said["train"] == (
         "ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.2 GiB of 74.5 GiB and 26.2 GiB of "
         "host memory; planned as the fastest of 85 that leave 10 % free; train.memory=given (ZeRO 3, every layer "
-        "recomputed, 16,384 tokens per micro-batch) would need 25.3 GiB and 11.2 GiB of host memory and take 1.23 times "
-        "as long"
+        "recomputed, 16,384 tokens per micro-batch) would need 25.3 GiB and 11.2 GiB of host memory and take "
+        "1.23 times as long"
     )
 
 
