@@ -24,7 +24,7 @@ from mpo.track import provenance
 
 MARK = "measured: "
 DRIVER = Path("/proc/driver/nvidia/version")
-UNTOLD = ("json", "side")
+CALL_ONLY = ("json", "side")
 """Arguments that say how a benchmark is run, not what it measures."""
 
 
@@ -141,7 +141,7 @@ def flags(arguments: argparse.Namespace, **others: Any) -> list[str]:
     Args:
         others: values in place of those of ``arguments``.
     """
-    told = {name: value for name, value in vars(arguments).items() if name not in UNTOLD} | others
+    told = {name: value for name, value in vars(arguments).items() if name not in CALL_ONLY} | others
     values = [f"--{name.replace('_', '-')}={value}" for name, value in told.items() if not isinstance(value, bool)]
     return values + [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True]
 
@@ -172,7 +172,7 @@ def report(name: str, arguments: argparse.Namespace, rows: list[dict[str, Any]],
     found = next((row["device"] for row in rows if "device" in row), None)
     facts = {
         "benchmark": name,
-        "arguments": {key: value for key, value in vars(arguments).items() if key not in UNTOLD},
+        "arguments": {key: value for key, value in vars(arguments).items() if key not in CALL_ONLY},
         "rows": [{key: value for key, value in row.items() if key != "device"} for row in rows],
         "versions": provenance.versions() | {package: version(package) for package in packages},
         "commit": provenance.commit(),

@@ -89,7 +89,8 @@ def train(
         seed: of the order of the sets.
         on_step: gets the metrics of each step in the first process.
         skipped: sets without signal that ``indices`` leaves out, by reason; every row of the metrics repeats them.
-        on_warning: gets a line, in the first process, for each damaged checkpoint, and when the training diverges.
+        on_warning: gets a line, in the first process, for each damaged checkpoint, when the training diverges, and for
+            a trace that cannot be written.
         state: what the training that made ``policy`` has kept: this one goes on with its optimizer and schedule.
         heldout: what ``evaluate_every`` evaluates on, also after the last step.
         keep_state: the exported policy's folder in ``checkpoints/`` is to hold the optimizer too.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,18 @@ from mpo.policy.layers import compiles_fused
 from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
+from mpo.track.trace_parts import (
+    ATTENTION_BACKWARD,
+    ATTENTION_FORWARD,
+    HEAD_BACKWARD,
+    HEAD_FORWARD,
+    OPTIMIZER,
+    PRODUCTS,
+    WAITING,
+)
 from tests.distributed.world import curve, spawn, tiny_policy
 from tests.end_to_end.conftest import CommandLine
+from tests.end_to_end.runs import ROOT
 from tests.families import FAMILIES, PIECES, in_pieces, large_set, logps_and_gradients, model
 from tests.windows import Alone, window
 
@@ -136,8 +149,22 @@ def test_one_loss_curve_over_zero_stages_and_pieces(tmp_path: Path) -> None:
 
 
 def test_a_whole_run_in_bfloat16(mpo: CommandLine) -> None:
-    outcome = mpo.testbed("train.precision=bf16", "train.zero_stage=2")
+    outcome = mpo.testbed("train.precision=bf16", "train.zero_stage=2", "train.profile=true")
     assert outcome.code == 0
     assert [row["step"] for row in outcome.metrics] == [1, 2, 3, 4]
     assert torch.cuda.get_device_name() in outcome.result["hardware"]
     assert all(row["memory_reserved_bytes"] >= row["memory_bytes"] > 0 for row in outcome.metrics)
+    profile = outcome.result["profiles"]["train"]
+    assert profile["device"] == "cuda" and sum(profile["shares"].values()) == pytest.approx(1)
+    parts = {ATTENTION_FORWARD, ATTENTION_BACKWARD, HEAD_FORWARD, HEAD_BACKWARD, PRODUCTS, OPTIMIZER, WAITING["cuda"]}
+    assert parts <= profile["shares"].keys()
+
+
+def test_the_benchmarks_for_a_card_run_on_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.bench_gpu", "--small", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=550)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert record["device"]["name"] == torch.cuda.get_device_name() and record["device"]["driver"]
+    useful = next(part["result"]["rows"][0] for part in record["parts"] if part["name"] == "mfu_1b")
+    assert useful["reserved_bytes"] >= useful["peak_bytes"] > 0 and 0 < useful["share"] < 1
