@@ -30,7 +30,8 @@ class ChatFormat:
 
     ``lead`` and ``tail``: what it writes before and after a response; ``end``: the part of the tail that belongs to
     the response, up to the end-of-turn token ``end_id``. ``strips``: which sides of a response it trims (left, right),
-    None where it changes responses in another way. ``bos_id``: a BOS that the tokenizer adds by itself, else None.
+    None where it changes responses in another way, or their prompt. ``bos_id``: a BOS that the tokenizer adds by
+    itself, else None.
     """
 
     template: str
@@ -198,7 +199,10 @@ def _learn(tokenizer: PreTrainedTokenizerBase, template: str) -> ChatFormat:
         if rendered.lower().count(SENTINEL) < times:
             what = f"the chat template leaves out what the {role} says"
             raise ConfigError(what, "model.chat_template", "fix the template, or name another")
+    # Gemma 4 asks for a response with an empty thought before it, and renders the response without: no lead then.
     lead, found, tail = both[len(before) :].partition(SENTINEL) if both.startswith(before) else ("", "", "")
+    if not found and both.count(SENTINEL) > 1:
+        tail = both.rpartition(SENTINEL)[2]
     strips = None
     for sides in ((False, False), (True, True), (True, False), (False, True)):
         if found and padded == before + lead + stripped(f"\n {SENTINEL} \n", sides) + tail:

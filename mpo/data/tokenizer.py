@@ -85,7 +85,10 @@ def load_tokenizer(
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path_or_name, trust_remote_code=trust_remote_code, revision=revision or "main"
+            path_or_name,
+            trust_remote_code=trust_remote_code,
+            revision=revision or "main",
+            mistral_format=False,  # where mistral-common is installed it would take over, and it has no chat template
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]

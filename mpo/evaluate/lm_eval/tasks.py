@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import lm_eval
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
-from transformers import AutoTokenizer
 
 from mpo.cache.artifacts import write_json
+from mpo.data.tokenizer import load_tokenizer
 from mpo.engine import DTYPES, engine_options
 from mpo.errors import ConfigError
 from mpo.evaluate.lm_eval.options import WHERE, Backend, Options
@@ -169,7 +169,7 @@ def _model(measure: Options, policy: PolicyFiles) -> LM:
         from mpo.policy.pretrained import load_model
 
         model = load_model(policy.model, policy.revision, measure.precision, policy.trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(policy.tokenizer, trust_remote_code=policy.trust_remote_code)
+        tokenizer = load_tokenizer(policy.tokenizer, trust_remote_code=policy.trust_remote_code)
         wrapper = get_model("hf")
         return wrapper(model.to(join_group()), tokenizer=tokenizer, batch_size=measure.batch_size, **common)  # type: ignore[no-any-return]
     return get_model("vllm")(  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -149,3 +150,23 @@ def test_unusable_templates_are_config_errors(make_tokenizer: Make) -> None:
                 render_prompt(tokenizer, [USER])
     finally:
         tokenizer.chat_template = plain
+
+
+EMPTY_THOUGHT = """{%- for m in messages -%}
+    {{- '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\n<|thought|><|/thought|>' -}}
+{%- endif -%}"""
+
+
+def test_a_turn_ends_where_the_template_ends_it_though_prompts_have_more_than_it_renders(make_tokenizer: Make) -> None:
+    """Gemma 4 asks for a response after an empty thought, and renders responses without one."""
+    tokenizer = copy.deepcopy(make_tokenizer("chatml_qwen", "bytes"))
+    tokenizer.chat_template, tokenizer.eos_token = EMPTY_THOUGHT, "<|endoftext|>"
+    ids = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert chat_format(tokenizer).end_id == ids[0] and stop_ids(tokenizer) == tuple(sorted(ids))
+    assert tokenizer.decode(render_response(tokenizer, [USER], ANSWER)) == ANSWER + "<|im_end|>"
+    prompt = render_prompt(tokenizer, [USER])
+    (rows,) = render_responses(tokenizer, [ResponseSet("0", (USER,), (Response(ANSWER),))], [prompt])
+    assert rows == [render_response(tokenizer, [USER], ANSWER)]

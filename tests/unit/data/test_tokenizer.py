@@ -39,6 +39,15 @@ def test_a_named_template_replaces_the_tokenizers_own(tmp_path: Path) -> None:
     assert tokenizer.decode(render_response(tokenizer, prompt, "yes")) == "yes<|im_end|>"  # EOS where it writes none
 
 
+def test_a_mistral_models_tokenizer_is_the_one_with_a_chat_template(tmp_path: Path) -> None:
+    """With mistral-common, which vLLM brings along, transformers takes its own where there is a tekken.json."""
+    train_tokenizer(TEXTS, 320, tmp_path / "a")
+    (tmp_path / "a/config.json").write_text('{"model_type": "mistral"}')
+    (tmp_path / "a/tekken.json").write_text("{}")
+    tokenizer = load_tokenizer(str(tmp_path / "a"))
+    assert render_prompt(tokenizer, [Message("user", "hi")])[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
+
+
 def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'llama3'"):
         load_template("lama3")
