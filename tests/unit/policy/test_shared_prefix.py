@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -12,11 +13,32 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
 from tests.families import SMALL
+from tests.unit.policy.test_every_family import SIZES
 
 EXPERTS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_key_value_heads": 2, "num_local_experts": 8, "num_experts_per_tok": 2},
     "olmoe": {"num_experts": 8, "num_experts_per_tok": 2},
     "qwen3_moe": {"head_dim": 8, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+
+MIXTURES: dict[str, bool] = {
+    **dict.fromkeys(
+        ["afmoe", "aria_text", "axk1", "cohere2_moe", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe",
+         "exaone_moe", "flex_olmo", "gemma4_text", "glm4_moe", "glm4_moe_lite", "gpt_oss", "granitemoe",
+         "granitemoe_swa", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "jetmoe", "laguna", "mellum", "minimax_m2",
+         "minimax_m3_vl_text", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "solar_open"], True
+    ),
+    **dict.fromkeys(
+        ["axk2", "deepseek_v32", "deepseek_v4", "doge", "glm_moe_dsa", "granitemoehybrid", "hy_v4", "inkling_text",
+         "jamba", "llama4_text", "mimo_v2_flash", "minimax", "nemotron_h", "phimoe",
+         "qwen3_5_moe_text", "qwen3_next"], False
+    ),
+}  # fmt: skip
+"""Mixtures of experts among transformers' families, those that can be made tiny, and whether they share prompts: others
+look only at chosen tokens, mix tokens in states or convolutions, or have a window that their mask alone knows."""
+MANY_EXPERTS = {
+    **{"num_experts": 8, "num_local_experts": 8, "n_routed_experts": 8, "moe_num_experts": 8, "top_k_experts": 2},
+    **{"enable_moe_block": True, "hidden_size_per_layer_input": 0, "global_head_dim": 8},
 }
 
 
@@ -55,3 +77,19 @@ def test_experts_that_look_at_other_tokens_keep_their_rows(leak: str, dtype: tor
         layer.mlp.register_forward_hook(of_values if leak == "of values" else of_room)
     assert not share_prefix(lm)
     assert not PolicyModule(lm).shares_prefix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", MIXTURES)
+def test_whether_a_mixture_of_experts_shares_prompts_is_no_matter_of_luck(family: str) -> None:
+    known = AutoConfig.for_model(family).to_dict()
+    sizes = {
+        name: value for name, value in (SIZES | MANY_EXPERTS).items() if name in known or name == "global_head_dim"
+    }
+    for seed, std, dtype in itertools.product(range(5), (0.02, 0.3), (torch.float32, torch.bfloat16)):
+        torch.manual_seed(seed)
+        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).eval()
+        for parameter in lm.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=std)
+        assert bool(share_prefix(lm.to(dtype))) == MIXTURES[family], (seed, std, dtype)
