@@ -8,7 +8,7 @@ response ends with its end-of-turn token, without what the template writes after
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -115,6 +115,13 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
     return render(tokenizer, messages, tools, generation=True)
 
 
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the prompts of another day are others; raises as ``render``."""
+    turns = [Message("user", SENTINEL)]
+    one, other = (render(tokenizer, turns, None, generation=True, strftime_now=lambda _, day=day: day) for day in "12")
+    return one != other
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of rendered texts: no special tokens but those written in them, and a BOS where the tokenizer wants one."""
     bos_id = chat_format(tokenizer).bos_id
@@ -156,14 +163,22 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None, *, generation: bool
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: str | None,
+    *,
+    generation: bool,
+    **functions: Callable[[str], str],
 ) -> str:
-    """The template's text; what it raises, whatever the kind, becomes a ``jinja2.TemplateError``."""
+    """The template's text, with other ``functions`` than transformers'; what it raises, whatever the kind, becomes a
+    ``jinja2.TemplateError``."""
     schemas = None if tools is None else json.loads(tools)
     turns = [as_turn(message) for message in messages]
     try:
         return str(
-            tokenizer.apply_chat_template(turns, tools=schemas, tokenize=False, add_generation_prompt=generation)
+            tokenizer.apply_chat_template(
+                turns, tools=schemas, tokenize=False, add_generation_prompt=generation, **functions
+            )
         )
     except jinja2.TemplateError:
         raise

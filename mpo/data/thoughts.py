@@ -78,11 +78,17 @@ class Thoughts:
 
     def _thinks(self, ids: Sequence[int], prompt_ids: Sequence[int]) -> tuple[int | None, bool]:
         """After how many tokens a thought begins, None where there is none; and whether it ends."""
-        prompt = self._tokenizer.decode(list(prompt_ids[-TAIL:]), skip_special_tokens=False).rstrip()
         begin = self._begin(ids)
         ended = self._at_end(ids, begin or 0)[1]
-        opened = begin is not None or (not prompt.endswith(self._end) if ended else prompt.endswith(self._start))
+        opened = begin is not None or (not self.closed(prompt_ids) if ended else self._ends(prompt_ids, self._start))
         return (begin or 0) if opened else None, ended
+
+    def closed(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the rendered prompt ends with the closing mark, as templates have it where thinking is turned off."""
+        return self._ends(prompt_ids, self._end)
+
+    def _ends(self, prompt_ids: Sequence[int], mark: str) -> bool:
+        return self._tokenizer.decode(list(prompt_ids[-TAIL:]), skip_special_tokens=False).rstrip().endswith(mark)
 
     def _begin(self, ids: Sequence[int]) -> int | None:
         """After how many tokens a thought begins, none for a mark that is found in the text; None for a response that

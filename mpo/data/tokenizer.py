@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 OF_THE_DATA = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"})
+DATE = "strftime_now"
+"""What templates call for today's date, and the argument that stands for it."""
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 
@@ -42,6 +44,8 @@ def load_template(name: str) -> str:
 def template_head(arguments: Mapping[str, Any]) -> str:
     """What is written before a chat template so that its arguments have these values.
 
+    A text for ``strftime_now``, transformers' function of today's date, is what that gives, whatever it is asked for.
+
     Raises:
         ConfigError: a value that is no text, number, true or false; a name that is none, or is the data's.
     """
@@ -52,7 +56,13 @@ def template_head(arguments: Mapping[str, Any]) -> str:
             raise ConfigError("a template cannot be given this", key, "name an argument such as enable_thinking")
         if not isinstance(value, bool | int | float | str):
             raise ConfigError(f"{value!r} does not fit", key, "give text, a number, true or false")
-        lines.append(f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}")
+        if name == DATE and not isinstance(value, str):
+            raise ConfigError(f"{value!r} is no date", key, "give it as the template writes it: '26 Jul 2024', say")
+        written = json.dumps(value, ensure_ascii=False)
+        if name == DATE:
+            lines.append(f"{{% macro {name}(form) %}}{{{{ {written} }}}}{{% endmacro +%}}")
+        else:
+            lines.append(f"{{% set {name} = {written} +%}}")
     return "".join(lines)
 
 

@@ -26,6 +26,7 @@ class Texts:
         responses: how many it has seen; among them ``cut`` off by the limit of tokens, ``empty`` ones, and those
             ``equal`` to an earlier one of their set. One without an answer is empty, equal ones have equal thoughts.
         thoughts: responses with a thought; of ``unended`` thoughts there is no answer.
+        without_thoughts: responses to prompts that end with the closing mark, as templates have it for thinking off.
         unparted: responses with a thought that is part of their text, for want of marks.
     """
 
@@ -38,6 +39,7 @@ class Texts:
     equal: int = 0
     thoughts: int = 0
     unended: int = 0
+    without_thoughts: int = 0
     unparted: int = 0
     characters: int = 0
     tokens: int = 0
@@ -63,6 +65,8 @@ class Texts:
         self.equal += len(said) - len(set(said))
         self.thoughts += sum(each.thought is not None for each in parted)
         self.unended += sum(not each.ended for each in parted)
+        if self._thoughts is not None and self._thoughts.closed(prompt_ids):
+            self.without_thoughts += len(parted)
         self.characters += sum(len(each.answer) for each in parted)
         self.tokens += sum(len(one.token_ids) for one in drawn)
         for one in drawn:

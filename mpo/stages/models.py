@@ -18,6 +18,12 @@ POLICY_FOLDER = "policy"
 ADAPTER_FOLDER = "adapter"
 """The same of a folder with adapters alone, beside it."""
 
+DATED = (
+    "the chat template writes today's date into prompts, so that those of another day are others: "
+    "model.template_arguments.strftime_now='26 Jul 2024', say, fixes it"
+)
+"""Said where :func:`mpo.data.chat.writes_date` finds so."""
+
 Model = Path | File | Hub
 """Directory of a stage that made a policy, or a model from outside."""
 

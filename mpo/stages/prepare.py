@@ -12,12 +12,13 @@ from typing import Any
 
 from mpo.cache.stage import Nothing
 from mpo.config.schema import SftResponses
+from mpo.data.chat import writes_date
 from mpo.data.problems import ProblemCounts
 from mpo.data.store import count_stored_sets, read_stored_sets, stored_vocabulary
 from mpo.data.tokenizer import vocabulary_digest
 from mpo.data.tokens import TokenizedSets, tokenize_sets
 from mpo.stages.context import StageContext
-from mpo.stages.models import check_ids, stage_tokenizer
+from mpo.stages.models import DATED, check_ids, stage_tokenizer
 from mpo.stages.nodes import prepare
 from mpo.stages.summary import Summary, counts
 from mpo.types import ResponseSet
@@ -37,6 +38,8 @@ def run(context: StageContext[prepare.Config, Nothing, prepare.Inputs[Path]]) ->
     tokenizer = stage_tokenizer(
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments
     )
+    if writes_date(tokenizer):
+        context.warn(DATED)
     vocabulary = vocabulary_digest(tokenizer)
     skipped: dict[str, dict[str, int]] = {}
     warnings: dict[str, dict[str, int]] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import Nothing
 from mpo.config.targets import build
 from mpo.data.batches import batched
-from mpo.data.chat import stop_ids
+from mpo.data.chat import stop_ids, writes_date
 from mpo.data.problems import Problem, ProblemCounts
 from mpo.data.split import prompt_key, split_rounds
 from mpo.data.store import read_stored_sets, write_sets
@@ -24,7 +24,7 @@ from mpo.sample.drawn import DrawnBatches, remove_batches
 from mpo.sample.texts import Texts
 from mpo.sample.unwanted import Wanted, as_drawn, draw_wanted
 from mpo.stages.context import StageContext
-from mpo.stages.models import check_ids, embeddings, model_source, stage_tokenizer
+from mpo.stages.models import DATED, check_ids, embeddings, model_source, stage_tokenizer
 from mpo.stages.nodes import sample
 from mpo.stages.replicas import Replica, replica
 from mpo.stages.summary import Summary, counts
@@ -83,6 +83,8 @@ def run(context: Context) -> None:
         if not mine.first:
             return
         mine.wait_for_others()
+    if writes_date(tokenizer):
+        context.warn(DATED)
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, dict[str, int]] = {}
     unparted = responses = 0
@@ -97,7 +99,7 @@ def run(context: Context) -> None:
             count = f"{texts.lost.total()} of {texts.responses}"
             what = f"{count} responses sampled for {split} have special tokens inside ({names})"
             context.warn(f"{what}, which their texts are without; a tool call may be lost so")
-        if config.thinking.end is not None and texts.responses and not texts.thoughts:
+        if config.thinking.end is not None and texts.responses > texts.without_thoughts and not texts.thoughts:
             marks = f"{config.thinking.start} and {config.thinking.end}"
             context.warn(f"no response sampled for {split} has a thought between {marks}, the marks of model.thinking")
         unparted, responses = unparted + texts.unparted, responses + texts.responses

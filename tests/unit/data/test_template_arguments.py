@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from mpo.data.chat import render_prompt
+from mpo.data.chat import prompt_text, render_prompt, writes_date
 from mpo.data.tokenizer import load_tokenizer, template_head
+from mpo.data.verbatim import inserts_verbatim
 from mpo.errors import ConfigError
 from mpo.testbed.tokenizer import build_tokenizer
 from mpo.types import Message
@@ -61,6 +62,23 @@ def test_values_arrive_as_they_are(value: str | float) -> None:
     assert environment.from_string(template_head({"tone": value}) + "\n{{ tone }}").render() == f"\n{value}"
 
 
+DATED = """{%- if not date_string is defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif %}
+{%- set today = strftime_now("%Y-%m-%d") %}{{ date_string + ' ' + today + ' ' }}"""
+
+
+def test_a_date_is_fixed_for_whoever_loads_the_policy(folder: Path, tmp_path: Path) -> None:
+    file = folder / "chat_template.jinja"
+    file.write_text(DATED + file.read_text())
+    assert writes_date(load_tokenizer(str(folder)))
+    assert writes_date(load_tokenizer(str(folder), template_arguments={"date_string": "rose"}))  # the other one is left
+    tokenizer = load_tokenizer(str(folder), template_arguments={"strftime_now": "1 Jul"})
+    assert not writes_date(tokenizer) and prompt_text(tokenizer, PROMPT).startswith("1 Jul 1 Jul ")
+    assert inserts_verbatim(tokenizer, ("user",))  # and is as fast as any other
+    tokenizer.save_pretrained(tmp_path / "policy")
+    elsewhere = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    assert prompt_text(elsewhere, PROMPT) == prompt_text(tokenizer, PROMPT)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -68,6 +86,8 @@ def test_values_arrive_as_they_are(value: str | float) -> None:
         ({"messages": "x"}, "model.template_arguments.messages: a template cannot be given this"),
         ({"a b": 1}, "model.template_arguments.a b: a template cannot be given this"),
         ({"tone": ["x"]}, "model.template_arguments.tone: ['x'] does not fit"),
+        ({"strftime_now": 3}, "model.template_arguments.strftime_now: 3 is no date"),
+        ({"strftime_now": "1 Jul"}, "model.template_arguments.strftime_now: the chat template does not know it"),
         ({"tone": None}, "model.template_arguments.tone: None does not fit"),
     ],
 )

@@ -16,6 +16,7 @@ from mpo.cache.stage import File, Nothing
 from mpo.config.schema import SampleConfig, ThinkingConfig, Unwanted
 from mpo.data.chat import raw_ids
 from mpo.data.store import read_stored_sets, write_sets
+from mpo.data.tokenizer import load_tokenizer
 from mpo.data.tokens import TokenizedSets
 from mpo.errors import DataError
 from mpo.evaluate.base import Evidence, Samples
@@ -195,6 +196,18 @@ def test_marks_that_no_response_has_are_said(tmp_path: Path) -> None:
     assert warnings.startswith("no response sampled for train has a thought between [THINK] and [/THINK], the marks of")
 
 
+def test_where_the_template_turns_thinking_off_nobody_misses_thoughts(tmp_path: Path) -> None:
+    """Marks may stay where they are; a thought that comes all the same is parted."""
+    prepared(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    tokenizer.save_pretrained(tmp_path / "policy")
+    responses, facts, warnings = sampled(tmp_path, MARKS, texts=["Hello", "I am fine."])
+    assert [each.text for each in responses] == ["Hello", "I am fine."] and facts["thoughts"] == 0 and warnings == ""
+    responses, facts, warnings = sampled(tmp_path, MARKS, texts=["Hello", SAID[0]], folder="again")
+    assert responses[1].text == "I am fine." and responses[1].reasoning and facts["thoughts"] == 1
+
+
 @pytest.mark.parametrize("added", [True, False])
 def test_without_marks_a_model_that_thinks_is_said_once(tmp_path: Path, added: bool) -> None:
     prepared(tmp_path, added)
@@ -211,3 +224,14 @@ def test_examples_show_answers(tmp_path: Path) -> None:
     sets = list(read_stored_sets(tmp_path / "sets" / "train.parquet"))
     found = Examples().measure(Evidence((Samples(1.0, sets, sets),), None, None, 0, lambda done, total, what: None))
     assert [(row.before, row.after) for row in found.samples] == [("I am fine.", "I am fine.")]
+
+
+def test_a_template_that_writes_the_date_is_said_unless_it_is_fixed(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    tokenizer.chat_template = "{{ strftime_now('%d %b') }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "policy")
+    assert sampled(tmp_path, ThinkingConfig(), ["Hello"])[2].startswith("the chat template writes today's date into")
+    fixed = load_tokenizer(str(tmp_path / "policy"), template_arguments={"strftime_now": "26 Jul 2024"})
+    fixed.save_pretrained(tmp_path / "policy")
+    assert sampled(tmp_path, ThinkingConfig(), ["Hello"], folder="fixed")[2] == ""
