@@ -24,15 +24,15 @@ def activation_bytes(shape: Architecture, tokens: int, width: int, checkpointing
     Where every n-th layer is checkpointed (n = ``checkpointing``, 0: none) these keep their input alone.
     """
     again = shape.recomputed(checkpointing)
-    kept = again * shape.hidden + (shape.layers - again) * shape.kept_activations
-    return tokens * kept * width + working_bytes(shape, tokens, width, checkpointing)
+    kept = again * shape.hidden * width + (shape.layers - again) * shape.kept_bytes(width)
+    return tokens * kept + working_bytes(shape, tokens, width, checkpointing)
 
 
 def working_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
     """What a layer adds while its MLP goes backwards: the gradients of its output and product, the product of that
     gradient and up, the gradient of gate; with checkpointing also what it keeps after it was computed again."""
-    again = shape.kept_activations - shape.hidden if shape.recomputed(checkpointing) else 0
-    return tokens * (again + shape.hidden + 3 * shape.intermediate) * width
+    again = shape.kept_bytes(width) - shape.hidden * width if shape.recomputed(checkpointing) else 0
+    return tokens * (again + (shape.hidden + 3 * shape.intermediate) * width)
 
 
 def forward_bytes(shape: Architecture, tokens: int, width: int, device: str) -> int:

@@ -115,7 +115,7 @@ def _decoding_flops(shape: Architecture, drawing: Drawing) -> float:
 
 def _layer_flops(shape: Architecture) -> int:
     """Products of all layers' matrices with one token."""
-    return 2 * shape.layers * (shape.layer - 2 * shape.hidden)
+    return 2 * shape.layers * shape.matrices
 
 
 def _attention_flops(shape: Architecture) -> int:

@@ -12,11 +12,23 @@ from mpo.config.wording import hint
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError
 
-GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2")
-"""Model types with rotary positions, RMS norms and a gated MLP, for which the count is exact up to norms' details."""
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3")
+"""Model types with rotary positions, RMS norms and a gated MLP, for which the count is exact."""
 
 FUSED = ("phi3",)
 """Those of them with one linear map for q, k and v, and one for gate and up."""
+
+FOUR_NORMS = ("gemma3_text",)
+"""Those with norms behind attention and MLP as well as before them."""
+
+HEADS_NORMED, WIDTHS_NORMED = ("qwen3", "gemma3_text"), ("olmo2", "olmo3")
+"""Those that norm q and k, head by head with the same weights, or whole."""
+
+PLAIN_NORMS, PLAIN_MLP = ("gemma", "gemma3_text", "olmo2", "olmo3"), ("gemma", "gemma3_text", "phi3")
+"""Those whose norms, and whose MLPs, are not of Llama's kind, so that mpo.policy.layers leaves them to autograd."""
+
+PLAIN_NORM_BYTES = 10
+"""Of a number that such a norm takes, in float32 as in bfloat16: seen on a CPU, 9 to 12."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,10 @@ class Architecture:
     tied: bool
     qkv_bias: bool
     fused: bool = False  # q, k and v are one linear map, and so are gate and up
+    norms: int = 2  # of the hidden width
+    qk_norms: int = 0  # weights of q's and k's; 0: there are none
+    plain_norms: bool = False  # keep float32 copies, as autograd has it
+    plain_mlp: bool = False  # keeps the gate's activation and the product too
 
     @property
     def embedding(self) -> int:
@@ -41,13 +57,18 @@ class Architecture:
 
     @property
     def layer(self) -> int:
-        """Parameters of one layer: q, k, v, o, three MLP matrices, two norms, biases of q, k, v (Qwen2)."""
+        """Parameters of one layer: what is in products, and norms."""
+        return self.matrices + self.norms * self.hidden + self.qk_norms
+
+    @property
+    def matrices(self) -> int:
+        """Parameters of one layer's products: linear maps, biases of q, k, v (Qwen2)."""
         bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
-        return self.maps + bias + 2 * self.hidden
+        return self.maps + bias
 
     @property
     def maps(self) -> int:
-        """Parameters of a layer's linear maps, without biases."""
+        """Parameters of a layer's linear maps, without biases: q, k, v, o, three MLP matrices."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return self.hidden * (2 * query + 2 * key_value + 3 * self.intermediate)
 
@@ -59,16 +80,28 @@ class Architecture:
         return self.hidden * max(first, gate)
 
     @property
-    def activations(self) -> int:
-        """Numbers that one layer makes of a token and needs in its backward pass: inputs and outputs of two norms
-        (4 D), q, k and v as attention takes them, its output, and of the MLP gate, up and their product."""
+    def normed(self) -> int:
+        """Numbers of a token that the norms of one layer take."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return 4 * self.hidden + 2 * query + 2 * key_value + 3 * self.intermediate
+        return self.norms * self.hidden + (query + key_value if self.qk_norms else 0)
 
     @property
-    def kept_activations(self) -> int:
-        """Those that it keeps: the MLP's product is computed again (mpo.policy.layers)."""
-        return self.activations - self.intermediate
+    def unnormed(self) -> int:
+        """Numbers that one layer makes of a token beside its norms' and needs in its backward pass: q, k and v as
+        attention takes them, its output, and of the MLP gate, up and their product (and the gate's activation)."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return 2 * query + 2 * key_value + (4 if self.plain_mlp else 3) * self.intermediate
+
+    @property
+    def activations(self) -> int:
+        """All of these, with inputs and outputs of norms (4 D for two of the hidden width)."""
+        return 2 * self.normed + self.unnormed
+
+    def kept_bytes(self, width: int) -> int:
+        """Bytes of a token that one layer keeps for its backward pass, ``width`` bytes an element; where the MLP is of
+        Llama's kind its product is computed again (mpo.policy.layers)."""
+        unnormed = self.unnormed - (0 if self.plain_mlp else self.intermediate)
+        return self.normed * (PLAIN_NORM_BYTES if self.plain_norms else 2 * width) + unnormed * width
 
     def recomputed(self, every: int) -> int:
         """Layers that are computed again where every ``every``-th one is, the first included; none where that is 0."""
@@ -92,17 +125,24 @@ def read_architecture(values: Mapping[str, Any]) -> Architecture:
                           "give model.parameters")  # fmt: skip
     try:
         hidden, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
+        kv_heads = int(values.get("num_key_value_heads") or heads)
+        head_dim = int(values.get("head_dim") or hidden // heads)
+        qk_norms = {**dict.fromkeys(HEADS_NORMED, 2), **dict.fromkeys(WIDTHS_NORMED, heads + kv_heads)}
         return Architecture(
             hidden=hidden,
             intermediate=int(values["intermediate_size"]),
             layers=int(values["num_hidden_layers"]),
             heads=heads,
-            kv_heads=int(values.get("num_key_value_heads") or heads),
-            head_dim=int(values.get("head_dim") or hidden // heads),
+            kv_heads=kv_heads,
+            head_dim=head_dim,
             vocab=int(values["vocab_size"]),
             tied=bool(values.get("tie_word_embeddings", False)),
             qkv_bias=model_type == "qwen2" or bool(values.get("attention_bias", False)),
             fused=model_type in FUSED,
+            norms=4 if model_type in FOUR_NORMS else 2,
+            qk_norms=qk_norms.get(model_type, 0) * head_dim,
+            plain_norms=model_type in PLAIN_NORMS,
+            plain_mlp=model_type in PLAIN_MLP,
         )
     except KeyError as error:
         key = str(error.args[0])

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, Quantization, RunConfig, TrainConfig
 from mpo.layout.shape_buckets import ROWS as ROWS_OF_THE_HEAD
+from mpo.layout.shape_buckets import stepped_row
 from mpo.planning.activations import (
     LOGITS_AT_ONCE,
     ROWS,
@@ -19,6 +20,7 @@ from mpo.planning.activations import (
     activation_bytes,
     head_bytes,
     shared_prompt_bytes,
+    working_bytes,
 )
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
@@ -36,7 +38,7 @@ from mpo.planning.memory import (
     training_memory,
     weight_bytes,
 )
-from mpo.planning.sizes import DataSize, read_architecture
+from mpo.planning.sizes import GATED, DataSize, read_architecture
 from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
 from mpo.policy.load import make_policy
@@ -173,33 +175,47 @@ def test_pieces_on_a_cpu_keep_what_attention_computed_up_to_a_bound() -> None:
     assert pieces.activations - whole.activations == 48_000 * 32 * 4096 * 4  # tokens, layers, hidden, bytes
 
 
-def test_activations_are_about_what_autograd_keeps() -> None:
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=100,
-    )
-    lm = LlamaForCausalLM(config)
+def kept_bytes(model_type: str, layers: int, dtype: torch.dtype) -> tuple[int, int]:
+    """What autograd keeps of a batch, and for how many tokens."""
+    values = {**SMALL_SHAPE, "num_hidden_layers": layers, "model_type": model_type, "pad_token_id": None}
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).to(dtype)
     assert share_prefix(lm)
     policy = make_policy(lm)
     batch = ragged_batch()
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.Tensor] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other takes its place
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = policy(batch)
-    estimate = activation_bytes(read_architecture(config.to_dict()), batch.tokens, 4, False)
-    assert out.logps_BK.requires_grad
-    assert 0.8 < estimate / sum(kept.values()) < 1.2
+        assert policy(batch).logps_BK.requires_grad
+    tokens = stepped_row(batch.tokens, policy.head.weight)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), tokens
+
+
+SMALL_SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 100,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model_type", GATED)
+def test_activations_are_about_what_autograd_keeps(model_type: str, dtype: torch.dtype) -> None:
+    """Of a layer: what all layers share, and the head's, are the same for two layers as for five."""
+    (few, tokens), (many, _) = (kept_bytes(model_type, layers, dtype) for layers in (2, 5))
+    shape = read_architecture({**SMALL_SHAPE, "num_hidden_layers": 2, "model_type": model_type})
+    estimate = shape.kept_bytes(dtype.itemsize)
+    assert 0.9 < estimate / ((many - few) / 3 / tokens) < 1.25
+    working = working_bytes(shape, tokens, dtype.itemsize, 0)
+    assert activation_bytes(shape, tokens, dtype.itemsize, 0) == tokens * 2 * estimate + working
 
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:

@@ -13,6 +13,7 @@ from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses,
 from mpo.config.source import source_of
 from mpo.errors import ConfigError
 from mpo.planning.sizes import (
+    GATED,
     DataSize,
     adapter_parameters,
     batch_warning,
@@ -70,10 +71,10 @@ def test_published_counts() -> None:
             assert model["architecture"][key] == table[path][theirs]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("model_type", GATED)
 @pytest.mark.parametrize("tied", [True, False])
 def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
-    values = {**TINY, "model_type": model_type, "tie_word_embeddings": tied}
+    values = {**TINY, "model_type": model_type, "tie_word_embeddings": tied, "head_dim": 16, "pad_token_id": None}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
 
