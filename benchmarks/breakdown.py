@@ -70,7 +70,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         micro_tokens=arguments.micro_tokens, precision=precision, profile=True,
     )  # fmt: skip
     responses = sum(len(ids) for i in range(len(sets)) for ids in sets[i].response_ids) * arguments.sets / len(sets)
-    matrices = shape.layers * shape.matrices
+    matrices = shape.layers * shape.used_matrices
     flops = 6 * matrices * row["tokens"] + 8 * shape.embedding * responses  # the head's logits are computed twice
     return {
         **row,

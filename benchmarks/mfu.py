@@ -75,7 +75,7 @@ def _rates(row: dict[str, Any]) -> Iterator[tuple[float, float, str]]:
 def useful_flops(shape: Architecture, sets: Iterable[RandomSet]) -> float:
     """FLOPs of one step on ``sets``, forwards and backwards, each prompt forwarded once (arXiv 2204.02311, appendix
     B)."""
-    matrices = shape.layers * shape.matrices
+    matrices = shape.layers * shape.used_matrices
     total = 0.0
     for one in sets:
         prompt, lengths = len(one.prompt_ids), [len(ids) for ids in one.response_ids]

@@ -117,9 +117,11 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the prompts of another day are others; raises as ``render``."""
-    turns = [Message("user", SENTINEL)]
-    one, other = (render(tokenizer, turns, None, generation=True, strftime_now=lambda _, day=day: day) for day in "12")
-    return one != other
+
+    def on(day: str) -> str:
+        return render(tokenizer, [Message("user", SENTINEL)], None, generation=True, strftime_now=lambda form: day)
+
+    return on("one day") != on("another")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 Activations follow the bookkeeping of arXiv 2205.05198, section 4, for a gated MLP and attention that stores no score
 matrix. What a layer and the head add while they go backwards is what PyTorch's MemTracker counted on CUDA devices
-without values.
+without values, of layers of Llama's kind; others' MLPs are taken to do the same.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def working_bytes(shape: Architecture, tokens: int, width: int, checkpointing: i
     """What a layer adds while its MLP goes backwards: the gradients of its output and product, the product of that
     gradient and up, the gradient of gate; with checkpointing also what it keeps after it was computed again."""
     again = shape.kept_bytes(width) - shape.hidden * width if shape.recomputed(checkpointing) else 0
-    return tokens * (again + (shape.hidden + 3 * shape.intermediate) * width)
+    return tokens * (again + (shape.hidden + shape.mlp) * width)
 
 
 def forward_bytes(shape: Architecture, tokens: int, width: int, device: str) -> int:
     """Of a pass without gradient: a layer's MLP with what is added to its output, or a block of logits, whichever is
     larger."""
-    layer = tokens * (4 * shape.hidden + 3 * shape.intermediate) * width
+    layer = tokens * (4 * shape.hidden + shape.mlp) * width
     head = tokens * 2 * shape.hidden * width + _logit_bytes(shape, tokens, width, device)
     return max(layer, head)
 

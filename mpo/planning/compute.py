@@ -62,7 +62,7 @@ def step_work(shape: Architecture, train: TrainConfig, data: DataSize, processes
 def _set_flops(shape: Architecture, data: DataSize) -> tuple[float, float]:
     """FLOPs of one set forwards: of all layers, and of the head, which sees responses alone."""
     prompt, response, count = data.prompt_tokens, data.response_tokens, data.responses
-    matrices = shape.layers * shape.matrices
+    matrices = shape.layers * shape.used_matrices
     pairs = prompt**2 / 2 + count * (response * prompt + response**2 / 2)
     layers = 2 * (prompt + count * response) * matrices + 4 * shape.heads * shape.head_dim * pairs * shape.layers
     return layers, 2 * count * response * shape.embedding

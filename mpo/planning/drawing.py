@@ -115,7 +115,7 @@ def _decoding_flops(shape: Architecture, drawing: Drawing) -> float:
 
 def _layer_flops(shape: Architecture) -> int:
     """Products of all layers' matrices with one token."""
-    return 2 * shape.layers * shape.matrices
+    return 2 * shape.layers * shape.used_matrices
 
 
 def _attention_flops(shape: Architecture) -> int:

@@ -120,7 +120,7 @@ def training_memory(
         weights = -(-whole // processes)
         gathered = _gathered_bytes(shape, width)
         on_device = 0 if settings.offload is Offload.parameters else weights
-        loading = on_device + max(shape.embedding, shape.largest_map) * width
+        loading = on_device + max(shape.embedding, shape.largest_tensor) * width
         if train.zero_hpz:  # the second copy, in shards within a machine
             weights += -(-whole * nodes // processes)
     # Copied by the first process, which has the most: below stage 3 the weights too, beside its part of the optimizer.

@@ -203,6 +203,9 @@ SMALL_SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "vocab_size": 100,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
 }
 
 
@@ -360,6 +363,23 @@ def test_weights_in_4_bits_by_hand() -> None:
     )
     assert packed_too - four.gathered == packed + 2 * rest + 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
     assert whole < packed_too  # which no card shares with others
+
+
+def test_experts_by_hand() -> None:
+    """No linear maps, so not in 4 bits; a token is in two of eight, beside whose numbers it is copied for each."""
+    shape = replace(LLAMA3_8B, experts=8, chosen=2, plain_mlp=True, vocab=1000)
+    attention, expert = 2 * 4096 * 4096 + 2 * 4096 * 1024, 3 * 4096 * 14336
+    assert shape.layer == attention + 8 * expert + 4096 * 8 + 2 * 4096
+    assert (shape.maps, shape.largest_map) == (attention, 4096 * 4096)
+    linear = 32 * attention
+    in_4_bits = linear // 2 + linear // 64 + linear // (64 * 256) * 4
+    assert weight_bytes(shape, 2, Quantization.nf4) == in_4_bits + 2 * (shape.parameters - linear)
+    # ZeRO 3 loads gate and up of all experts at once.
+    shard = -(-2 * shape.parameters // 8)
+    assert training_memory(shape, PAPER, 8, 1000).loading == shard + 8 * 2 * 14336 * 4096 * 2
+    added = 4096 + 2 * (3 * 14336 + 2 * 4096)
+    kept = 4 * 4096 + 2 * 4096 + 2 * 1024 + 2 * (4 * 14336 + 2 * 4096)
+    assert activation_bytes(shape, 1000, 2, 0) == 1000 * 2 * (32 * kept + added)
 
 
 def test_disk_by_hand() -> None:

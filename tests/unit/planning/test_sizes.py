@@ -13,6 +13,7 @@ from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses,
 from mpo.config.source import source_of
 from mpo.errors import ConfigError
 from mpo.planning.sizes import (
+    DEFAULTS,
     GATED,
     DataSize,
     adapter_parameters,
@@ -20,6 +21,7 @@ from mpo.planning.sizes import (
     data_size,
     heldout_size,
     imitated,
+    known_architecture,
     optimizer_steps,
     parameters,
     read_architecture,
@@ -35,6 +37,7 @@ TINY = {
     "num_key_value_heads": 2,
     "vocab_size": 111,
 }
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 
 
 def model_files() -> dict[str, dict[str, object]]:
@@ -74,7 +77,8 @@ def test_published_counts() -> None:
 @pytest.mark.parametrize("model_type", GATED)
 @pytest.mark.parametrize("tied", [True, False])
 def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
-    values = {**TINY, "model_type": model_type, "tie_word_embeddings": tied, "head_dim": 16, "pad_token_id": None}
+    values = {**TINY, **EXPERTS, "model_type": model_type, "tie_word_embeddings": tied, "head_dim": 16}
+    values["pad_token_id"] = None
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
 
@@ -87,13 +91,16 @@ def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
         ("llama", ["self_attn.q_proj"]),
         ("phi3", ["qkv_proj", "gate_up_proj"]),
         ("phi3", []),
+        ("qwen3_moe", []),
+        ("qwen3_moe", ["q_proj"]),
     ],
 )
 def test_adapter_count_is_that_of_peft(model_type: str, modules: list[str]) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    values = {**TINY, "model_type": model_type, "tie_word_embeddings": True, "pad_token_id": None}
+    values = {**TINY, **EXPERTS, "model_type": model_type, "tie_word_embeddings": True, "pad_token_id": None}
+    values["head_dim"] = 16
     lora = LoraConfig(target_modules=modules)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     adapted = get_peft_model(
@@ -101,6 +108,27 @@ def test_adapter_count_is_that_of_peft(model_type: str, modules: list[str]) -> N
     )
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     assert adapter_parameters(read_architecture(values), lora) == trained
+
+
+@pytest.mark.parametrize(("model_type", "values"), DEFAULTS.items())
+def test_what_published_configs_leave_out_is_as_transformers_has_it(model_type: str, values: dict[str, object]) -> None:
+    config = AutoConfig.for_model(model_type)
+    assert {name: getattr(config, name) for name in values} == values
+
+
+def test_a_token_is_multiplied_with_the_experts_that_it_goes_to() -> None:
+    shape = read_architecture({**TINY, **EXPERTS, "model_type": "qwen3_moe", "head_dim": 16})
+    router, expert = 64 * 6, 3 * 64 * 48
+    assert shape.matrices - shape.used_matrices == 4 * expert and shape.used_matrices > 2 * expert + router
+    one = read_architecture({**TINY, "model_type": "qwen3", "head_dim": 16, "intermediate_size": 2 * 48})
+    assert shape.used_matrices == one.used_matrices + router
+
+
+def test_experts_in_some_layers_alone_are_not_known() -> None:
+    values = {**TINY, **EXPERTS, "model_type": "qwen3_moe", "head_dim": 16}
+    assert known_architecture(ModelConfig(architecture=values)) is not None
+    assert known_architecture(ModelConfig(architecture={**values, "mlp_only_layers": [0]})) is None
+    assert known_architecture(ModelConfig(architecture={**values, "decoder_sparse_step": 2})) is None
 
 
 def test_an_adapter_on_what_is_not_there_is_refused() -> None:
