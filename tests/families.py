@@ -29,7 +29,7 @@ SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-FAMILIES: dict[str, dict[str, float]] = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 5},
     "qwen2": {"num_key_value_heads": 2},
@@ -39,6 +39,8 @@ FAMILIES: dict[str, dict[str, float]] = {
     "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
     "gpt_neox": {},
     "olmo2": {"num_key_value_heads": 2},
+    "olmo3": {"num_key_value_heads": 2, "sliding_window": 5},
+    "smollm3": {"num_key_value_heads": 2, "num_hidden_layers": 4},
     "qwen3_moe": {
         "num_key_value_heads": 2,
         "head_dim": 8,
@@ -54,6 +56,17 @@ FAMILIES: dict[str, dict[str, float]] = {
         "num_experts_per_tok": 2,
     },
 }
+
+GEMMA4: dict[str, Any] = {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "sliding_window": 4,
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "hidden_size_per_layer_input": 0,
+}
+"""Gemma 4's text model; it has variants."""
 
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_expand": 2,
@@ -90,6 +103,12 @@ COMPOSITE: dict[str, dict[str, Any]] = {
         "text_config": {"model_type": "gemma3_text", "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
         "vision_config": {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14, **_VISION},
         "mm_tokens_per_image": 4, "image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7,
+    },
+    "gemma4": {
+        "text_config": {"model_type": "gemma4_text", **GEMMA4, "hidden_size_per_layer_input": 6,
+                        "vocab_size_per_layer_input": VOCABULARY},
+        "vision_config": {"num_key_value_heads": 2, "head_dim": 8, **_VISION},
+        "image_token_id": 5, "boi_token_id": 6, "eoi_token_id": 7, "video_token_id": 8, "audio_config": None,
     },
     "qwen3_5": {
         "text_config": UNSHARED["qwen3_5_text"],
@@ -129,7 +148,7 @@ def ragged_batch() -> TokenBatch:
     return collate(sets, [[0, 2], [0], [0, 1, 3, 4]])
 
 
-def model(family: str, **more: int) -> PreTrainedModel:
+def model(family: str, **more: Any) -> PreTrainedModel:
     """Two layers of the family with random weights, the same at every call, attending as when it is loaded."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **(SMALL | FAMILIES[family] | more))
