@@ -56,7 +56,7 @@ def _four_digits(value: float) -> str:
 def count(things: int) -> str:
     """A number of things to three digits, ``7.5B``, ``110M`` or ``4.5k``; below a thousand as it is."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if things >= unit:
+        if things >= 0.9995 * unit:  # which is rounded to one of these
             return f"{things / unit:.3g}{name}"
     return str(things)
 

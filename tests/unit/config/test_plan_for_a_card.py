@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mpo.cache.artifacts import Store
 from mpo.config.flags import _scorers_apart
+from mpo.config.paths import folder, options
 from mpo.errors import ConfigError
 from mpo.pipeline.memory_choice import settle
 from mpo.pipeline.plan import UNKNOWN, show_plan
@@ -21,6 +23,7 @@ from mpo.pipeline.rules import validate
 from mpo.score.pair_rm import PairRM
 from mpo.score.reward_model import RewardModel
 from mpo.track.console import Console
+from mpo.track.units import count
 from tests.unit.config.conftest import Load
 
 ITERATIVE = ("regime=iterative", "model=llama3_8b_instruct")
@@ -68,6 +71,22 @@ def test_a_round_has_sampling_and_scoring(plan: Plan) -> None:
     parts = [f"{part} (\\d+ h )?\\d+ (min|s)" for part in ("training", "reference", "sampling", "scoring")]
     assert re.match(r".* \+ ".join(parts) + ".* = about .* a round, .* in all", found["hours"])
     assert "29.1 GiB for downloads" in found["disk"] and "fit" not in found["hours"]
+
+
+PUBLISHED = sorted(
+    name for name in options("model") if "path: " in (folder("conf") / "model" / f"{name}.yaml").read_text()
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_model_has_a_plan(plan: Plan, name: str) -> None:
+    """Composed and planned without network; sizes where its file has an architecture."""
+    model = yaml.safe_load((folder("conf") / "model" / f"{name}.yaml").read_text())["model"]
+    found = plan(f"model={name}", "launcher.device=h200")
+    assert found["model"] == f"{model['path']}, {count(model['parameters'])} parameters"
+    assert model["path"] in found["downloads"]
+    assert ("memory" in found) == ("architecture" in model) == (found["hours"] != UNKNOWN)
+    assert ("sizes are not known before it is loaded" in found["chosen"]) == ("architecture" not in model)
 
 
 def test_without_a_card_there_are_tokens_and_no_hours(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,11 @@ SPECIAL = {
     "llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
     "zephyr": ["<s>", "</s>"],
     "mistral_inst": ["<s>", "</s>"],
+    "mistral_v7": ["<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"],
     "chatml_qwen": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
 }
-EOS = {"llama3": "<|end_of_text|>", "zephyr": "</s>", "mistral_inst": "</s>", "chatml_qwen": "<|im_end|>"}
+EOS = {"llama3": "<|end_of_text|>", "chatml_qwen": "<|im_end|>"}
+EOS |= dict.fromkeys(["zephyr", "mistral_inst", "mistral_v7"], "</s>")
 
 
 @cache

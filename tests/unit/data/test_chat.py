@@ -15,8 +15,9 @@ from mpo.types import Message, Response, ResponseSet
 
 Make = Callable[[str, str], PreTrainedTokenizerBase]
 FAMILIES = [("llama3", "bytes"), ("zephyr", "bytes"), ("zephyr", "words"), ("mistral_inst", "bytes")]
-FAMILIES += [("mistral_inst", "words"), ("chatml_qwen", "bytes")]
-STOP = {"llama3": "<|eot_id|>", "zephyr": "</s>", "mistral_inst": "</s>", "chatml_qwen": "<|im_end|>"}
+FAMILIES += [("mistral_inst", "words"), ("chatml_qwen", "bytes"), ("mistral_v7", "bytes")]
+STOP = {"llama3": "<|eot_id|>", "chatml_qwen": "<|im_end|>"}
+STOP |= dict.fromkeys(["zephyr", "mistral_inst", "mistral_v7"], "</s>")
 USER = Message("user", "how are you?")
 CONVERSATIONS = {
     "one turn": (USER,),
@@ -75,6 +76,10 @@ def test_system_turns(make_tokenizer: Make) -> None:
         "llama3": ("<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful", "<|start_header_id|>user"),
         "zephyr": ("<s><|system|>\nYou are a helpful", "<s><|system|>\n</s>\n<|user|>\nhow"),
         "mistral_inst": ("[INST] You are a helpful assistant.\n\nhow", "<s>[INST] how are you? [/INST]"),
+        "mistral_v7": (
+            "<s>[SYSTEM_PROMPT]You are a helpful assistant.[/SYSTEM_PROMPT][INST]how are you?[/INST]",
+            "<s>[INST]how are you?[/INST]",
+        ),
         "chatml_qwen": ("system\nYou are a helpful", "system\nYou are Qwen, created by Alibaba Cloud."),
     }
     for template, (with_text, without_text) in expected.items():

@@ -70,4 +70,4 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
 
 
 def test_all_templates_are_there() -> None:
-    assert template_names() == ("chatml", "chatml_qwen", "llama3", "mistral_inst", "zephyr")
+    assert template_names() == ("chatml", "chatml_qwen", "llama3", "mistral_inst", "mistral_v7", "zephyr")

@@ -87,7 +87,7 @@ def tokenizer(make_tokenizer: Make) -> Iterator[PreTrainedTokenizerBase]:
     made.chat_template = own
 
 
-@pytest.mark.parametrize("name", ["llama3", "zephyr", "mistral_inst", "chatml_qwen"])
+@pytest.mark.parametrize("name", ["llama3", "zephyr", "mistral_inst", "mistral_v7", "chatml_qwen"])
 def test_the_templates_that_come_with_mpo_are_proved(make_tokenizer: Make, name: str) -> None:
     assert all(inserts_verbatim(make_tokenizer(name, "bytes"), roles) for roles in (ONE, SYSTEM, SEVERAL))
 

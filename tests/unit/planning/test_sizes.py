@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -53,6 +56,73 @@ def test_stated_parameters_follow_from_the_architecture(name: str) -> None:
     assert count == model.get("parameters", count) and count > 0
 
 
+@pytest.mark.parametrize("name", sorted(model_files()))
+def test_an_architecture_is_one_that_transformers_makes(name: str) -> None:
+    values = model_files()[name]["architecture"]
+    assert of_transformers(values) == read_architecture(values).parameters  # type: ignore[arg-type]
+
+
+GEMMA4 = {"vocab_size": 262144, "head_dim": 256, "global_head_dim": 512}
+QWEN35 = {"vocab_size": 248320, "head_dim": 256, "tie_word_embeddings": True, "linear_num_key_heads": 16,
+          "linear_key_head_dim": 128, "linear_value_head_dim": 128}  # fmt: skip
+UNPLANNED: dict[str, dict[str, object]] = {
+    "qwen3_5_0_8b": {
+        "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24, "num_attention_heads": 8,
+        "num_key_value_heads": 2, "linear_num_value_heads": 16, "model_type": "qwen3_5_text", **QWEN35,
+    },
+    "qwen3_5_4b": {
+        "hidden_size": 2560, "intermediate_size": 9216, "num_hidden_layers": 32, "num_attention_heads": 16,
+        "num_key_value_heads": 4, "linear_num_value_heads": 32, "model_type": "qwen3_5_text", **QWEN35,
+    },
+    "gemma4_e2b_it": {
+        "hidden_size": 1536, "intermediate_size": 6144, "num_hidden_layers": 35, "num_attention_heads": 8,
+        "num_key_value_heads": 1, "hidden_size_per_layer_input": 256, "num_kv_shared_layers": 20,
+        "use_double_wide_mlp": True, "layer_types": [*4 * ["sliding_attention"], "full_attention"] * 7,
+        "model_type": "gemma4_text", **GEMMA4,
+    },
+    "gemma4_e4b_it": {
+        "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42, "num_attention_heads": 8,
+        "num_key_value_heads": 2, "hidden_size_per_layer_input": 256, "num_kv_shared_layers": 18,
+        "model_type": "gemma4_text", **GEMMA4,
+    },
+    "gemma4_12b_it": {
+        "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": True,
+        "model_type": "gemma4_unified_text", **GEMMA4,
+    },
+    "gemma4_26b_a4b_it": {
+        "hidden_size": 2816, "intermediate_size": 2112, "num_hidden_layers": 30, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "num_global_key_value_heads": 2, "attention_k_eq_v": True,
+        "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 128, "top_k_experts": 8,
+        "moe_intermediate_size": 704, "model_type": "gemma4_text", **GEMMA4,
+    },
+    "gemma4_31b_it": {
+        "hidden_size": 5376, "intermediate_size": 21504, "num_hidden_layers": 60, "num_attention_heads": 32,
+        "num_key_value_heads": 16, "num_global_key_value_heads": 4, "attention_k_eq_v": True,
+        "hidden_size_per_layer_input": 0, "model_type": "gemma4_text", **GEMMA4,
+    },
+}  # fmt: skip
+"""Text parts of published models that the formulas do not know, whose files state parameters alone."""
+
+
+def of_transformers(values: Mapping[str, Any]) -> int:
+    """Parameters of the model that transformers makes, which takes no memory."""
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+    return sum(parameter.numel() for parameter in lm.parameters())
+
+
+@pytest.mark.parametrize("name", UNPLANNED)
+def test_stated_parameters_are_those_of_the_text_part(name: str) -> None:
+    content = yaml.safe_load((folder("conf") / f"model/{name}.yaml").read_text())["model"]
+    assert "architecture" not in content and content["parameters"] == of_transformers(UNPLANNED[name])
+
+
+def test_every_model_file_says_how_large_its_model_is() -> None:
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in (folder("conf") / "model").glob("*.yaml")}
+    assert {name for name, content in read.items() if "model" in content} - set(model_files()) == set(UNPLANNED)
+
+
 def test_sizes_of_the_models_from_scratch() -> None:
     assert read_architecture(model_files()["tiny"]["architecture"]).parameters == 416_256  # type: ignore[arg-type]
     assert 2.5e6 < read_architecture(model_files()["small"]["architecture"]).parameters < 2.7e6  # type: ignore[arg-type]
@@ -67,7 +137,8 @@ def test_published_counts() -> None:
     for path, values in table.items():
         shape = read_architecture({names.get(key, key): value for key, value in values.items()})
         assert shape.parameters == values["params"], path
-    ours = {model["path"]: model for model in model_files().values() if "path" in model}
+    ours = {model["path"]: model for model in model_files().values() if model.get("path") in table}
+    assert len(ours) == len(table)
     for path, model in ours.items():
         assert model["parameters"] == table[path]["params"]
         for theirs, key in (*names.items(), ("hidden_size", "hidden_size"), ("vocab_size", "vocab_size")):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mpo.track.units import duration, memory, number
+from mpo.track.units import count, duration, memory, number
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,8 @@ def test_memory() -> None:
 )
 def test_number(value: float, error: float | None, text: str) -> None:
     assert number(value, error) == text
+
+
+def test_what_rounds_to_the_next_unit_is_given_in_it() -> None:
+    given = {999: "999", 999_499: "999k", 999_500: "1M", 999_885_952: "1B", 7_504_924_672: "7.5B"}
+    assert {things: count(things) for things in given} == given
