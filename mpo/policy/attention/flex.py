@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention.flex_attention import (
     AuxRequest,
     BlockMask,
@@ -22,9 +24,16 @@ from mpo.policy.visibility import Visibility
 NO_WINDOW = 1 << 30
 """In place of None, which would be compiled for itself."""
 
-KERNEL: FlexKernelOptions = {"BACKEND": "TRITON"}
+NARROWEST = 16
+"""Numbers of a head that the kernels' products take at least; narrower ones are filled with zeros."""
+KERNEL: dict[str, Any] = {"BACKEND": "TRITON"}
 """Never the kernel for decoding, which AUTO takes for rows below 128 tokens: torch 2.13 finds no block size for it that
 divides the mask's where several query heads share a key's, and gives up."""
+WIDE_BACKWARDS = {"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": 32, "bwd_BLOCK_M2": 32, "bwd_BLOCK_N2": 32, "bwd_num_stages": 2,
+                  "bwd_num_warps": 8}  # fmt: skip
+WIDEST_FORWARDS = {"fwd_BLOCK_M": 32}
+"""On cards of compute capability 8, for heads of more than 128 and of more than 256 numbers in 16 bits. With the blocks
+that torch 2.13 takes an A10 or L40S lacks the shared memory, and an A100 spills 11 KiB of a thread's registers."""
 
 
 class FlexAttend:
@@ -47,7 +56,7 @@ class FlexAttend:
     ) -> Tensor:
         """See :class:`mpo.policy.attention.backends.Attend`."""
         on_cuda = query_NHD.is_cuda
-        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query_NHD, key_NGD, value_NGD))
+        query, key, value = (_wide(tensor.transpose(0, 1).unsqueeze(0)) for tensor in (query_NHD, key_NGD, value_NGD))
         attend = compiled(flex_attention) if on_cuda else flex_attention
         out, aux = attend(
             query,
@@ -57,12 +66,12 @@ class FlexAttend:
             block_mask=self._mask(window, on_cuda),
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
-            kernel_options=KERNEL if on_cuda else None,
+            kernel_options=_kernel(query) if on_cuda else None,
             return_aux=AuxRequest(lse=sinks_H is not None),
         )
         if sinks_H is not None:  # as one more key would: the others keep this share of the probability
             out = out * torch.sigmoid(aux.lse - sinks_H.float()[:, None])[..., None].to(out.dtype)
-        return out[0].transpose(0, 1)  # type: ignore[no-any-return]
+        return out[0, ..., : value_NGD.shape[-1]].transpose(0, 1)  # type: ignore[no-any-return]
 
     def _mask(self, window: int | None, on_cuda: bool) -> BlockMask:
         if window not in self._masks:
@@ -86,3 +95,19 @@ def _capped(softcap: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor]
         return softcap * torch.tanh(score / softcap)
 
     return capped
+
+
+def _kernel(query: Tensor) -> FlexKernelOptions:
+    """The kernels' options for heads of this width, on this card."""
+    options, width = KERNEL, query.shape[-1]
+    if query.itemsize == 2 and torch.cuda.get_device_capability(query.device)[0] == 8:
+        if width > 256:
+            options = KERNEL | WIDEST_FORWARDS
+        elif width > 128:
+            options = KERNEL | WIDE_BACKWARDS
+    return cast(FlexKernelOptions, options)
+
+
+def _wide(heads: Tensor) -> Tensor:
+    missing = NARROWEST - heads.shape[-1]
+    return functional.pad(heads, (0, missing)) if missing > 0 else heads
