@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -62,7 +61,7 @@ class FlexAttend:
             query,
             key,
             value,
-            score_mod=None if softcap is None else _capped(softcap),
+            score_mod=None if softcap is None else _capped(softcap, query.device),
             block_mask=self._mask(window, on_cuda),
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
@@ -87,12 +86,12 @@ class FlexAttend:
         return self._masks[window]
 
 
-@cache
-def _capped(softcap: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """One function for each cap, so that it is compiled once."""
+def _capped(softcap: float, device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The cap is a tensor: as a number it would be one that torch.compile takes to change, inside of which it fails."""
+    cap = torch.full((), softcap, device=device)
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return cap * torch.tanh(score / cap)
 
     return capped
 
