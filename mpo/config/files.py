@@ -25,8 +25,8 @@ PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 SHAPE = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings"),
-    *("attention_bias", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "mlp_only_layers"),
-    "decoder_sparse_step",
+    *("attention_bias", "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"),
+    *("mlp_only_layers", "decoder_sparse_step"),
 )
 """Of a model's config.json what plans and rules read."""
 NO_LANGUAGE_MODELS = (

@@ -85,6 +85,9 @@ def show_plan(
         facts["chosen" if key == "train" else "chosen, start"] = line
     if samples(config) and (scorers := list(scorer_nodes(config))):
         facts["scores"] = f"{scorers[0]} trains" + (f"; beside it {', '.join(scorers[1:])}" if scorers[1:] else "")
+    if shape is not None and shape.experts:
+        each = f"{shape.chosen} of {shape.experts} a token"
+        facts["experts"] = f"{each}; routers are trained by the loss alone, no load-balancing loss is added"
     if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
     if left_out := measures_left_out(config, source):

@@ -168,7 +168,8 @@ def read_architecture(values: Mapping[str, Any]) -> Architecture:
         kv_heads = int(values.get("num_key_value_heads") or heads)
         head_dim = int(values.get("head_dim") or hidden // heads)
         qk_norms = {**dict.fromkeys(HEADS_NORMED, 2), **dict.fromkeys(WIDTHS_NORMED, heads + kv_heads)}
-        experts = int(values["num_experts"]) if model_type in EXPERTS else 0
+        number = values.get("num_local_experts") or values.get("num_experts")  # as newer transformers save it
+        experts = int(number or values["num_experts"]) if model_type in EXPERTS else 0
         return Architecture(
             hidden=hidden,
             intermediate=int(values["moe_intermediate_size" if experts else "intermediate_size"]),

@@ -10,6 +10,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 
 from mpo.errors import ConfigError
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_routed_experts", "moe_num_experts")
+"""Names that transformers' configs have for their number."""
+
 
 def is_composite(config: Any) -> bool:
     """Whether the text model is one part among others: of an image-text model, say."""
@@ -52,6 +55,25 @@ def attention_choice(config: Any, loader: Any) -> str | None:
 def caps_attention(config: Any) -> bool:
     """Whether attention's logits are capped by tanh."""
     return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+
+
+def experts(config: Any) -> int:
+    """Experts that the router of a layer chooses among; 0 for models without."""
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in EXPERTS)
+    return max((number for number in found if isinstance(number, int) and number > 1), default=0)
+
+
+def router_note(config: Any) -> str | None:
+    """What to say of how routers are trained, in one line; None for models that have none."""
+    if not (number := experts(config)):
+        return None
+    coefficient = getattr(config.get_text_config(), "router_aux_loss_coef", None)
+    left_out = f" (its router_aux_loss_coef {coefficient:g} is not used)" if coefficient else ""
+    return (
+        f"routers choose among {number} experts a layer and are trained by the loss alone: no load-balancing loss is "
+        f"added{left_out}"
+    )
 
 
 def backbone(lm: PreTrainedModel) -> nn.Module:

@@ -20,6 +20,7 @@ from mpo.policy.device_trial import prepare_for
 from mpo.policy.devices import join_group
 from mpo.policy.layers import compiles_fused
 from mpo.policy.load import check_positions, load_policy
+from mpo.policy.model_class import router_note
 from mpo.stages.context import StageContext
 from mpo.stages.models import ADAPTER_FOLDER, POLICY_FOLDER, model_source, stage_tokenizer
 from mpo.stages.nodes import train as node
@@ -63,6 +64,9 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         None if settings.lora is None else settings.lora.quantization,
     )
     prepare_for(policy, join_group(), settings.compile, context.warn if context.rank == 0 else None)
+    learn = settings.lora is None or not settings.lora.target_modules
+    if context.rank == 0 and learn and (note := router_note(policy.base.config)):
+        context.warn(note)
     check_positions(policy, max(sets.max_tokens, 0 if heldout is None else heldout.sets.max_tokens))
     tokenizer = stage_tokenizer(
         inputs.policy, inputs.tokenizer, config.chat_template, config.trust_remote_code, config.template_arguments

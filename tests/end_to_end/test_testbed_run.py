@@ -180,3 +180,12 @@ def test_online_rounds_are_one_training_with_one_optimizer(first_run: Outcome, m
     assert read[0]["state"] is None
     assert [each["state"]["folder"] for each in read[1:]] == [str(stages[f"round{n}/train"]) for n in (1, 2)]
     assert str(stages["round2/train"]) in (stages["round3/sample"] / "stage.json").read_text()
+
+
+def test_a_mixture_of_experts_says_how_its_routers_are_trained(mpo: CommandLine) -> None:
+    shape = {"model_type": "qwen3_moe", "+num_experts": 4, "+num_experts_per_tok": 2, "+moe_intermediate_size": 64}
+    values = [f"{'+' * name.startswith('+')}model.architecture.{name.lstrip('+')}={shape[name]}" for name in shape]
+    outcome = mpo.testbed(*values, "evaluate.temperatures=[]", "model.scratch.sft.max_steps=2")
+    assert "experts    2 of 4 a token; routers are trained by the loss alone, no load-balancing loss is" in outcome.err
+    said = "train: routers choose among 4 experts a layer and are trained by the loss alone: no load-balancing loss is"
+    assert said in outcome.err

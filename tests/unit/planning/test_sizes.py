@@ -11,8 +11,9 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mpo.config.files import with_own_shape
 from mpo.config.paths import folder
-from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, SftResponses, TrainConfig
+from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, RunConfig, SftResponses, TrainConfig
 from mpo.config.source import source_of
 from mpo.errors import ConfigError
 from mpo.planning.sizes import (
@@ -152,6 +153,16 @@ def test_count_is_that_of_the_real_model(model_type: str, tied: bool) -> None:
     values["pad_token_id"] = None
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     assert read_architecture(values).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", GATED)
+def test_a_folders_config_says_as_much_as_the_model_has(model_type: str, tmp_path: Path) -> None:
+    """As transformers saves it, which has names of its own for some values."""
+    values = {**TINY, **EXPERTS, "model_type": model_type, "head_dim": 16, "pad_token_id": None}
+    AutoConfig.for_model(**values).save_pretrained(tmp_path)
+    config = RunConfig(data=DataConfig(source="testbed"), model=ModelConfig(path=str(tmp_path)))
+    shape = known_architecture(with_own_shape(config).model)
+    assert shape is not None and shape.parameters == of_transformers(values)
 
 
 @pytest.mark.parametrize(
