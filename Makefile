@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 # Another build of torch: make install TORCH='torch==2.13.0 --index-url URL', or install it into $(VENV) beforehand.
 TORCH ?= torch==2.13.0
+# The compiler of kernels that CUDA builds of torch 2.13 have, for make test-compile; the CPU build comes without it.
+TRITON := triton==3.7.1
 ARGS ?=
 # A file of sweeps/sweep, and the folder in which make sweep goes on when it is called again.
 SWEEP ?= beta_alpha
@@ -16,7 +18,7 @@ RUN := $(BIN)/python -m
 
 SCALE ?= micro
 
-.PHONY: help install install-vllm run dry-run multirun sweep tables tuning plan check format test test-slow test-gpu bench-gpu wheel clean
+.PHONY: help install install-vllm run dry-run multirun sweep tables tuning plan check format test test-slow test-gpu test-compile bench-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -80,6 +82,11 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 
 bench-gpu: $(READY)  ## what a CUDA card can answer, within eight minutes: docs/performance.md
 	$(RUN) benchmarks.bench_gpu $(ARGS)
+
+test-compile: $(READY)  ## the CUDA path down to machine code without a card (says what it needs)
+	@$(BIN)/python -c "import triton" 2>/dev/null || \
+		{ echo "Triton is missing: pip install --no-deps --target FOLDER $(TRITON), then PYTHONPATH=FOLDER make $@" >&2; exit 2; }
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(RUN) pytest -m compile
 
 wheel: $(READY)  ## build the wheel, with its configuration inside
 	$(RUN) build --wheel

@@ -1,0 +1,32 @@
+"""The planned memory of a micro-batch beside what its tensors take on a card in name only."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpo.config.schema import TrainConfig
+from mpo.planning.memory import training_memory
+from mpo.planning.sizes import read_architecture
+from tests.compile.attention_cases import Lengths
+from tests.compile.conftest import Cards
+from tests.compile.policy_cases import SHAPES, peak
+
+pytestmark = [pytest.mark.slow, pytest.mark.compile]
+
+SETS: dict[str, Lengths] = {
+    "two": [(180, [280] * 4)] * 2,
+    "twelve": [(180, [280] * 4)] * 12,
+    "long prompts": [(3000, [250] * 8)] * 2,
+}
+TOLERANCE = 0.03
+
+
+@pytest.mark.parametrize(("sets", "checkpointing"), [("two", False), ("twelve", True), ("long prompts", True)])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_plan_is_what_the_tensors_take(cards: Cards, name: str, sets: str, checkpointing: bool) -> None:
+    found = cards.run("sm_90", peak, SHAPES[name], checkpointing, SETS[sets])
+    config = TrainConfig(activation_checkpointing=checkpointing)
+    planned = training_memory(read_architecture(SHAPES[name]), config, 8, found.tokens, scored=found.scored)
+    expected = planned.activations + planned.logits
+    print(f"{name}, {found.tokens} tokens: {found}, planned {expected}, {expected / found.most:.3f} times")
+    assert abs(expected / found.most - 1) <= TOLERANCE
