@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from mpo.layout.batch import TokenBatch
+from mpo.policy.attention.dense import DenseAttend
 from mpo.policy.attention.flex import FlexAttend
 from mpo.policy.cpu.block_attention import BlockAttend
 
@@ -35,6 +36,30 @@ class Attend(Protocol):
         """
 
 
+class CpuAttend(BlockAttend):
+    """Blocks of responses; where scores are capped or have sinks a dense mask, which is slower."""
+
+    def __init__(self, batch: TokenBatch) -> None:
+        super().__init__(batch)
+        self._dense = DenseAttend(batch)
+
+    def __call__(  # type: ignore[override]  # the order is that of all back ends
+        self,
+        query_NHD: Tensor,
+        key_NGD: Tensor,
+        value_NGD: Tensor,
+        scale: float,
+        window: int | None,
+        softcap: float | None = None,
+        sinks_H: Tensor | None = None,
+        known_NHD: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`Attend`; for ``known_NHD`` :class:`mpo.policy.cpu.block_attention.BlockAttend`."""
+        if softcap is not None or sinks_H is not None:
+            return self._dense(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
+        return super().__call__(query_NHD, key_NGD, value_NGD, scale, window, known_NHD)
+
+
 Backend = Callable[[TokenBatch], Attend]
-DEFAULT: dict[str, Backend] = {"cpu": BlockAttend, "cuda": FlexAttend}
+DEFAULT: dict[str, Backend] = {"cpu": CpuAttend, "cuda": FlexAttend}
 """By the batch's type of device."""

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from mpo.policy.attention.backends import Attend
+from mpo.policy.attention.backends import Attend, CpuAttend
 from mpo.policy.attention.outputs import KeptOutputs
 from mpo.policy.attention.prompt import Across
-from mpo.policy.cpu.block_attention import BlockAttend
 
 NAME = "mpo_shared_prefix"
 UNKNOWN_HERE = ("position_bias",)
@@ -51,7 +50,7 @@ def shared_prefix_attention(
         key_NGD, value_NGD = kept_prompt((module, "key"), key_NGD), kept_prompt((module, "value"), value_NGD)
     window = kwargs.get("sliding_window")
     # The other back ends have no way to keep what they would compute again.
-    if kept_outputs is None or not isinstance(shared_prefix, BlockAttend):
+    if kept_outputs is None or not isinstance(shared_prefix, CpuAttend):
         out_NHD = shared_prefix(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
         return out_NHD.unsqueeze(0), None
     known_NHD = kept_outputs.of(module)

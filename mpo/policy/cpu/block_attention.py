@@ -14,21 +14,16 @@ import torch
 from torch import Tensor
 
 from mpo.layout.batch import TokenBatch
-from mpo.policy.attention.dense import DenseAttend
 from mpo.policy.cpu.blocks import Block, BlockPlan, Tile, widest
 from mpo.policy.cpu.sequences import Scratch
 from mpo.policy.products import products_of
 
 
 class BlockAttend:
-    """Attention in blocks, each with all its keys. Exact; deterministic.
-
-    Capped scores and sinks are left to the dense mask, which is slower.
-    """
+    """Attention in blocks, each with all its keys. Exact; deterministic."""
 
     def __init__(self, batch: TokenBatch) -> None:
         self.plan, self.scratch = BlockPlan(batch), Scratch()
-        self._dense = DenseAttend(batch)
 
     def __call__(
         self,
@@ -37,17 +32,13 @@ class BlockAttend:
         value_NGD: Tensor,
         scale: float,
         window: int | None,
-        softcap: float | None = None,
-        sinks_H: Tensor | None = None,
         known_NHD: Tensor | None = None,
     ) -> Tensor:
-        """See :class:`mpo.policy.attention.backends.Attend`.
+        """See :class:`mpo.policy.attention.backends.Attend`; scores are neither capped nor have sinks.
 
         Args:
             known_NHD: what an earlier call with the same values returned; only its gradient is wanted.
         """
-        if softcap is not None or sinks_H is not None:
-            return self._dense(query_NHD, key_NGD, value_NGD, scale, window, softcap, sinks_H)
         query, key, value = (tensor.transpose(0, 1) for tensor in (query_NHD, key_NGD, value_NGD))
         return _Attention.apply(query, key, value, known_NHD, self, scale, window)  # type: ignore[no-any-return,no-untyped-call]
 

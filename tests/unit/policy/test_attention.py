@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpo.layout.batch import TokenBatch, collate
 from mpo.layout.shape_buckets import QUERIES, stepped, stepped_row
-from mpo.policy.attention import Attend, BlockAttend, DenseAttend, FlexAttend
+from mpo.policy.attention import DEFAULT, Attend, BlockAttend, DenseAttend, FlexAttend
 from mpo.policy.cpu import blocks, groups
 from mpo.policy.cpu.groups import group
 from mpo.policy.visibility import Visibility
@@ -172,7 +172,7 @@ def test_capped_scores_and_sinks(softcap: float | None, sinks: bool, window: int
             more = [] if sinks_H is None else [sinks_H[h : h + 1]]
             weights_M = torch.cat([scores_M, *more]).softmax(-1)[: len(at)]
             expected_NHD[n, h] = weights_M @ value_NGD[at, h // 2]
-    for back_end in (DenseAttend, BlockAttend, FlexAttend):
+    for back_end in (DenseAttend, DEFAULT["cpu"], FlexAttend):
         with torch.no_grad():
             found_NHD = back_end(tokens)(query_NHD, key_NGD, value_NGD, 0.3, window, softcap, sinks_H)
         tolerance = 1e-5 if back_end is FlexAttend and sinks else 1e-9  # whose normalisers are float32
