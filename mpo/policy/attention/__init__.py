@@ -5,14 +5,13 @@ tokens one by one, so nothing is computed twice and nothing is padding. One inte
 responses (CPU), FlexAttention (CUDA), and a dense mask, the plain reference that the others are compared with.
 """
 
-from mpo.policy.attention.backends import DEFAULT, Attend, Backend
+from mpo.policy.attention.backends import DEFAULT, Attend, Backend, CpuAttend
 from mpo.policy.attention.calls import AttentionCall, noting
 from mpo.policy.attention.dense import DenseAttend
 from mpo.policy.attention.flex import FlexAttend
 from mpo.policy.attention.interface import NAME
 from mpo.policy.attention.outputs import KeptOutputs
 from mpo.policy.attention.prompt import KeptPrompt
-from mpo.policy.cpu.block_attention import BlockAttend
 
 __all__ = [
     "DEFAULT",
@@ -20,7 +19,7 @@ __all__ = [
     "Attend",
     "AttentionCall",
     "Backend",
-    "BlockAttend",
+    "CpuAttend",
     "DenseAttend",
     "FlexAttend",
     "KeptOutputs",

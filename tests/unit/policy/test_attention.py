@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpo.layout.batch import TokenBatch, collate
 from mpo.layout.shape_buckets import QUERIES, stepped, stepped_row
-from mpo.policy.attention import DEFAULT, Attend, BlockAttend, DenseAttend, FlexAttend
+from mpo.policy.attention import Attend, CpuAttend, DenseAttend, FlexAttend
 from mpo.policy.cpu import blocks, groups
 from mpo.policy.cpu.groups import group
 from mpo.policy.visibility import Visibility
@@ -60,7 +60,7 @@ def test_blocks_are_dense(seed: int, key_heads: int, window: int | None, monkeyp
     monkeypatch.setattr(groups, "WORTH_A_GROUP", 50)
     tokens = batch(seed)
     tensors, weights_NHD = random_tensors(tokens, key_heads, seed)
-    actual = run(BlockAttend(tokens), tensors, weights_NHD, window)
+    actual = run(CpuAttend(tokens), tensors, weights_NHD, window)
     expected = run(DenseAttend(tokens), tensors, weights_NHD, window)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -76,7 +76,7 @@ def test_blocks_after_a_prompt_that_is_skipped_are_dense(lengths: list[int], win
     whole = run(DenseAttend(tokens), tensors, weights_NHD.index_fill(0, torch.arange(prompt), 0.0), window)
     expected = [whole[0][prompt:], whole[1][prompt:], *whole[2:]]  # of responses, but all of keys and values
     after, apart = tokens.after_prompt(), [tensors[0][prompt:], *tensors[1:]]
-    for back_end in (BlockAttend, DenseAttend):
+    for back_end in (CpuAttend, DenseAttend):
         actual = run(back_end(after), apart, weights_NHD[prompt:], window)
         for one, other in zip(actual, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -102,7 +102,7 @@ def test_runs_of_responses_and_tiles_are_dense(
     monkeypatch.setattr(blocks, "SCORES_AT_ONCE", at_once)
     tokens = long_prompts()
     tensors, weights_NHD = random_tensors(tokens, key_heads)
-    attend = BlockAttend(tokens)
+    attend = CpuAttend(tokens)
     actual = run(attend, tensors, weights_NHD, window)
     for one, other in zip(actual, run(DenseAttend(tokens), tensors, weights_NHD, window), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -117,7 +117,7 @@ def test_bfloat16_is_dense_to_its_digits(key_heads: int, window: int | None) -> 
     for tokens in (batch(0).filled(1024), long_prompts()):
         tensors, weights_NHD = random_tensors(tokens, key_heads)
         narrow = [tensor.bfloat16() for tensor in tensors]
-        actual = run(BlockAttend(tokens), narrow, weights_NHD.bfloat16(), window)
+        actual = run(CpuAttend(tokens), narrow, weights_NHD.bfloat16(), window)
         expected = run(DenseAttend(tokens), [t.double() for t in narrow], weights_NHD.bfloat16().double(), window)
         for one, other in zip(actual, expected, strict=True):
             assert one.dtype == torch.bfloat16
@@ -130,7 +130,7 @@ def test_sizes_of_bfloat16_products_are_few() -> None:
         for seed in range(100):
             tokens = batch(seed)
             query_HND = torch.zeros(HEADS, tokens.tokens, WIDTH, dtype=dtype)
-            for block in BlockAttend(tokens).plan.blocks(query_HND, query_HND, None):
+            for block in CpuAttend(tokens).plan.blocks(query_HND, query_HND, None):
                 found.add((block.queries.members, block.queries.length, block.keys.length))
         return found
 
@@ -172,7 +172,7 @@ def test_capped_scores_and_sinks(softcap: float | None, sinks: bool, window: int
             more = [] if sinks_H is None else [sinks_H[h : h + 1]]
             weights_M = torch.cat([scores_M, *more]).softmax(-1)[: len(at)]
             expected_NHD[n, h] = weights_M @ value_NGD[at, h // 2]
-    for back_end in (DenseAttend, DEFAULT["cpu"], FlexAttend):
+    for back_end in (DenseAttend, CpuAttend, FlexAttend):
         with torch.no_grad():
             found_NHD = back_end(tokens)(query_NHD, key_NGD, value_NGD, 0.3, window, softcap, sinks_H)
         tolerance = 1e-5 if back_end is FlexAttend and sinks else 1e-9  # whose normalisers are float32

@@ -15,7 +15,7 @@ from mpo.policy.shared_prefix import share_prefix
 from tests.families import FAMILIES, SMALL, logps_and_gradients, model, ragged_batch
 
 BACK_ENDS: dict[str, attention.Backend] = {
-    "blocks": attention.BlockAttend,
+    "blocks": attention.CpuAttend,
     "dense": attention.DenseAttend,
 }
 

@@ -30,7 +30,7 @@ def assert_same_in_pieces(policy: PolicyModule, tokens: Tokens, pieces: list[Pie
         torch.testing.assert_close(actual[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("back_end", [attention.BlockAttend, attention.DenseAttend])
+@pytest.mark.parametrize("back_end", [attention.CpuAttend, attention.DenseAttend])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logps_and_gradients_of_a_family(family: str, back_end: attention.Backend) -> None:
     lm = model(family)
@@ -129,7 +129,7 @@ def test_attention_is_computed_once_where_its_outputs_are_kept() -> None:
     """Of the pieces with 9 + 19, 14 and 19 tokens; to the last bit what computing it again gives."""
     known: list[bool] = []
 
-    class Watched(attention.BlockAttend):
+    class Watched(attention.CpuAttend):
         def __call__(self, *arguments: Any) -> Tensor:
             known.append(arguments[-1] is not None)
             return super().__call__(*arguments)
