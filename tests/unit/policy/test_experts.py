@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig
 
 from mpo.policy.model_class import experts, router_note
-from tests.families import COMPOSITE, FAMILIES, GEMMA4, UNSHARED, config_of
+from mpo.policy.module import PolicyModule
+from tests.families import COMPOSITE, FAMILIES, GEMMA4, UNSHARED, config_of, logps_and_gradients, model
 from tests.unit.policy.test_every_family import SIZES
 from tests.unit.policy.test_shared_prefix import MIXTURES
 
@@ -36,3 +38,12 @@ def test_what_is_left_out_is_said() -> None:
     config = AutoConfig.for_model("gemma4_text", **GEMMA4, num_experts=4, top_k_experts=2, enable_moe_block=True)
     said = router_note(config)
     assert said is not None and said.endswith("no load-balancing loss is added")
+
+
+def test_router_logits_that_a_config_asks_for_change_nothing() -> None:
+    lm, asked = model("qwen3_moe"), model("qwen3_moe", output_router_logits=True, router_aux_loss_coef=10.0)
+    logps_BKT, gradients = logps_and_gradients(PolicyModule(lm))
+    again_BKT, found = logps_and_gradients(PolicyModule(asked))
+    assert torch.equal(again_BKT, logps_BKT) and found.keys() == gradients.keys()
+    assert all(torch.equal(found[name], gradient) for name, gradient in gradients.items())
+    assert any("gate" in name and gradient.any() for name, gradient in gradients.items())  # the loss reaches routers
