@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
 
-_OF_POLICY = ("fused", "head", "layers", "load", "model_class", "pieces", "probe")
+_OF_POLICY = ("head", "layers", "load", "model_class", "pieces", "probe")
 _OF_ATTENTION = ("backends", "dense", "flex", "interface", "outputs", "prompt")
 MOVED = {
     "mpo.artifacts": "mpo.cache.artifacts",

@@ -84,9 +84,8 @@ def save_model(folder: Path, layers: int, hidden: int) -> int:
     return 2 * sum(parameter.numel() for parameter in lm.parameters())
 
 
-@pytest.mark.parametrize(
-    ("processes", "layers", "hidden"), [(2, 16, 1280), pytest.param(8, 24, 1536, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # on a busy machine processes look at themselves at different times, and sums count pages twice
+@pytest.mark.parametrize(("processes", "layers", "hidden"), [(2, 16, 1280), (8, 24, 1536)])
 def test_the_host_holds_one_copy_and_each_process_its_shard(
     processes: int, layers: int, hidden: int, tmp_path: Path
 ) -> None:
