@@ -57,6 +57,7 @@ def new_policy(shape: dict[str, Any], checkpointing: bool, compile: bool = False
 
 def _let_go(parameter: Tensor) -> None:
     assert parameter.grad is not None and parameter.grad.shape == parameter.shape
+    parameter.grad.float()  # as DeepSpeed has it in bfloat16, to add it to the sum
     parameter.grad = None
 
 
@@ -106,7 +107,7 @@ def head(options: dict[str, Any]) -> list[str]:
         linear = nn.Linear(4096, vocabulary, bias=options.pop("bias", False), dtype=torch.bfloat16)
         chunked = ChunkedHead(linear, options.pop("scale", 1.0), options.pop("softcap", None))
         chunked.wants_square_sums = options.pop("square_sums", False)
-        assert not options and not chunked.fused
+        assert not options
         hidden_ND = torch.empty(positions, 4096, dtype=torch.bfloat16, requires_grad=True)
         targets_N = torch.empty(positions, dtype=torch.long)
         first = chunked(hidden_ND, targets_N)
