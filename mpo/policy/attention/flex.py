@@ -31,8 +31,10 @@ divides the mask's where several query heads share a key's, and gives up."""
 WIDE_BACKWARDS = {"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": 32, "bwd_BLOCK_M2": 32, "bwd_BLOCK_N2": 32, "bwd_num_stages": 2,
                   "bwd_num_warps": 8}  # fmt: skip
 WIDEST_FORWARDS = {"fwd_BLOCK_M": 32}
-"""On cards of compute capability 8, for heads of more than 128 and of more than 256 numbers in 16 bits. With the blocks
-that torch 2.13 takes an A10 or L40S lacks the shared memory, and an A100 spills 11 KiB of a thread's registers."""
+"""For heads of more than 128 and of more than 256 numbers in 16 bits, on cards below :data:`AMPLE`. With the blocks
+that torch 2.13 takes an A10 or L40S lacks shared memory, and an A100 spills 11 KiB of a thread's registers."""
+AMPLE = 200 << 10
+"""Bytes of shared memory for a block of threads: an H100 has more, an A100 fewer, others half as many."""
 
 
 class FlexAttend:
@@ -99,11 +101,10 @@ def _capped(softcap: float, device: torch.device) -> Callable[[Tensor, Tensor, T
 def _kernel(query: Tensor) -> FlexKernelOptions:
     """The kernels' options for heads of this width, on this card."""
     options, width = KERNEL, query.shape[-1]
-    if query.itemsize == 2 and torch.cuda.get_device_capability(query.device)[0] == 8:
-        if width > 256:
-            options = KERNEL | WIDEST_FORWARDS
-        elif width > 128:
-            options = KERNEL | WIDE_BACKWARDS
+    if query.itemsize == 2 and width > 128:
+        card = torch.cuda.get_device_properties(query.device)
+        if getattr(card, "shared_memory_per_block_optin", AMPLE) < AMPLE:  # AMD's have no such number
+            options = KERNEL | (WIDE_BACKWARDS if width <= 256 else WIDEST_FORWARDS)
     return cast(FlexKernelOptions, options)
 
 
