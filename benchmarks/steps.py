@@ -23,8 +23,8 @@ from mpo.policy.load import make_policy
 from mpo.policy.shared_prefix import share_prefix
 from mpo.track.profile import TRACE_FILE, read_profile
 from mpo.track.step_profiler import RECORDED, SKIPPED
-from mpo.train.engine import single_process_environment
 from mpo.train.loop import train
+from mpo.train.zero import single_process_environment
 
 PROFILED = SKIPPED + RECORDED
 """Steps that do not count where some of them are profiled."""

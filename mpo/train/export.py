@@ -20,7 +20,7 @@ from mpo.policy.model_class import is_composite
 from mpo.policy.module import PolicyModule
 from mpo.policy.quantized import whole_weight
 from mpo.policy.text_part import other_parts, processor_files
-from mpo.train.engine import gathered
+from mpo.train.zero import gathered
 
 
 def export_policy(

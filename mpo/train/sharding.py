@@ -13,7 +13,8 @@ from mpo.planning.memory import WHOLE
 from mpo.policy.attention import KeptPrompt
 from mpo.policy.devices import gathered_from_all, place_in_group
 from mpo.policy.module import PolicyModule, ResponseLogps
-from mpo.train.engine import forward_engine, init_process_group
+from mpo.train.engine import forward_engine
+from mpo.train.zero import init_process_group
 
 
 class ShardedPolicy:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mpo.config.schema import Precision, TrainConfig
 from mpo.policy.load import load_policy
-from mpo.train.engine import deepspeed_config, init_process_group, spread
+from mpo.train.zero import deepspeed_config, init_process_group, spread
 from tests.distributed.world import run_processes, tiny_policy
 
 EVERY_S = 0.02

@@ -14,8 +14,8 @@ from torch import distributed as dist
 from mpo.evaluate.heldout import rank_heldout, token_losses
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
-from mpo.train.engine import init_process_group
 from mpo.train.sharding import ShardedPolicy
+from mpo.train.zero import init_process_group
 from tests.distributed.world import Marks, TokenSets, run_processes, tiny_policy
 
 SETS = TokenSets(7)

@@ -29,10 +29,10 @@ from mpo.policy.devices import join_group
 from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
-from mpo.train.engine import init_process_group, single_process_environment
 from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_adapter, export_policy
 from mpo.train.loop import train
+from mpo.train.zero import init_process_group, single_process_environment
 
 VOCAB = 128
 

@@ -17,9 +17,9 @@ from mpo.layout.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
 from mpo.train.checkpoint import fingerprint
-from mpo.train.engine import deepspeed_config
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
+from mpo.train.zero import deepspeed_config
 from tests.distributed.world import TokenSets, tiny_policy
 
 
