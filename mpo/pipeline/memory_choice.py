@@ -13,6 +13,7 @@ from mpo.partition import Partition
 from mpo.pipeline.evaluation_rules import check_evaluation
 from mpo.pipeline.plan_parts import sketch_parts
 from mpo.pipeline.plan_sizes import expected_sets, forwarded, looked_at
+from mpo.pipeline.rules import Objects
 from mpo.planning.cards import named_card
 from mpo.planning.fitting import SPARE, Choice, Fit, Load, Peak, Room, choose, with_settings
 from mpo.planning.forecast import planned_device
@@ -26,7 +27,7 @@ START = "model.scratch.sft"
 ORDINALS = {1: "every layer", 2: "every second layer", 3: "every third layer", 4: "every fourth layer"}
 
 
-def settle(config: RunConfig, partition: Partition) -> tuple[RunConfig, dict[str, str]]:
+def settle(config: RunConfig, objects: Objects) -> tuple[RunConfig, dict[str, str]]:
     """``config`` with values for all memory settings, and what the plan says of those that were chosen, by key.
 
     Raises:
@@ -36,7 +37,7 @@ def settle(config: RunConfig, partition: Partition) -> tuple[RunConfig, dict[str
     for key, train in list(trainings(config)):
         settings = train.settled
         if train.memory is MemoryChoice.auto:
-            settings, said[key] = _chosen(config, key, train, partition)
+            settings, said[key] = _chosen(config, key, train, objects)
         settled = with_settings(train, settings)
         config = _with(config, key, settled)
         check_evaluation(key, settled, config, source_of(config.data, config.allow_targets))
@@ -50,7 +51,7 @@ def _with(config: RunConfig, key: str, train: TrainConfig) -> RunConfig:
     return replace(config, model=replace(config.model, scratch=replace(config.model.scratch, sft=train)))
 
 
-def _chosen(config: RunConfig, key: str, train: TrainConfig, partition: Partition) -> tuple[MemorySettings, str]:
+def _chosen(config: RunConfig, key: str, train: TrainConfig, objects: Objects) -> tuple[MemorySettings, str]:
     """The settings of a training, what is open chosen, and the plan's line on them."""
     usual = train.settled
     if not train.open:
@@ -64,9 +65,10 @@ def _chosen(config: RunConfig, key: str, train: TrainConfig, partition: Partitio
     if room is None:
         return usual, f"{as_usual}: no card's memory is known here, and none is named (launcher.device=h100, say)"
     data = config.data
-    sets = _sets(config, partition) if key != START else None
+    sets = _sets(config, objects.partition) if key != START else None
     limits = data.max_prompt_tokens, data.max_tokens
-    load = Load(shape, group, config.launcher.nodes, *limits, sets, same_reference(config))
+    needs_reference = key != START and objects.loss.needs_reference
+    load = Load(shape, group, config.launcher.nodes, *limits, sets, needs_reference, same_reference(config))
     choice = choose(train, load, room)
     if choice.best is None:
         what = f"nothing fits {_limit(room)}: the smallest, {_line(choice.smallest)}, needs {_needs(choice.smallest)}"

@@ -72,7 +72,7 @@ def run(config: RunConfig, folder: Path, choices: dict[str, Any], overrides: Seq
     from mpo.pipeline.memory_choice import settle
     from mpo.pipeline.plan import show_plan
 
-    config, chosen = settle(config, objects.partition)
+    config, chosen = settle(config, objects)
     store = Store(_folder(config.cache_dir, "cache_dir", "MPO_CACHE"))
     graph = compose(config, objects.loss)
     check_cache(store, graph.stages(store))

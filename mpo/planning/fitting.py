@@ -2,7 +2,8 @@
 
 What is open (null) of ZeRO stage, offloading, layers that are computed again and tokens of a micro-batch is tried in
 every combination. One fits if :mod:`mpo.planning.memory` expects it to leave :data:`SPARE` of the memory free, with the
-largest micro-batch that the data's limits allow, while the weights are loaded, and while the reference is computed.
+largest micro-batch that the data's limits allow, while the weights are loaded, and while the reference is computed,
+where there is one.
 
 Offloading comes last: the optimizer's, then the parameters'. Among the others the cost of a step decides, in FLOPs of
 one process: its products (computing all layers again adds about a third, as does a set in pieces), what it exchanges
@@ -63,8 +64,8 @@ class Load:
     Attributes:
         processes: of the whole group, on ``nodes`` machines.
         sets: expected responses per set and mean lengths; None where they are not known.
-        same_reference: whether the reference is the policy that the training starts from, and so held in 4 bits if
-            that is.
+        needs_reference: whether log-probs of a reference are computed for it.
+        same_reference: whether that is the policy that the training starts from, and so held in 4 bits if that is.
     """
 
     shape: Architecture
@@ -73,6 +74,7 @@ class Load:
     max_prompt_tokens: int
     max_tokens: int
     sets: DataSize | None
+    needs_reference: bool = True
     same_reference: bool = True
 
 
@@ -170,13 +172,15 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
     tokens, prompt, outputs = _largest(train, load)
     outputs = outputs if device == "cpu" else 0
     planned = training_memory(shape, train, load.processes, tokens, prompt, outputs, device=device, nodes=load.nodes)
-    held = train.lora.quantization if train.lora is not None and load.same_reference else None
     peaks = {
         # Without a card a checkpoint's copy would be the largest part; where it is too much, it need not be made.
         Peak.training: planned.device - planned.checkpoint + (planned.host if device == "cpu" else 0),
         Peak.loading: planned.loading + planned.libraries,
-        Peak.reference: reference_memory(shape, train.precision, tokens, device, held, load.processes, room.memory),
     }
+    if load.needs_reference:
+        held = train.lora.quantization if train.lora is not None and load.same_reference else None
+        found = reference_memory(shape, train.precision, tokens, device, held, load.processes, room.memory)
+        peaks[Peak.reference] = found
     peak = max(peaks, key=lambda one: peaks[one])
     return Fit(settings, planned.stage, peaks[peak], peak, planned.host, _cost(train, planned.stage, load))
 

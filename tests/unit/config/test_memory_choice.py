@@ -18,22 +18,22 @@ from mpo.pipeline.memory_choice import settle
 from mpo.pipeline.plan import show_plan
 from mpo.pipeline.regimes import compose
 from mpo.pipeline.rules import validate
+from mpo.planning.fitting import Choice, Load, Room, choose
 from mpo.planning.machine import GIB
 from mpo.track.console import Console
-from tests.unit.config.conftest import Load
+from tests.unit.config.conftest import Load as Compose
 
 Settle = Callable[..., tuple[RunConfig, dict[str, str]]]
 LLAMA, SMALL = "model=llama3_8b", "model=qwen2_5_0_5b_instruct"
 
 
 @pytest.fixture
-def settled(changed: Load) -> Settle:
+def settled(changed: Compose) -> Settle:
     """``settled(*overrides)``: as a dry run takes them."""
 
     def chosen(*overrides: str, dry_run: bool = True) -> tuple[RunConfig, dict[str, str]]:
         config = replace(changed(*overrides), dry_run=True)
-        partition = validate(config).partition
-        return settle(replace(config, dry_run=dry_run), partition)
+        return settle(replace(config, dry_run=dry_run), validate(config))
 
     return chosen
 
@@ -46,14 +46,14 @@ def sixteen_gib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["off_policy", "on_policy", "iterative", "online", "sft", "off_policy_mistral"])
-def test_recipes_of_the_papers_leave_it_to_the_card(load: Load, name: str) -> None:
+def test_recipes_of_the_papers_leave_it_to_the_card(load: Compose, name: str) -> None:
     train = load(LLAMA, f"train={name}").train
     assert train.memory is MemoryChoice.auto
     assert train.open == ["zero_stage", "offload", "activation_checkpointing", "micro_tokens"]
 
 
 @pytest.mark.parametrize("name", ["testbed", "small"])
-def test_recipes_of_small_models_say_it_themselves(load: Load, name: str) -> None:
+def test_recipes_of_small_models_say_it_themselves(load: Compose, name: str) -> None:
     train = load(f"train={name}").train
     assert train.memory is MemoryChoice.given and train.settled == MemorySettings(0, Offload.none, 0, 16384)
 
@@ -123,6 +123,31 @@ def test_a_card_that_does_not_hold_the_weights_is_said_in_the_plan(settled: Sett
     assert "needs 62.3 GiB (for log-probs of the reference) and 1037.5 GiB of host memory" in said
 
 
+def test_a_loss_without_a_reference_needs_no_memory_for_one(settled: Settle) -> None:
+    config, said = settled("model=qwen2_5_32b_instruct", "loss=simpo", "launcher.processes=1", "launcher.device=l4")
+    assert config.train.settled == MemorySettings(3, Offload.parameters, 1, 16384)
+    assert (
+        said["train"].startswith("ZeRO 3, all offloaded, every layer recomputed") and "reference" not in said["train"]
+    )
+
+
+@pytest.mark.usefixtures("sixteen_gib")
+@pytest.mark.parametrize("loss", ["wmpo", "simpo"])
+def test_the_starting_policys_training_has_no_reference(
+    settled: Settle, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[bool] = []
+
+    def seen(train: TrainConfig, load: Load, room: Room) -> Choice:
+        counted.append(load.needs_reference)
+        return choose(train, load, room)
+
+    monkeypatch.setattr("mpo.pipeline.memory_choice.choose", seen)
+    both = (f"{key}.{each}" for key in ("model.scratch.sft", "train") for each in ("memory=auto", "zero_stage=null"))
+    settled(f"loss={loss}", *both)
+    assert counted == [False, loss == "wmpo"]
+
+
 @pytest.mark.usefixtures("sixteen_gib")
 def test_without_a_card_its_memory_is_shared_out(settled: Settle) -> None:
     given = (SMALL, "train.precision=fp32", "train.micro_batch=8")
@@ -175,7 +200,7 @@ def test_a_starting_policys_training_is_chosen_for_too(settled: Settle) -> None:
         (["train.activation_checkpointing=some"], "'some' does not fit; give true or false or a whole number or null"),
     ],
 )
-def test_mistakes(load: Load, overrides: list[str], where: str) -> None:
+def test_mistakes(load: Compose, overrides: list[str], where: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(where)):
         validate(load(LLAMA, *overrides))
 

@@ -38,7 +38,7 @@ def plan(changed: Load, tmp_path: Path) -> Plan:
         given = [each for override in overrides for each in _scorers_apart(override)]
         config = dataclasses.replace(changed(*given), dry_run=True, cache_dir=str(tmp_path / "cache"))
         objects, out = validate(config), io.StringIO()
-        config, chosen = settle(config, objects.partition)
+        config, chosen = settle(config, objects)
         show_plan(Console(out), config, compose(config, objects.loss), Store(tmp_path / "cache"), objects, chosen)
         named = re.findall(r"^  (\S.*?) {2,}(.*)$", out.getvalue().partition("\nplan\n")[2], re.M)
         return dict(named)

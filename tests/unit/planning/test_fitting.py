@@ -156,6 +156,8 @@ def test_70b_on_eight_cards_of_80_gb_has_its_reference_in_shards() -> None:
     computed = max(4096 * (4 * 8192 + 3 * 28672) * 2, 4096 * (2 * 8192 * 2 + 32_064 * 10))
     assert choice.smallest.peak is Peak.reference
     assert choice.smallest.needed == shard + gathered + computed
+    without = choose(AUTO, replace(load(LLAMA3_70B), needs_reference=False), card(80))
+    assert without.smallest.peak is not Peak.reference and without.smallest.needed < choice.smallest.needed
     alone = choose(AUTO, load(LLAMA3_70B, processes=1), card(80))
     assert alone.best is None and alone.smallest.needed > 2 * parameters
 
