@@ -23,7 +23,7 @@ SETS = TokenSets(6, answers_alone=True)
 class Alone:
     """What a window asks of :class:`mpo.train.engine.Engine`, of a process alone and without a step."""
 
-    rank, world_size = 0, 1
+    group, groups, leads = 0, 1, True
 
     def __init__(self, policy: PolicyModule) -> None:
         self.policy, self.device, self.config, self.backwards = policy, policy.device, TrainConfig(), 0

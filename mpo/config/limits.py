@@ -58,6 +58,7 @@ TRAIN = {
     "global_batch": SIZE,
     "micro_batch": SIZE,
     "micro_tokens": TOKENS,
+    "sequence_parallel": Range(1, 1024),
     "weight_decay": Range(0, 100),
     "adam_beta1": BELOW_ONE,
     "adam_beta2": BELOW_ONE,

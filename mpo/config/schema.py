@@ -110,6 +110,12 @@ class MemorySettings:
     offload: Offload = Offload.none
     activation_checkpointing: int = 1
     micro_tokens: int = 16384
+    sequence_parallel: int = 1
+
+    @property
+    def row_tokens(self) -> int:
+        """Most tokens of a micro-batch, which is one process's or that of so many together."""
+        return self.micro_tokens * self.sequence_parallel
 
 
 @dataclass
@@ -129,11 +135,12 @@ class TrainConfig:
     adam_eps: float = 1e-8
     clip: float = 1.0  # global gradient norm; 0 leaves gradients alone
     precision: Precision = Precision.bf16
-    memory: MemoryChoice = MemoryChoice.given  # who chooses those of the next four that are null
+    memory: MemoryChoice = MemoryChoice.given  # who chooses those of the next five that are null
     zero_stage: int | None = None
     offload: Offload | None = None
     activation_checkpointing: bool | int | None = None  # every n-th layer computed again in backward: 1 all, 0 none
     micro_tokens: int | None = None  # that a process forwards at once; a set above that is forwarded in pieces
+    sequence_parallel: int | None = None  # neighbouring processes that forward each micro-batch together (Ulysses)
     zero_hpz: bool = False  # ZeRO 3 keeps a second copy of the weights in shards within each machine (ZeRO++'s hpZ)
     compile: bool | None = None  # norms and gates fused by torch.compile; null: on CUDA
     lora: LoraConfig | None = None
@@ -166,7 +173,7 @@ class TrainConfig:
 
 FREE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_async", "keep_checkpoints"),
-    *("micro_tokens", "stop_if_diverged", "profile"),
+    *("micro_tokens", "sequence_parallel", "stop_if_diverged", "profile"),
 )
 """Settings of a training that cannot change its result."""
 

@@ -55,7 +55,7 @@ def _chosen(config: RunConfig, key: str, train: TrainConfig, objects: Objects) -
     """The settings of a training, what is open chosen, and the plan's line on them."""
     usual = train.settled
     if not train.open:
-        return usual, "nothing, all four memory settings have values"
+        return usual, "nothing, all five memory settings have values"
     group = config.launcher.processes * config.launcher.nodes
     as_usual = f"{_words(usual, effective_stage(train, usual.zero_stage, group))}, as with {key}.memory=given"
     shape = known_architecture(config.model)
@@ -145,4 +145,5 @@ def _words(settings: MemorySettings, stage: int) -> str:
     again = ORDINALS.get(every, f"every {every}th layer") if every else "no layer"
     offloaded = {Offload.none: "", Offload.optimizer: ", optimizer offloaded", Offload.parameters: ", all offloaded"}
     text = f"ZeRO {stage}{offloaded[settings.offload]}, {again} recomputed"
-    return f"{text}, {settings.micro_tokens:,} tokens per micro-batch"
+    text += f", {settings.row_tokens:,} tokens per micro-batch"
+    return text + (f" of {settings.sequence_parallel} processes" if settings.sequence_parallel > 1 else "")

@@ -178,14 +178,17 @@ def _data(config: RunConfig, source: Source, sets: DataSize | None) -> str:
 def _training(config: RunConfig, sets: DataSize | None) -> str:
     train = config.train
     group = config.launcher.processes * config.launcher.nodes
-    share = math.ceil(train.global_batch / group)
-    of_set, budget = 1 if sets is None else sets.tokens // sets.sets, train.settled.micro_tokens
+    together = train.settled.sequence_parallel
+    share = math.ceil(train.global_batch * together / group)
+    of_set, budget = 1 if sets is None else sets.tokens // sets.sets, train.settled.row_tokens
     at_once = max(1, min(share, train.micro_batch, budget // of_set))
     cut = " in pieces" if of_set > budget else ""
     stage = memory.effective_stage(train, train.settled.zero_stage, group)
+    members = f"{group} process{'es' if group > 1 else ''}"
+    members = members if together == 1 else f"{group // together} × {together} processes"
     rates = ", ".join(f"{config.lr_of(number):g}" for number in range(1, config.rounds + 1))
     text = (
-        f"{train.global_batch} sets per step = {group} process{'es' if group > 1 else ''} × {at_once} "
+        f"{train.global_batch} sets per step = {members} × {at_once} "
         f"× {math.ceil(share / at_once)} accumulated{cut}, {train.precision.name}, ZeRO {stage}, lr {rates}"
     )
     if sets is None:
@@ -203,7 +206,8 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
     if shape is None or sets is None:
         return text
     train, group = config.train, config.launcher.processes * config.launcher.nodes
-    tokens = memory.micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    alone = replace(train, sequence_parallel=1)  # as each process forwards rows here
+    tokens = memory.micro_batch_tokens(alone, sets.prompt_tokens, sets.response_tokens, sets.responses)
     held = train.lora.quantization if train.lora is not None and same_reference(config) else None
     room, device = room_of(config), planned_device(config)
     card = None if room is None else room.memory

@@ -16,6 +16,7 @@ def check_training(key: str, train: TrainConfig, config: RunConfig) -> None:
     Args:
         key: of the training, ``train`` or ``model.scratch.sft``.
     """
+    _check_sequence_parallel(key, train, config)
     _check_batch(key, train, config)
     _check_sharding(key, train)
     _check_second_copy(key, train, config.launcher)
@@ -23,8 +24,20 @@ def check_training(key: str, train: TrainConfig, config: RunConfig) -> None:
     _check_quantization(key, train, config.dry_run)
 
 
+def _check_sequence_parallel(key: str, train: TrainConfig, config: RunConfig) -> None:
+    together, processes = train.settled.sequence_parallel, config.launcher.processes * config.launcher.nodes
+    if processes % together:
+        what = f"groups of {together} processes cannot be made of {processes}"
+        raise ConfigError(what, f"{key}.sequence_parallel", "choose a divisor, or change launcher.processes")
+    heads = config.model.architecture.get("num_attention_heads")
+    if heads and heads % together:
+        what = f"{together} processes cannot share {heads} heads of attention"
+        raise ConfigError(what, f"{key}.sequence_parallel", "choose a divisor")
+
+
 def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
-    processes = config.launcher.processes * config.launcher.nodes
+    together = train.settled.sequence_parallel
+    processes = config.launcher.processes * config.launcher.nodes // together
 
     def fits(size: int, micro_batch: int) -> bool:
         share, rest = divmod(size, processes)  # a process whose share is below micro_batch takes it at once
@@ -38,7 +51,8 @@ def _check_batch(key: str, train: TrainConfig, config: RunConfig) -> None:
     sizes = " or ".join(str(size) for size in (below, above) if size is not None)
     micro = [size for size in range(1, train.micro_batch) if fits(train.global_batch, size)]
     other = f", or {key}.micro_batch={micro[-1]}" if micro else ""
-    what = f"{train.global_batch} cannot be shared out as micro-batches of {train.micro_batch} on {processes} processes"
+    what = f"{train.global_batch} cannot be shared out as micro-batches of {train.micro_batch} on {processes} "
+    what += "processes" if together == 1 else f"groups of {together} processes"
     raise ConfigError(what, f"{key}.global_batch", f"the nearest that fit are {sizes}{other}")
 
 

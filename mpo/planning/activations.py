@@ -53,7 +53,14 @@ def shared_prompt_bytes(shape: Architecture, tokens: int, width: int, checkpoint
 
 
 def head_bytes(
-    shape: Architecture, tokens: int, scored: int, width: int, device: str, own_gradient: bool, working: int
+    shape: Architecture,
+    tokens: int,
+    scored: int,
+    width: int,
+    device: str,
+    own_gradient: bool,
+    working: int,
+    row: int = 0,
 ) -> int:
     """What the head, going backwards, takes beyond the ``working`` bytes of a layer, which does so after it.
 
@@ -62,9 +69,12 @@ def head_bytes(
     float32. In bfloat16 DeepSpeed then makes a float32 copy of it all, to add it to the sum over micro-batches and to
     send it: the logits are gone by then, but all activations are still there. Where the embedding shares the weights,
     their gradient waits for it, and is copied when the activations are gone too.
+
+    Args:
+        row: tokens of a row that this process shares with others, of all of which it then has the hidden states.
     """
     hidden, (entries, positions) = shape.hidden, _block(shape, scored, device)
-    states = (tokens * width + scored * (width + 4)) * hidden
+    states = ((tokens + row) * width + scored * (width + 4)) * hidden
     computing = positions * width * hidden + _logit_bytes(shape, scored, width, device)
     added = waiting = 0
     if own_gradient:

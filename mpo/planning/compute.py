@@ -70,4 +70,4 @@ def _set_flops(shape: Architecture, data: DataSize) -> tuple[float, float]:
 
 def _forwarded_again(train: TrainConfig, tokens: int) -> float:
     """Share of a set that is forwarded once more: of one above the token budget all its pieces but one."""
-    return max(0.0, 1.0 - train.settled.micro_tokens / tokens)
+    return max(0.0, 1.0 - train.settled.row_tokens / tokens)

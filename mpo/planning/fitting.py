@@ -1,20 +1,21 @@
 """Memory settings of a training: of those that are expected to fit, the ones that are expected to be fastest.
 
-What is open (null) of ZeRO stage, offloading, layers that are computed again and tokens of a micro-batch is tried in
-every combination. One fits if :mod:`mpo.planning.memory` expects it to leave :data:`SPARE` of the memory free, with the
-largest micro-batch that the data's limits allow, while the weights are loaded, and while the reference is computed,
-where there is one.
+What is open (null) of ZeRO stage, offloading, layers that are computed again, tokens of a micro-batch and processes
+that share one is tried in every combination. One fits if :mod:`mpo.planning.memory` expects it to leave :data:`SPARE`
+of the memory free, with the largest micro-batch that the data's limits allow, while the weights are loaded, and while
+the reference is computed, where there is one.
 
-Offloading comes last: the optimizer's, then the parameters'. Among the others the cost of a step decides, in FLOPs of
-one process: its products (computing all layers again adds about a third, as does a set in pieces), what it exchanges
-with other processes (:data:`LINK`), and what a micro-batch costs by itself (:data:`LAUNCH_TOKENS`). These are
-assumptions, nothing was measured on a card. Nothing here depends on what is in the cache, so that a second run chooses
-the same.
+Offloading comes last: the optimizer's, then the parameters'. Before that rows are split over as few processes as can
+be. Among the others the cost of a step decides, in FLOPs of one process: its products (computing all layers again adds
+about a third, as does a set in pieces), what it exchanges with other processes (:data:`LINK`), and what a micro-batch
+costs by itself (:data:`LAUNCH_TOKENS`). These are assumptions, nothing was measured on a card. Nothing here depends on
+what is in the cache, so that a second run chooses the same.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
@@ -34,7 +35,7 @@ SPARE = 0.1
 CHECKPOINTING = (0, 4, 3, 2, 1)
 """What is tried for ``activation_checkpointing``: no layer, every fourth, …, all of them."""
 MICRO_TOKENS = (4096, 8192, 16384, 32768, 65536)
-"""What is tried for ``micro_tokens``, from ``data.max_tokens`` on."""
+"""What is tried for ``micro_tokens``, from ``data.max_tokens`` on, or the share of them that a process has of a row."""
 LINK = {"machine": 1_000, "network": 8_000}
 """FLOPs that a card computes while it sends or receives a byte: an H100 at 40 % of its peak, between cards of one
 machine (350 GB/s of NVLink) and between machines (400 Gbit/s a card). Cards that have PCIe alone lie between them."""
@@ -130,7 +131,11 @@ def choose(train: TrainConfig, load: Load, room: Room) -> Choice:
     tried = [_fit(train, one, load, room) for one in _combinations(train, load, room.device)]
     fitting = [one for one in tried if one.fits(room)]
     order = list(Offload)
-    best = min(fitting, key=lambda one: (order.index(one.settings.offload), one.cost, one.needed), default=None)
+
+    def rank(one: Fit) -> tuple[float, ...]:
+        return order.index(one.settings.offload), one.settings.sequence_parallel, one.cost, one.needed
+
+    best = min(fitting, key=rank, default=None)
     smallest = min(tried, key=lambda one: (one.needed, one.host, one.cost))
     return Choice(best, smallest, _fit(train, train.settled, load, room), len(tried), len(fitting))
 
@@ -141,17 +146,30 @@ def with_settings(train: TrainConfig, settings: MemorySettings) -> TrainConfig:
 
 
 def _combinations(train: TrainConfig, load: Load, device: str) -> list[MemorySettings]:
-    budgets = tuple(budget for budget in MICRO_TOKENS if budget >= load.max_tokens) or (load.max_tokens,)
     tried: dict[str, tuple[object, ...]] = {
         "zero_stage": (0, 1, 2, 3),
         "offload": tuple(Offload) if device == "cuda" else (Offload.none,),
         "activation_checkpointing": CHECKPOINTING,
-        "micro_tokens": budgets,
     }
-    given = asdict(train.settled)
-    values = [tried[name] if name in train.open else (value,) for name, value in given.items()]
-    found = [MemorySettings(**dict(zip(given, one, strict=True))) for one in itertools.product(*values)]  # type: ignore[arg-type]
+    given, found = asdict(train.settled), []
+    for together in _together(load) if "sequence_parallel" in train.open else [train.settled.sequence_parallel]:
+        least = -(-load.max_tokens // together)
+        tried["micro_tokens"] = tuple(budget for budget in MICRO_TOKENS if budget >= least) or (least,)
+        tried["sequence_parallel"] = (together,)
+        values = [tried[name] if name in train.open else (value,) for name, value in given.items()]
+        found += [MemorySettings(**dict(zip(given, one, strict=True))) for one in itertools.product(*values)]  # type: ignore[arg-type]
     return [one for one in found if _runs(train, one, load)] or [train.settled]
+
+
+def _together(load: Load) -> list[int]:
+    """Processes that may share a row: down to :data:`MICRO_TOKENS`' least of the longest one for each."""
+    found, processes = [1], 2
+    while load.processes % processes == 0 and load.shape.heads % processes == 0:
+        if processes * MICRO_TOKENS[0] >= 2 * load.max_tokens:
+            break
+        found.append(processes)
+        processes *= 2
+    return found
 
 
 def _runs(train: TrainConfig, settings: MemorySettings, load: Load) -> bool:
@@ -179,7 +197,8 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
     }
     if load.needs_reference:
         held = train.lora.quantization if train.lora is not None and load.same_reference else None
-        found = reference_memory(shape, train.precision, tokens, device, held, load.processes, room.memory)
+        alone, _, _ = _largest(with_settings(train, replace(settings, sequence_parallel=1)), load)
+        found = reference_memory(shape, train.precision, alone, device, held, load.processes, room.memory)
         peaks[Peak.reference] = found
     peak = max(peaks, key=lambda one: peaks[one])
     return Fit(settings, planned.stage, peaks[peak], peak, planned.host, _cost(train, planned.stage, load))
@@ -188,9 +207,9 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
 def _largest(train: TrainConfig, load: Load) -> tuple[int, int, int]:
     """What :func:`mpo.planning.memory.training_memory` takes for the largest micro-batch that there can be: ``tokens``,
     ``prompt`` and ``outputs``."""
-    budget = train.settled.micro_tokens
+    budget = train.settled.row_tokens
     of_set = budget + 1 if load.sets is None else load.sets.responses * load.max_tokens
-    share = -(-train.global_batch // load.processes)
+    share = -(-train.global_batch * train.settled.sequence_parallel // load.processes)
     tokens = max(load.max_tokens, min(budget, min(train.micro_batch, share) * of_set))
     if of_set <= budget:
         return tokens, 0, 0
@@ -203,12 +222,23 @@ def _cost(train: TrainConfig, stage: int, load: Load) -> float:
     sets = load.sets or longest
     tokens = min(train.global_batch, sets.sets) / load.processes * sets.tokens / sets.sets
     at_once = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    micro_batches = max(1.0, tokens / at_once)
+    together = train.settled.sequence_parallel
+    micro_batches = max(1.0, tokens * together / at_once)
     flops = step_work(load.shape, train, sets, load.processes).flops
     link = LINK["machine" if load.nodes == 1 else "network"]
     launches = micro_batches * LAUNCH_TOKENS / tokens * flops
     exchanged, nearby = _exchanged(train, stage, load, micro_batches)
-    return flops + launches + link * exchanged + LINK["machine"] * nearby
+    shared = LINK["machine" if together * load.nodes <= load.processes else "network"] * _heads_bytes(train, load.shape)
+    return flops + launches + link * exchanged + LINK["machine"] * nearby + tokens * shared
+
+
+def _heads_bytes(train: TrainConfig, shape: Architecture) -> float:
+    """Bytes that a process sends of each of its tokens of a row that it shares: q, k, v and attention's output in every
+    layer, forwards, once more where the layer is computed again, and their gradients."""
+    together, width = train.settled.sequence_parallel, 2 if train.precision is Precision.bf16 else 4
+    heads = 2 * shape.heads + 2 * math.lcm(shape.kv_heads, together)
+    passes = 2 * shape.layers + shape.recomputed(train.settled.activation_checkpointing)
+    return passes * heads * shape.head_dim * width * (together - 1) / together
 
 
 def _exchanged(train: TrainConfig, stage: int, load: Load, micro_batches: float) -> tuple[float, float]:

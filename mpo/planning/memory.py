@@ -9,7 +9,7 @@ keeps weights of its own there. What comes and goes with a micro-batch: :mod:`mp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpo.config.schema import Offload, Precision, Quantization, TrainConfig
 from mpo.planning.activations import activation_bytes, forward_bytes, head_bytes, shared_prompt_bytes, working_bytes
@@ -92,7 +92,8 @@ def training_memory(
 
     Args:
         processes: of the whole group, all nodes.
-        tokens: forwarded at once by the process, see :func:`micro_batch_tokens`.
+        tokens: of a micro-batch, see :func:`micro_batch_tokens`; this and the next two are of one that with
+            ``train.sequence_parallel`` several processes share.
         prompt: tokens that pieces of a set share, see :func:`shared_prompt_tokens`.
         outputs: tokens of which attention's outputs are kept, see :func:`kept_output_tokens`.
         stage: another ZeRO stage than the configured one.
@@ -138,7 +139,11 @@ def training_memory(
             host, weights = host + weights, 0
     if device == "cuda":
         host, copied = host + copied, 0
-    checkpointing = settings.activation_checkpointing
+    checkpointing, together = settings.activation_checkpointing, settings.sequence_parallel
+    row, scored = tokens if together > 1 else 0, tokens if scored is None else scored
+    # Processes that share a row have all its tokens for some heads, of which two may have the same of the keys'.
+    shape = replace(shape, kv_heads=math.lcm(shape.kv_heads, together))
+    tokens, scored, prompt, outputs = (-(-count // together) for count in (tokens, scored, prompt, outputs))
     working = working_bytes(shape, tokens, width, checkpointing)
     own_gradient = train.lora is None and not in_place
     return Memory(
@@ -150,7 +155,7 @@ def training_memory(
         activations=activation_bytes(shape, tokens, width, checkpointing)
         + shared_prompt_bytes(shape, prompt, width, checkpointing)
         + outputs * shape.layers * shape.heads * shape.head_dim * width,
-        logits=head_bytes(shape, tokens, tokens if scored is None else scored, width, device, own_gradient, working),
+        logits=head_bytes(shape, tokens, scored, width, device, own_gradient, working, row),
         host=host,
         checkpoint=copied,
         loading=loading,
@@ -235,16 +240,17 @@ def tokens_at_once(train: TrainConfig, sets: DataSize, device: str = "cuda") -> 
 def scored_at_once(train: TrainConfig, sets: DataSize) -> int:
     """Tokens of responses among those of :func:`tokens_at_once`: the head computes logits for no others."""
     at_once = micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    answers, budget = sets.responses * sets.response_tokens, train.settled.micro_tokens
+    answers, budget = sets.responses * sets.response_tokens, train.settled.row_tokens
     if sets.prompt_tokens + answers > budget:  # the prompt is in the first piece alone
         return max(min(answers, budget), sets.response_tokens)
     return at_once * answers // (sets.prompt_tokens + answers)
 
 
 def micro_batch_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
-    """Tokens that a process forwards at once: sets with their prompt once, within the budget; at least one response."""
+    """Tokens that a process, or all of ``train.sequence_parallel`` together, forward at once: sets with their prompt
+    once, within the budget; at least one response."""
     wanted = train.micro_batch * (prompt_tokens + responses * response_tokens)
-    return max(min(wanted, train.settled.micro_tokens), prompt_tokens + response_tokens)
+    return max(min(wanted, train.settled.row_tokens), prompt_tokens + response_tokens)
 
 
 def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
@@ -252,10 +258,10 @@ def kept_output_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: 
 
     As :mod:`mpo.train.window` has it.
     """
-    tokens, budget = prompt_tokens + responses * response_tokens, train.settled.micro_tokens
+    tokens, budget = prompt_tokens + responses * response_tokens, train.settled.row_tokens
     return 0 if tokens <= budget else min(tokens, OUTPUTS_KEPT[train.precision] * budget)
 
 
 def shared_prompt_tokens(train: TrainConfig, prompt_tokens: int, response_tokens: int, responses: int) -> int:
     """Tokens of a prompt that is kept for the pieces of its set; 0 where sets are within the budget."""
-    return prompt_tokens if prompt_tokens + responses * response_tokens > train.settled.micro_tokens else 0
+    return prompt_tokens if prompt_tokens + responses * response_tokens > train.settled.row_tokens else 0

@@ -6,6 +6,7 @@ masks on one card and not on another, and a compiler may fail: better now than i
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -14,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpo.errors import cut, first_line
+from mpo.errors import ConfigError, cut, first_line
 from mpo.layout.batch import TokenBatch, collate
-from mpo.policy.attention import DEFAULT, Attend, AttentionCall, Backend, DenseAttend
+from mpo.policy.attention import DEFAULT, Attend, AttentionCall, Backend, DenseAttend, shared_call
 from mpo.policy.devices import broadcast_from_rank0
 from mpo.policy.layers import compile_fused, fault_when_compiled
 from mpo.policy.module import PolicyModule
 
+KEY = "train.sequence_parallel"
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Of values and gradients, relative to the largest of them; by the precision of queries and keys."""
 
@@ -36,6 +38,7 @@ def prepare_for(
     device: torch.device,
     compile: bool | None = None,
     on_warning: Callable[[str], None] | None = warnings.warn,
+    sequence_parallel: int = 1,
 ) -> None:
     """Choose layout and compilation by what works on ``device``; the same in every process of the group.
 
@@ -45,15 +48,24 @@ def prepare_for(
         policy: as it was loaded; it need not be on the device.
         compile: norms and gates; None: on CUDA.
         on_warning: gets a line for what is not done; None in all processes but one.
+        sequence_parallel: processes that forward a row together.
+
+    Raises:
+        ConfigError: this model's rows cannot be forwarded by several processes.
     """
 
     def warn(line: str) -> None:
         if on_warning is not None:
             on_warning(line)
 
-    dtype = policy.base.dtype
+    dtype, several = policy.base.dtype, sequence_parallel > 1
+    if several:
+        _check_heads(policy.attention_calls, sequence_parallel)
     if policy.attention_calls:
-        fault = broadcast_from_rank0(attention_fault(DEFAULT[device.type], policy.attention_calls, device, dtype))
+        calls = {shared_call(call, sequence_parallel) for call in policy.attention_calls}
+        fault = broadcast_from_rank0(attention_fault(DEFAULT[device.type], calls, device, dtype))
+        if fault and several:
+            raise ConfigError(f"only rows of shared prompts are split over processes: {fault}", KEY, "leave it out")
         if fault:
             assert policy.own_attention is not None
             policy.base.set_attn_implementation(policy.own_attention)
@@ -64,6 +76,16 @@ def prepare_for(
             warn(f"norms and gates are not compiled: {fault}")
         else:
             compile_fused(policy.lm)
+
+
+def _check_heads(calls: Iterable[AttentionCall], processes: int) -> None:
+    heads = sorted({call.heads for call in calls})
+    if not heads:
+        what = f"{processes} processes can share a row of prompt and responses, but this model's are rows of their own"
+        raise ConfigError(what, KEY, "leave it out")
+    if any(number % processes for number in heads):
+        what = f"{processes} processes cannot share {' and '.join(map(str, heads))} heads of attention"
+        raise ConfigError(what, KEY, f"choose a divisor of {math.gcd(*heads)}")
 
 
 def attention_fault(

@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from mpo.layout.batch import TokenBatch
-from mpo.layout.shape_buckets import stepped_row
 from mpo.policy import attention
 from mpo.policy.cpu.vocabulary import SumOf, sum_in_place
 from mpo.policy.head import ChunkedHead, LogitExtras, logit_extras
 from mpo.policy.model_class import backbone
+from mpo.policy.sequence_parallel import SequenceShares
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,7 @@ class PolicyModule(nn.Module):
         source: where the model was loaded from; None: nowhere, it was made in memory.
         own_attention: of transformers, which the model had before prompts were shared; None: it has it still.
         attention_calls: what its layers ask of the back end, where prompts are shared.
+        sequence: the processes that forward each batch together, this one among them.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class PolicyModule(nn.Module):
         self.source: ModelSource | None = None
         self.own_attention: str | None = None
         self.attention_calls: frozenset[attention.AttentionCall] = frozenset()
+        self.sequence = SequenceShares()
         self._backend = attend
         base = self.base
         self.head = ChunkedHead(
@@ -169,10 +171,10 @@ class PolicyModule(nn.Module):
         Raises:
             ValueError: the batch skips its prompt, and none is given or another one.
         """
-        response_M, step_M = batch.response_M, batch.step_M
+        response_M, step_M, sequence = batch.response_M, batch.step_M, self.sequence
         # The head may get the first token some more times, which nobody looks at: its products come in few sizes.
-        more = (0, stepped_row(len(step_M), self.head.weight) - len(step_M))
-        at_M = functional.pad(response_M, more), functional.pad(step_M, more)
+        more = (0, sequence.padded(len(step_M), self.head.weight) - len(step_M))
+        at_M = sequence.share(functional.pad(response_M, more)), sequence.share(functional.pad(step_M, more))
         target_M = batch.input_ids_N[batch.response_index_RT[at_M]]
         hidden_MD = self._packed(batch, *at_M, prompt, first) if self.shares_prefix else self._rows(batch, *at_M)
         found = self.head(hidden_MD, target_M, None if first is None else first.normalisers_WM)
@@ -183,7 +185,7 @@ class PolicyModule(nn.Module):
 
         def placed(values_N: Tensor) -> Tensor:
             zeros_BKT = torch.zeros(shape, dtype=torch.float32, device=values_N.device)
-            return zeros_BKT.index_put(where, values_N[: len(step_M)])
+            return zeros_BKT.index_put(where, sequence.same(values_N)[: len(step_M)])
 
         token_mask_BKT = torch.zeros(shape, dtype=torch.bool, device=hidden_MD.device)
         token_mask_BKT = token_mask_BKT.index_put(where, torch.ones_like(step_M, dtype=torch.bool))
@@ -199,20 +201,22 @@ class PolicyModule(nn.Module):
         first: FirstPass | None,
     ) -> Tensor:
         """Hidden states [M,D] at the position before each response token, all tokens in one row."""
-        skipped = batch.skipped
+        skipped, sequence = batch.skipped, self.sequence
         if skipped and prompt is None:
             raise ValueError("the batch skips its prompt, and no other piece's is given")
-        batch = batch.filled(skipped + stepped_row(batch.tokens - skipped, self.head.weight))
+        batch = batch.filled(skipped + sequence.padded(batch.tokens - skipped, self.head.weight))
         across = None if prompt is None else prompt.across(batch)
         hidden_1ND = backbone(self.base)(
-            input_ids=batch.input_ids_N[skipped:].unsqueeze(0),
-            position_ids=batch.position_ids_N[skipped:].unsqueeze(0),
+            input_ids=sequence.share(batch.input_ids_N[skipped:]).unsqueeze(0),
+            position_ids=sequence.share(batch.position_ids_N[skipped:]).unsqueeze(0),
             use_cache=False,
             shared_prefix=self._attend(batch),
             kept_prompt=across,
             kept_outputs=None if first is None else first.outputs,
+            sequence=sequence,
         ).last_hidden_state
-        hidden_ND = hidden_1ND[0] if across is None else across("hidden states", hidden_1ND[0])
+        hidden_ND = sequence.whole(hidden_1ND[0])
+        hidden_ND = hidden_ND if across is None else across("hidden states", hidden_ND)
         prompts_S = batch.prompt_lengths_S
         last_S = batch.prompt_index_SP.gather(1, prompts_S[:, None] - 1).squeeze(1)
         previous_M = batch.response_index_RT[response_M, (step_M - 1).clamp(min=0)]

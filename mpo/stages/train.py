@@ -63,7 +63,8 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         settings.lora,
         None if settings.lora is None else settings.lora.quantization,
     )
-    prepare_for(policy, join_group(), settings.compile, context.warn if context.rank == 0 else None)
+    warn = context.warn if context.rank == 0 else None
+    prepare_for(policy, join_group(), settings.compile, warn, settings.settled.sequence_parallel)
     learn = settings.lora is None or not settings.lora.target_modules
     if context.rank == 0 and learn and (note := router_note(policy.base.config)):
         context.warn(note)

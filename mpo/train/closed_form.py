@@ -63,11 +63,11 @@ def tolerance(noise: float) -> float:
 def packing_noise(engine: Engine, problem: Problem, batch: Sequence[int]) -> float:
     """Mean absolute difference of a token's log-prob between two packings: responses together, and each for itself.
 
-    Of up to ``RESPONSES`` responses of each process's share of ``batch``, within the token budget.
+    Of up to ``RESPONSES`` responses of each group's share of ``batch``, within the token budget.
     """
     chosen: dict[int, list[int]] = {}
     room, tokens = RESPONSES, 0
-    for i in batch[engine.rank :: engine.world_size]:
+    for i in batch[engine.group :: engine.groups]:
         size = problem.size(i)
         for k, length in list(size.responses.items())[:2]:  # few of a set, so that several sets are there
             added = length + (0 if i in chosen else size.prompt)
@@ -85,5 +85,5 @@ def packing_noise(engine: Engine, problem: Problem, batch: Sequence[int]) -> flo
             sums += torch.stack([apart_T.double().sum(), one.token_mask_BKT[0, k].double().sum()]).cpu()
         for _ in range(RESPONSES - len(alone)):  # every process forwards as often
             engine(collate([]))
-    total, count = engine.sum(sums).tolist()
+    total, count = engine.sum(sums * engine.leads).tolist()
     return total / max(count, 1.0)

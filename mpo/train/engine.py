@@ -15,9 +15,18 @@ from mpo.layout.batch import TokenBatch
 from mpo.planning.memory import effective_stage
 from mpo.policy.attention import KeptPrompt
 from mpo.policy.module import FirstPass, PolicyModule, ResponseLogps
+from mpo.policy.sequence_parallel import SequenceShares
 from mpo.train.files import load_tensors
 from mpo.train.optimizer import build_optimizer, build_scheduler
-from mpo.train.zero import CheckpointFiles, Keep, deepspeed_config, init_process_group, initialize, spread
+from mpo.train.zero import (
+    CheckpointFiles,
+    Keep,
+    deepspeed_config,
+    init_process_group,
+    initialize,
+    sequence_shares,
+    spread,
+)
 
 WEIGHTS = "weights-{}.pt"
 """File of a process's part of the weights."""
@@ -51,12 +60,19 @@ class Engine:
         policy: moved to this process's device; its parameters are the engine's from now on.
         config: optimizer, precision and ZeRO.
         total_steps: what the schedule spans.
+
+    Attributes:
+        group: of the processes that forward each batch together, which one this process is in, of ``groups``.
+        leads: whether it is the first one there: what all of them compute alike counts in one of them.
     """
 
     def __init__(self, policy: PolicyModule, config: TrainConfig, total_steps: int) -> None:
         init_process_group()
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.config, self.stage = config, effective_stage(config, config.settled.zero_stage, self.world_size)
+        policy.sequence = sequence_shares(config.settled.sequence_parallel)
+        self.groups, self.leads = self.world_size // policy.sequence.size, policy.sequence.rank == 0
+        self.group = self.rank // policy.sequence.size
         optimizer = build_optimizer(policy, config)
         hidden = int(policy.head.weight.shape[-1])
         parameters = sum(parameter.numel() for parameter in policy.parameters())
@@ -162,8 +178,10 @@ class Engine:
         dist.barrier()
 
     def close(self) -> None:
-        """Give the policy's gradients back to autograd; it no longer holds on to this engine."""
+        """Give the policy's gradients back to autograd, and its rows to this process; it no longer holds on to this
+        engine."""
         self._policy.sum_in_place(None)
+        self._policy.sequence = SequenceShares()
         self._kept_sums.clear()
 
     def save(self, keep: Keep) -> None:

@@ -86,6 +86,8 @@ def evaluate(engine: Engine, training: Problem, heldout: HeldOutSets) -> dict[st
             of_loss_B = output.keep_B.cpu() & torch.tensor([i in usable for i in part])
             losses_B = output.loss_B.double().cpu()
             sums.add("loss", torch.where(of_loss_B, losses_B, torch.zeros_like(losses_B)).sum(), of_loss_B.sum())
+        if not engine.leads:
+            sums.clear()
         if heldout.rewards is not None:
             sums.add("reward", *heldout.rewards(engine.rank, engine.world_size))
         totals = sums.reduce(engine)
@@ -96,7 +98,7 @@ def evaluate(engine: Engine, training: Problem, heldout: HeldOutSets) -> dict[st
 def _forwarded(engine: Engine, problem: Problem, indices: Sequence[int]) -> Iterator[tuple[list[int], ResponseLogps]]:
     """Every response of this process's share of ``indices``; all processes forward as often, the rest on nothing."""
     sizes = {i: SetSize.of(problem.sets[i], problem.shares_prefix) for i in indices}
-    share = shares(indices, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
+    share = shares(indices, sizes, problem.micro_batch, problem.micro_tokens, engine.groups)[engine.group]
     for part in share.whole:
         logps = engine(collate([problem.sets[i] for i in part]))
         if part:

@@ -116,7 +116,7 @@ def train(
     if start.step == 0 and state is not None:
         checkpoints.carry_on(engine, state)
     log = MetricsLog(out / METRICS, start.metrics) if engine.rank == 0 else None
-    budget = config.settled.micro_tokens
+    budget = config.settled.row_tokens
     problem = Problem(loss, sets, assignments, reference, config.micro_batch, budget, policy.shares_prefix)
     row: dict[str, Any] = {}
     evaluations, divergence = _so_far(out / METRICS, engine.rank, config)

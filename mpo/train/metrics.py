@@ -61,6 +61,11 @@ class Sums:
         before = self._by_rank.get(name)
         self._by_rank[name] = pairs_K2 if before is None else before + pairs_K2
 
+    def clear(self) -> None:
+        """Take everything back but the names, which all processes have."""
+        self._sums = {name: (torch.zeros_like(one), torch.zeros_like(two)) for name, (one, two) in self._sums.items()}
+        self._by_rank = {name: torch.zeros_like(pairs) for name, pairs in self._by_rank.items()}
+
     def reduce(self, engine: Engine) -> dict[str, tuple[float, float]]:
         """Sum and count of each name over all processes: the step's one wait for the device."""
         names, ranked = sorted(self._sums), sorted(self._by_rank)

@@ -63,17 +63,19 @@ def run_window(
 ) -> list[Checked]:
     """Accumulate the gradient of the mean loss over the kept sets of the global batch.
 
-    Each process adds (sum of its sets' losses) / (kept sets of the whole global batch), so the result depends neither
-    on the number of processes nor on micro-batches nor on ragged shares (design: exactness in distribution).
+    Each group of processes that forward together adds (sum of its sets' losses) / (kept sets of the whole global
+    batch), so the result depends neither on the number of processes nor on micro-batches nor on ragged shares (design:
+    exactness in distribution).
 
     Args:
         batch: the global batch, by position in ``problem.sets``.
-        sums: gets the metrics of this process's share.
+        sums: gets the metrics of this process's share; empty before.
         compare: also add ``expected_loss``, the loss with the policy at the reference.
         first: of this process: try the loss on a copy of the first inputs.
 
     Returns:
-        Which of this process's sets have a loss that is not finite; ``sums`` has their number.
+        Which of its group's sets have a loss that is not finite, in the group's first process; ``sums`` has their
+        number.
 
     Raises:
         DataError: no set of the batch carries signal.
@@ -84,7 +86,7 @@ def run_window(
         raise DataError("no set of a global batch carries signal", sets[batch[0]].id, "use a larger train.global_batch")
     kl_reference_point = mismatched_log_ratio(engine, problem, batch) if loss.needs_mismatched_kl else None
     sizes = {i: problem.size(i) for i in batch}
-    share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.world_size)[engine.rank]
+    share = shares(batch, sizes, problem.micro_batch, problem.micro_tokens, engine.groups)[engine.group]
     checked: list[Checked] = []
 
     def learn(part: Sequence[int], logps: ResponseLogps) -> Tensor:
@@ -123,7 +125,10 @@ def run_window(
     for number, pieces in enumerate(share.cut):
         waited += _learn_in_pieces(engine, problem, pieces, learn, final=number == len(share.cut) - 1)
     sums.add("layout_seconds", waited)
-    return checked
+    if engine.leads:
+        return checked
+    sums.clear()
+    return []
 
 
 def _learn_in_pieces(
@@ -228,13 +233,14 @@ def mismatched_log_ratio(engine: Engine, problem: Problem, batch: Sequence[int])
     sizes = {i: SetSize.of(pair, problem.shares_prefix) for i, pair in pairs.items()}
     # A pair is one response, which is never cut into pieces: no budget makes all of them whole.
     longest = max(problem.micro_tokens, *(size.tokens for size in sizes.values()))
-    share = shares(batch, sizes, problem.micro_batch, longest, engine.world_size)[engine.rank]
+    share = shares(batch, sizes, problem.micro_batch, longest, engine.groups)[engine.group]
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for part in share.whole:
         with torch.no_grad():
             logps_B = engine(collate([pairs[i] for i in part])).logps_BK[: len(part), 0].double()
         at_reference_B = torch.tensor([float(reference.mismatched[i]) for i in part], dtype=torch.float64)
         total += (logps_B - to_device(at_reference_B, engine.device)).sum()
+    total *= engine.leads
     return (engine.sum(total) / len(pairs)).float().to(engine.device)
 
 

@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch import nn
 
 from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.policy.sequence_parallel import SequenceShares
 from mpo.train.files import load_tensors
 
 if not torch.cuda.is_available():
@@ -27,6 +28,7 @@ with warnings.catch_warnings():
     from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.sequence.layer import DistributedAttention
     from deepspeed.utils import logger as deepspeed_logger
     from deepspeed.utils.tensor_fragment import fragment_address
 
@@ -60,6 +62,18 @@ def init_process_group() -> None:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     deepspeed.init_distributed(verbose=False)
+
+
+def sequence_shares(processes: int) -> SequenceShares:
+    """This process among as many neighbours by rank, which forward a row together. All processes of the group take
+    part."""
+    if processes == 1:
+        return SequenceShares()
+    rank, size = dist.get_rank(), dist.get_world_size()
+    groups = [dist.new_group(range(first, first + processes)) for first in range(0, size, processes)]
+    mine = groups[rank // processes]
+    exchange = DistributedAttention(lambda query, key, value, attend: attend(query, key, value), mine, 2, 1)
+    return SequenceShares(mine, exchange)
 
 
 def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: int) -> dict[str, Any]:

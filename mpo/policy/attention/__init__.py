@@ -6,7 +6,7 @@ responses (CPU), FlexAttention (CUDA), and a dense mask, the plain reference tha
 """
 
 from mpo.policy.attention.backends import DEFAULT, Attend, Backend, CpuAttend
-from mpo.policy.attention.calls import AttentionCall, noting
+from mpo.policy.attention.calls import AttentionCall, noting, shared_call
 from mpo.policy.attention.dense import DenseAttend
 from mpo.policy.attention.flex import FlexAttend
 from mpo.policy.attention.interface import NAME
@@ -25,4 +25,5 @@ __all__ = [
     "KeptOutputs",
     "KeptPrompt",
     "noting",
+    "shared_call",
 ]

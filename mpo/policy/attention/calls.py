@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mpo.layout.batch import TokenBatch
 from mpo.policy.attention.backends import Attend, Backend
+from mpo.policy.sequence_parallel import key_heads
 
 
 class AttentionCall(NamedTuple):
@@ -22,6 +23,12 @@ class AttentionCall(NamedTuple):
     window: int | None
     softcap: float | None
     has_sinks: bool
+
+
+def shared_call(call: AttentionCall, processes: int) -> AttentionCall:
+    """What each of ``processes`` that share a row has of the call."""
+    keys = key_heads(call.key_heads, processes)
+    return call._replace(heads=call.heads // processes, key_heads=keys // processes)
 
 
 def noting(back_end: Backend, calls: set[AttentionCall]) -> Backend:

@@ -49,7 +49,7 @@ def sixteen_gib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recipes_of_the_papers_leave_it_to_the_card(load: Compose, name: str) -> None:
     train = load(LLAMA, f"train={name}").train
     assert train.memory is MemoryChoice.auto
-    assert train.open == ["zero_stage", "offload", "activation_checkpointing", "micro_tokens"]
+    assert train.open == ["zero_stage", "offload", "activation_checkpointing", "micro_tokens", "sequence_parallel"]
 
 
 @pytest.mark.parametrize("name", ["testbed", "small"])
@@ -95,10 +95,11 @@ def test_a_value_of_ones_own_is_kept_and_the_rest_chosen(
 
 
 def test_all_given_nothing_is_chosen(settled: Settle) -> None:
-    values = ("zero_stage=1", "offload=none", "activation_checkpointing=false", "micro_tokens=4096")
+    values = ("zero_stage=1", "offload=none", "activation_checkpointing=false", "micro_tokens=4096",
+              "sequence_parallel=1")  # fmt: skip
     config, said = settled(LLAMA, "launcher.device=h100", *(f"train.{value}" for value in values))
     assert config.train.settled == MemorySettings(1, Offload.none, 0, 4096)
-    assert said == {"train": "nothing, all four memory settings have values"}
+    assert said == {"train": "nothing, all five memory settings have values"}
 
 
 @pytest.mark.usefixtures("sixteen_gib")
@@ -236,4 +237,8 @@ def test_a_plan_has_the_line(settled: Settle, tmp_path: Path) -> None:
 def test_settled_fills_in_and_counts_truth_as_one() -> None:
     assert TrainConfig().settled == MemorySettings()
     assert TrainConfig(activation_checkpointing=True).settled.activation_checkpointing == 1
-    assert TrainConfig(zero_stage=0, micro_tokens=7).open == ["offload", "activation_checkpointing"]
+    assert TrainConfig(zero_stage=0, micro_tokens=7).open == [
+        "offload",
+        "activation_checkpointing",
+        "sequence_parallel",
+    ]

@@ -235,3 +235,14 @@ def test_weights_in_4_bits_are_not_spread(changed: Load, monkeypatch: pytest.Mon
     monkeypatch.setattr("mpo.pipeline.training_rules.find_spec", lambda name: None)
     error = refusal(changed(*adapted, "train.zero_stage=2", "dry_run=false"))
     assert error.where == "train.lora.quantization" and "[qlora]" in error.remedy
+
+
+def test_processes_that_share_rows_divide_the_others_and_the_heads(changed: Load) -> None:
+    model = ("model=qwen2_5_0_5b_instruct", "dry_run=true", "launcher.processes=4", "train.micro_batch=2")
+    assert validate(changed(*model, "train.sequence_parallel=2", "train.global_batch=8"))
+    error = refusal(changed(*model, "train.sequence_parallel=3", "train.global_batch=8"))
+    assert error.where == "train.sequence_parallel" and "groups of 3 processes cannot be made of 4" in error.what
+    error = refusal(changed(*model, "train.sequence_parallel=4", "train.global_batch=8"))
+    assert error.where == "train.sequence_parallel" and "4 processes cannot share 14 heads" in error.what
+    error = refusal(changed(*model, "train.sequence_parallel=2", "train.global_batch=7"))
+    assert error.where == "train.global_batch" and "on 2 groups of 2 processes" in error.what

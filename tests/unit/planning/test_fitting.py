@@ -281,3 +281,37 @@ def test_a_control_groups_limit_counts(
         file.write_text(f"{limit}\n")
     whole = host_memory(tmp_path / "nowhere")
     assert whole % GIB == 0 and host_memory(tmp_path) == (whole if gibibytes is None else min(whole, gibibytes * GIB))
+
+
+def test_rows_are_split_where_a_response_with_its_prompt_is_too_long_for_a_card() -> None:
+    def chosen(tokens: int, processes: int = 8) -> MemorySettings:
+        return best(choose(AUTO, replace(load(processes=processes), max_tokens=tokens), card(80))).settings
+
+    short, two, four = chosen(60_000), chosen(131_072), chosen(262_144)
+    assert (short.sequence_parallel, two.sequence_parallel, four.sequence_parallel) == (1, 2, 4)
+    assert two.micro_tokens == four.micro_tokens == 65_536 and short.row_tokens >= 60_000
+    assert two.offload is NONE  # which would come after it
+    fewer = replace(AUTO, sequence_parallel=1)
+    assert choose(fewer, replace(load(), max_tokens=262_144), card(80)).best is None
+    six = replace(load(processes=6), max_tokens=200_000)  # 32 heads: four of six processes cannot share a row
+    assert best(choose(AUTO, six, card(80))).settings.sequence_parallel == 2
+
+
+def test_a_shared_row_costs_what_is_sent() -> None:
+    tokens = replace(load(), max_tokens=131_072, sets=DataSize(60_000, 4, 1_000, 40_000))
+    settings = MemorySettings(3, NONE, 1, 65_536)
+    alone, together = (
+        best(choose(with_settings(AUTO, replace(settings, sequence_parallel=size)), tokens, card(200)))
+        for size in (1, 2)
+    )
+    launch, of_layers = 512, 32 * (2 * 32 + 2 * 8) * 128 * 2 / 2  # half goes to the other one
+    per_process = 128 / 8 * 161_000
+    sent = per_process * 3 * of_layers * 1_000  # forwards, again, backwards
+    work = [
+        step_work(LLAMA3_8B, with_settings(AUTO, one.settings), tokens.sets or SETS, 8).flops
+        for one in (alone, together)
+    ]
+    micro = [per_process / 65_536, per_process * 2 / 131_072]
+    launches = [count * launch / per_process * flops for count, flops in zip(micro, work, strict=True)]
+    assert together.cost - alone.cost == pytest.approx(work[1] - work[0] + launches[1] - launches[0] + sent)
+    assert work[1] < work[0]  # fewer pieces

@@ -436,3 +436,20 @@ def test_a_checkpoint_is_as_large_as_the_states_it_holds(tmp_path: Path) -> None
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     estimate = export_bytes(read_architecture(config.to_dict()), Precision.fp32)
     assert 1.0 <= (tmp_path / "model.safetensors").stat().st_size / estimate < 1.1
+
+
+@pytest.mark.parametrize("scored", [None, 6_000])
+def test_of_a_shared_row_a_process_has_its_tokens_and_the_hidden_states_of_all(scored: int | None) -> None:
+    two = replace(PAPER, sequence_parallel=2)
+    alone = training_memory(LLAMA3_8B, PAPER, 8, 4_000, 500, scored=None if scored is None else scored // 2)
+    shared = training_memory(LLAMA3_8B, two, 8, 8_000, 1_000, scored=scored)
+    assert shared.activations == alone.activations
+    assert shared.logits - alone.logits == 8_000 * 4096 * 2
+    assert replace(shared, logits=alone.logits) == alone
+
+
+def test_processes_that_share_a_head_of_keys_each_have_it() -> None:
+    many = replace(PAPER, sequence_parallel=16)
+    alone, shared = training_memory(LLAMA3_8B, PAPER, 16, 1_000), training_memory(LLAMA3_8B, many, 16, 16_000)
+    kept = 1 if PAPER.settled.activation_checkpointing == 1 else LLAMA3_8B.layers  # a layer that is computed again
+    assert shared.activations - alone.activations == kept * 1_000 * 2 * 8 * 128 * 2

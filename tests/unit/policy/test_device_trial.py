@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mpo.errors import ConfigError
 from mpo.layout.batch import TokenBatch
 from mpo.policy import attention, layers
 from mpo.policy.attention import AttentionCall, DenseAttend, FlexAttend
@@ -107,3 +108,21 @@ def test_a_compiler_that_does_not_work_is_not_used(fault: str, tmp_path: Path, m
     assert lines == [f"norms and gates are not compiled: {reason}"]
     monkeypatch.setattr(layers, "compiled", compiled)
     assert not compiles_fused(policy) and policy.shares_prefix
+
+
+def test_rows_that_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of("llama", tmp_path)
+    prepare_for(policy, CPU, sequence_parallel=4)  # 4 heads on 2, which two processes each have
+    with pytest.raises(ConfigError, match="3 processes cannot share 4 heads of attention") as caught:
+        prepare_for(policy, CPU, sequence_parallel=3)
+    assert caught.value.where == "train.sequence_parallel" and "divisor of 4" in str(caught.value)
+    monkeypatch.setitem(attention.DEFAULT, "cpu", failing)
+    with pytest.raises(ConfigError, match="2 heads of 8 on 1 failed"):  # what each of the two would compute
+        prepare_for(policy, CPU, sequence_parallel=2)
+    assert policy.shares_prefix
+
+
+def test_rows_of_single_responses_are_not_shared(tmp_path: Path) -> None:
+    policy = policy_of("granitemoehybrid", tmp_path)
+    with pytest.raises(ConfigError, match="rows of their own"):
+        prepare_for(policy, CPU, sequence_parallel=2)
