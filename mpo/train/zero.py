@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch import nn
 
 from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.errors import ConfigError
 from mpo.policy.sequence_parallel import SequenceShares
 from mpo.train.files import load_tensors
 
@@ -66,10 +67,17 @@ def init_process_group() -> None:
 
 def sequence_shares(processes: int) -> SequenceShares:
     """This process among as many neighbours by rank, which forward a row together. All processes of the group take
-    part."""
+    part.
+
+    Raises:
+        ConfigError: they do not divide the group.
+    """
     if processes == 1:
         return SequenceShares()
     rank, size = dist.get_rank(), dist.get_world_size()
+    if size % processes:
+        what = f"groups of {processes} processes cannot be made of {size}"
+        raise ConfigError(what, "train.sequence_parallel", "choose a divisor")
     groups = [dist.new_group(range(first, first + processes)) for first in range(0, size, processes)]
     mine = groups[rank // processes]
     exchange = DistributedAttention(lambda query, key, value, attend: attend(query, key, value), mine, 2, 1)

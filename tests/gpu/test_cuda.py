@@ -149,6 +149,25 @@ def test_one_loss_curve_over_zero_stages_and_pieces(tmp_path: Path) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA cards")
+def test_one_loss_curve_on_two_cards(tmp_path: Path) -> None:
+    """Rows for themselves and rows that both forward together, whole and in pieces."""
+
+    def job(name: str, **config: object) -> dict[str, object]:
+        settings = {"global_batch": 5, "lr": 3e-3, "warmup_ratio": 0.0, "epochs": 2, "max_steps": 8, "micro_batch": 4}
+        return {"out": str(tmp_path / name), "loss_fields": {"beta": 0.1}, "config": settings | config}
+
+    assert spawn([job("one", zero_stage=0)]) == [0]
+    jobs = [job(f"zero{stage}", zero_stage=stage) for stage in (0, 2, 3)]
+    jobs += [job(f"together{stage}", zero_stage=stage, sequence_parallel=2) for stage in (0, 2, 3)]
+    jobs += [job("pieces", zero_stage=3, sequence_parallel=2, micro_tokens=9, activation_checkpointing=True)]
+    assert spawn(jobs, 2) == [0, 0]
+    expected = torch.tensor(curve(tmp_path / "one"), dtype=torch.float64)
+    for one in jobs:
+        found = torch.tensor(curve(Path(str(one["out"]))), dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.0)
+
+
 def test_a_whole_run_in_bfloat16(mpo: CommandLine) -> None:
     outcome = mpo.testbed("train.precision=bf16", "train.zero_stage=2", "train.profile=true")
     assert outcome.code == 0
