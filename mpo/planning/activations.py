@@ -35,6 +35,13 @@ def working_bytes(shape: Architecture, tokens: int, width: int, checkpointing: i
     return tokens * (again + (shape.hidden + shape.mlp) * width)
 
 
+def exchanged_bytes(shape: Architecture, tokens: int, width: int, checkpointing: int) -> int:
+    """Attention's output once more, where processes share a row: all heads of a process's tokens, beside some heads of
+    all tokens, in layers without checkpointing and in the one at work."""
+    layers = shape.layers - shape.recomputed(checkpointing) + (1 if checkpointing else 0)
+    return tokens * layers * shape.heads * shape.head_dim * width
+
+
 def forward_bytes(shape: Architecture, tokens: int, width: int, device: str) -> int:
     """Of a pass without gradient: a layer's MLP with what is added to its output, or a block of logits, whichever is
     larger."""

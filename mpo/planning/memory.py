@@ -12,7 +12,14 @@ import math
 from dataclasses import dataclass, replace
 
 from mpo.config.schema import Offload, Precision, Quantization, TrainConfig
-from mpo.planning.activations import activation_bytes, forward_bytes, head_bytes, shared_prompt_bytes, working_bytes
+from mpo.planning.activations import (
+    activation_bytes,
+    exchanged_bytes,
+    forward_bytes,
+    head_bytes,
+    shared_prompt_bytes,
+    working_bytes,
+)
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
@@ -154,7 +161,8 @@ def training_memory(
         gathered=gathered,
         activations=activation_bytes(shape, tokens, width, checkpointing)
         + shared_prompt_bytes(shape, prompt, width, checkpointing)
-        + outputs * shape.layers * shape.heads * shape.head_dim * width,
+        + outputs * shape.layers * shape.heads * shape.head_dim * width
+        + (exchanged_bytes(shape, tokens, width, checkpointing) if together > 1 else 0),
         logits=head_bytes(shape, tokens, scored, width, device, own_gradient, working, row),
         host=host,
         checkpoint=copied,
