@@ -103,7 +103,7 @@ class LoraConfig:
 class MemorySettings:
     """How a training lies in memory, for its speed alone: updates are the same but for rounding.
 
-    The defaults are what ``train.memory=given`` puts in place of null.
+    The defaults are what ``train.memory=given`` puts in place of null, but for the stage of weights in 4 bits.
     """
 
     zero_stage: int = 3
@@ -164,10 +164,15 @@ class TrainConfig:
 
     @property
     def settled(self) -> MemorySettings:
-        """The memory settings, those of :class:`MemorySettings` in place of null."""
+        """The memory settings, those of :class:`MemorySettings` in place of null.
+
+        Over weights in 4 bits ZeRO 2, for stage 3 does not spread them.
+        """
         given = {each.name: getattr(self, each.name) for each in fields(MemorySettings) if each.name not in self.open}
         if "activation_checkpointing" in given:
             given["activation_checkpointing"] = int(given["activation_checkpointing"])
+        if self.lora is not None and self.lora.quantization is not None:
+            given.setdefault("zero_stage", 2)
         return MemorySettings(**given)
 
 

@@ -18,10 +18,10 @@ def check_training(key: str, train: TrainConfig, config: RunConfig) -> None:
     """
     _check_sequence_parallel(key, train, config)
     _check_batch(key, train, config)
+    _check_quantization(key, train, config.dry_run)
     _check_sharding(key, train)
     _check_second_copy(key, train, config.launcher)
     _check_compiler(key, train)
-    _check_quantization(key, train, config.dry_run)
 
 
 def _check_sequence_parallel(key: str, train: TrainConfig, config: RunConfig) -> None:
@@ -89,8 +89,11 @@ def _check_compiler(key: str, train: TrainConfig) -> None:
 def _check_quantization(key: str, train: TrainConfig, dry_run: bool) -> None:
     if train.lora is None or train.lora.quantization is None:
         return
-    if train.zero_stage == 3 or (train.memory is MemoryChoice.given and train.settled.zero_stage == 3):
+    if train.settled.zero_stage == 3:
         raise ConfigError("ZeRO stage 3 does not spread weights in 4 bits", f"{key}.zero_stage", "choose 2 or less")
+    if train.offload is Offload.parameters:
+        what = "parameters are offloaded by ZeRO stage 3, which does not spread weights in 4 bits"
+        raise ConfigError(what, f"{key}.offload", "choose optimizer or none")
     if not dry_run and find_spec("bitsandbytes") is None:
         raise ConfigError("bitsandbytes is not installed", f"{key}.lora.quantization",
                           "pip install -e '.[qlora]', or give null")  # fmt: skip

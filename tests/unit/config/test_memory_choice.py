@@ -76,6 +76,17 @@ def test_the_plan_says_what_was_chosen_and_why(settled: Settle) -> None:
     )
 
 
+@pytest.mark.parametrize("card", ["launcher.device=h100", "launcher.device=null"])
+def test_weights_in_4_bits_are_compared_with_a_stage_that_holds_them(
+    settled: Settle, card: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config, said = settled(LLAMA, "train/lora=qlora", card)
+    assert config.train.settled.zero_stage == 2
+    assert "ZeRO 2, every layer recomputed, 16,384 tokens per micro-batch" in said["train"]
+    assert "train.memory=given" in said["train"] and "ZeRO 3" not in said["train"]
+
+
 @pytest.mark.parametrize(
     ("override", "name", "value"),
     [

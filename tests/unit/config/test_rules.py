@@ -230,8 +230,13 @@ def test_a_second_copy_of_the_weights_is_for_zero_3_on_several_machines(changed:
 def test_weights_in_4_bits_are_not_spread(changed: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = ("model=qwen2_5_0_5b_instruct", "train/lora=qlora", "dry_run=true")
     assert validate(changed(*adapted, "train.zero_stage=2"))
+    open_stage = changed(*adapted, "train.zero_stage=null")
+    assert validate(open_stage) and open_stage.train.settled.zero_stage == 2
     error = refusal(changed(*adapted, "train.zero_stage=3"))
     assert error.where == "train.zero_stage" and "2 or less" in error.remedy
+    for given in ("train.zero_stage=2", "train.zero_stage=null", "train.memory=auto"):
+        error = refusal(changed(*adapted, given, "train.offload=parameters"))
+        assert error.where == "train.offload" and error.remedy == "choose optimizer or none"
     monkeypatch.setattr("mpo.pipeline.training_rules.find_spec", lambda name: None)
     error = refusal(changed(*adapted, "train.zero_stage=2", "dry_run=false"))
     assert error.where == "train.lora.quantization" and "[qlora]" in error.remedy
