@@ -178,7 +178,7 @@ class TrainConfig:
 
 FREE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_async", "keep_checkpoints"),
-    *("micro_tokens", "sequence_parallel", "stop_if_diverged", "profile"),
+    *("micro_tokens", "sequence_parallel", "zero_hpz", "stop_if_diverged", "profile"),
 )
 """Settings of a training that cannot change its result."""
 

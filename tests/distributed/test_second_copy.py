@@ -1,9 +1,11 @@
-"""ZeRO 3 with a second copy of the weights in shards within each machine trains as it does without."""
+"""ZeRO 3 with a second copy of the weights in shards within each machine trains as it does without, from the other's
+checkpoint too."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from tests.distributed.world import curve, run_job, run_processes, weights
 
 CONFIG = {
     "zero_stage": 3, "micro_batch": 2, "global_batch": 8, "lr": 3e-3, "warmup_ratio": 0.0, "epochs": 2, "max_steps": 6,
+    "checkpoint_every": 3,
 }  # fmt: skip
 
 
 def trained_both_ways(work: tuple[Path, str], environment: dict[str, str]) -> None:
-    """Without and with, in the given precision; leaves the ranks with which this process gathers a second copy."""
+    """Without and with, in the given precision, and from checkpoints where there are any; leaves the ranks with which
+    this process gathers a second copy."""
     os.environ |= environment
     torch.set_num_threads(1)
     folder, precision = work
@@ -44,3 +48,14 @@ def test_a_second_copy_within_machines_gives_the_same_curve(precision: str, tmp_
     assert losses == curve(plain) and len(losses) == 6 and len(set(losses)) == 6
     first, then = weights(plain), weights(second)
     assert first.keys() == then.keys() and all(torch.equal(first[name], then[name]) for name in first)
+
+    # From each other's checkpoint in the middle.
+    resumed = tmp_path / "resumed"
+    for name, other in (("plain", second), ("second", plain)):
+        shutil.copytree(other / "checkpoints" / "step-000003", resumed / name / "checkpoints" / "step-000003")
+    assert run_processes(trained_both_ways, (resumed, precision), 4, machines=2) == [0] * 4
+    for name in ("plain", "second"):
+        assert json.loads((resumed / name / "summary.json").read_text())["resumed_at"] == 3
+        assert curve(resumed / name) == losses
+        found = weights(resumed / name)
+        assert all(torch.equal(first[part], found[part]) for part in first)

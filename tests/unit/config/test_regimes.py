@@ -59,6 +59,7 @@ def test_a_template_that_is_not_there_is_told_with_the_plan(load: Load, tmp_path
         ("train.micro_batch=8", ["reference"], ["train"]),
         ("train.micro_tokens=999", ["reference", "train", "evaluate/ranking"], []),
         ("train.profile=true", ["reference", "train", "evaluate/ranking"], []),
+        ("train.zero_hpz=true", ["train", "evaluate/ranking"], []),
         ("model.scratch.sft.profile=true", ["start/sft", "sample", "train"], []),
         ("evaluate.batch=3", ["evaluate/ranking"], []),
         ("allow_targets=[own]", ["score", "reference", "train", "evaluate/ranking"], []),

@@ -16,7 +16,7 @@ def test_where_and_how_a_run_ran_does_not_count() -> None:
         logger={"wandb": {"project": "x"}}, launcher=LauncherConfig(processes=8),
         train=TrainConfig(
             checkpoint_every=7, keep_checkpoints=9, micro_tokens=100, stop_if_diverged=True, evaluate_every=9,
-            reward_prompts=5, profile=True,
+            reward_prompts=5, profile=True, zero_hpz=True,
         ),
     )  # fmt: skip
     assert run_key(elsewhere) == run_key(CONFIG) == run_key(to_plain(CONFIG))
@@ -36,6 +36,7 @@ def test_runs_stored_before_trainings_evaluated_have_the_same_key() -> None:
         "stop_if_diverged",
         "reward_prompts",
         "profile",
+        "zero_hpz",
     )
     for key in added:
         del stored["train"][key]
