@@ -11,6 +11,7 @@ from mpo.data.sources import Mixture
 from mpo.errors import ConfigError
 from mpo.partition import Partition
 from mpo.pipeline.evaluation_rules import check_evaluation
+from mpo.pipeline.needs import forwarding
 from mpo.pipeline.plan_parts import sketch_parts
 from mpo.pipeline.plan_sizes import expected_sets, forwarded, looked_at
 from mpo.pipeline.rules import Objects
@@ -67,13 +68,19 @@ def _chosen(config: RunConfig, key: str, train: TrainConfig, objects: Objects) -
     data = config.data
     sets = _sets(config, objects.partition) if key != START else None
     limits = data.max_prompt_tokens, data.max_tokens
-    needs_reference = key != START and objects.loss.needs_reference
-    load = Load(shape, group, config.launcher.nodes, *limits, sets, needs_reference, same_reference(config))
+    load = Load(shape, group, config.launcher.nodes, *limits, sets, needs_reference=False)
+    if key != START:  # of which no stage has a reference, and none evaluates it
+        needed, same = objects.loss.needs_reference, same_reference(config)
+        evaluate_batch = config.evaluate.batch if forwarding(config) else 0
+        load = replace(load, needs_reference=needed, same_reference=same, evaluate_batch=evaluate_batch)
     choice = choose(train, load, room)
     if choice.best is None:
         what = f"nothing fits {_limit(room)}: the smallest, {_line(choice.smallest)}, needs {_needs(choice.smallest)}"
         if not config.dry_run:
             remedy = "take more or larger cards, adapters or a smaller model"
+            if choice.smallest.peak is Peak.evaluation:
+                left_out = " ".join(f"~evaluate.measures.{name}" for name in forwarding(config))
+                remedy = f"take more or larger cards or a smaller model, or do not forward it ({left_out})"
             raise ConfigError(what, f"{key}.memory", f"{remedy}; {key}.memory=given tries all the same")
         return choice.smallest.settings, f"{what}; a run would stop here"
     return choice.best.settings, _why(key, train, choice, choice.best, room)

@@ -25,6 +25,11 @@ def answers(config: RunConfig) -> bool:
     return any(measure_class(config, name).needs_answers for name in config.evaluate.measures)
 
 
+def forwarding(config: RunConfig) -> list[str]:
+    """Names of the measures that forward the trained policy themselves."""
+    return [name for name in config.evaluate.measures if measure_class(config, name).needs_models]
+
+
 def measure_class(config: RunConfig, name: str) -> type[Measure]:
     """The class of a measure; raises as :func:`mpo.config.targets.resolve`."""
     key = f"evaluate.measures.{name}"

@@ -10,12 +10,12 @@ from pathlib import Path
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
-from mpo.config.schema import Precision, RoundReference, RunConfig
+from mpo.config.schema import Precision, Quantization, RoundReference, RunConfig, TrainConfig
 from mpo.config.source import source_of
 from mpo.data.sources import Mixture, Source
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.memory_choice import room_of, same_reference
-from mpo.pipeline.needs import samples
+from mpo.pipeline.needs import forwarding, samples
 from mpo.pipeline.plan_drawing import Part, drawing_parts, hours_line
 from mpo.pipeline.plan_parts import parts_line, sketch_parts
 from mpo.pipeline.plan_sizes import expected_prompts, forwarded, looked_at, training_sets
@@ -90,6 +90,8 @@ def show_plan(
         facts["experts"] = f"{each}; routers are trained by the loss alone, no load-balancing loss is added"
     if imitate is None:
         facts["reference"] = _reference(config, objects, shape, sets)
+    if shape is not None and sets is not None and forwarding(config) and _in_4_bits(config):
+        facts["evaluation"] = _evaluation(config, shape, sets)
     if left_out := measures_left_out(config, source):
         facts["left out"] = ", ".join(f"evaluate/{name} ({why})" for name, why in left_out.items())
     downloads = _downloads(config, source)
@@ -205,18 +207,34 @@ def _reference(config: RunConfig, objects: Objects, shape: Architecture | None, 
     text = config.model.reference or start
     if shape is None or sets is None:
         return text
-    train, group = config.train, config.launcher.processes * config.launcher.nodes
+    held = train.lora.quantization if (train := config.train).lora is not None and same_reference(config) else None
+    return f"{text}, {_forwarded(config, train, shape, sets, held)}"
+
+
+def _in_4_bits(config: RunConfig) -> bool:
+    return config.train.lora is not None and config.train.lora.quantization is not None
+
+
+def _evaluation(config: RunConfig, shape: Architecture, sets: DataSize) -> str:
+    """Of a policy that was trained in 4 bits and is evaluated in the run's precision, with its adapters merged."""
+    train = replace(config.train, micro_batch=config.evaluate.batch)
+    return f"the trained policy, whole in {train.precision.name}, {_forwarded(config, train, shape, sets, None)}"
+
+
+def _forwarded(
+    config: RunConfig, train: TrainConfig, shape: Architecture, sets: DataSize, held: Quantization | None
+) -> str:
+    """What a process takes that forwards a frozen policy's sets, how its weights lie, and whether it does not fit."""
     alone = replace(train, sequence_parallel=1)  # as each process forwards rows here
     tokens = memory.micro_batch_tokens(alone, sets.prompt_tokens, sets.response_tokens, sets.responses)
-    held = train.lora.quantization if train.lora is not None and same_reference(config) else None
-    room, device = room_of(config), planned_device(config)
-    card = None if room is None else room.memory
-    needed = memory.reference_memory(shape, train.precision, tokens, device, held, group, card)
-    text += f", about {size(needed)} a process"
+    group, room, device = config.launcher.processes * config.launcher.nodes, room_of(config), planned_device(config)
+    most = None if room is None else room.memory
+    needed = memory.frozen_memory(shape, train.precision, tokens, device, held, group, most)
+    text = f"about {size(needed)} a process"
     width = 2 if train.precision is Precision.bf16 else 4
-    if not memory.held_whole(memory.weight_bytes(shape, width, held), device, held, group, card):
+    if not memory.held_whole(memory.weight_bytes(shape, width, held), device, held, group, most):
         text += ", its weights in shards over all of them"
-    return text
+    return text if most is None or needed <= most else f"{text}, which does not fit {size(most)}"
 
 
 def _downloads(config: RunConfig, source: Source) -> list[str]:

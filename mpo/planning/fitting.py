@@ -2,8 +2,8 @@
 
 What is open (null) of ZeRO stage, offloading, layers that are computed again, tokens of a micro-batch and processes
 that share one is tried in every combination. One fits if :mod:`mpo.planning.memory` expects it to leave :data:`SPARE`
-of the memory free, with the largest micro-batch that the data's limits allow, while the weights are loaded, and while
-the reference is computed, where there is one.
+of the memory free, with the largest micro-batch that the data's limits allow, while the weights are loaded, while the
+reference is computed, where there is one, and while the policy, whose weights are whole by then, is evaluated.
 
 Offloading comes last: the optimizer's, then the parameters'. Before that rows are split over as few processes as can
 be. Among the others the cost of a step decides, in FLOPs of one process: its products (computing all layers again adds
@@ -19,13 +19,13 @@ import math
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
-from mpo.config.schema import MemorySettings, Offload, Precision, TrainConfig
+from mpo.config.schema import MemorySettings, Offload, Precision, Quantization, TrainConfig
 from mpo.planning.compute import step_work
 from mpo.planning.memory import (
     OUTPUTS_KEPT,
     effective_stage,
+    frozen_memory,
     micro_batch_tokens,
-    reference_memory,
     training_memory,
 )
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
@@ -67,6 +67,7 @@ class Load:
         sets: expected responses per set and mean lengths; None where they are not known.
         needs_reference: whether log-probs of a reference are computed for it.
         same_reference: whether that is the policy that the training starts from, and so held in 4 bits if that is.
+        evaluate_batch: sets that are forwarded at once to evaluate the trained policy; 0: none are.
     """
 
     shape: Architecture
@@ -77,6 +78,7 @@ class Load:
     sets: DataSize | None
     needs_reference: bool = True
     same_reference: bool = True
+    evaluate_batch: int = 0
 
 
 class Peak(Enum):
@@ -85,6 +87,7 @@ class Peak(Enum):
     training = "while it trains"
     loading = "while the weights are loaded"
     reference = "for log-probs of the reference"
+    evaluation = "while the policy is evaluated"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ class Fit:
 
     Attributes:
         stage: that runs for its ZeRO stage.
-        needed: bytes of the device at its ``peak``; ``host``: those of what is offloaded.
+        needed: bytes of the device at its ``peak``.
+        training: those while it trains.
+        host: those of what is offloaded.
         cost: FLOPs of a step, what takes time otherwise included.
     """
 
@@ -101,6 +106,7 @@ class Fit:
     stage: int
     needed: int
     peak: Peak
+    training: int
     host: int
     cost: float
 
@@ -136,7 +142,7 @@ def choose(train: TrainConfig, load: Load, room: Room) -> Choice:
         return order.index(one.settings.offload), one.settings.sequence_parallel, one.cost, one.needed
 
     best = min(fitting, key=rank, default=None)
-    smallest = min(tried, key=lambda one: (one.needed, one.host, one.cost))
+    smallest = min(tried, key=lambda one: (one.needed, one.host, one.training, one.cost))
     return Choice(best, smallest, _fit(train, train.settled, load, room), len(tried), len(fitting))
 
 
@@ -195,26 +201,44 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
         Peak.training: planned.device - planned.checkpoint + (planned.host if device == "cpu" else 0),
         Peak.loading: planned.loading + planned.libraries,
     }
+
+    budget = train.settled.micro_tokens  # a frozen policy's rows are each one process's
+
+    def forwarded(at_once: int, held: Quantization | None) -> int:
+        return frozen_memory(shape, train.precision, at_once, device, held, load.processes, room.memory)
+
     if load.needs_reference:
         held = train.lora.quantization if train.lora is not None and load.same_reference else None
-        alone, _, _ = _largest(with_settings(train, replace(settings, sequence_parallel=1)), load)
-        found = reference_memory(shape, train.precision, alone, device, held, load.processes, room.memory)
-        peaks[Peak.reference] = found
+        alone = _most_tokens(load, min(train.micro_batch, -(-train.global_batch // load.processes)), budget)
+        peaks[Peak.reference] = forwarded(alone, held)
+    if load.evaluate_batch:
+        peaks[Peak.evaluation] = forwarded(_most_tokens(load, load.evaluate_batch, budget), None)
     peak = max(peaks, key=lambda one: peaks[one])
-    return Fit(settings, planned.stage, peaks[peak], peak, planned.host, _cost(train, planned.stage, load))
+    needed, training, cost = peaks[peak], peaks[Peak.training], _cost(train, planned.stage, load)
+    return Fit(settings, planned.stage, needed, peak, training, planned.host, cost)
 
 
 def _largest(train: TrainConfig, load: Load) -> tuple[int, int, int]:
     """What :func:`mpo.planning.memory.training_memory` takes for the largest micro-batch that there can be: ``tokens``,
     ``prompt`` and ``outputs``."""
     budget = train.settled.row_tokens
-    of_set = budget + 1 if load.sets is None else load.sets.responses * load.max_tokens
+    of_set = _largest_set(load, budget)
     share = -(-train.global_batch * train.settled.sequence_parallel // load.processes)
-    tokens = max(load.max_tokens, min(budget, min(train.micro_batch, share) * of_set))
+    tokens = _most_tokens(load, min(train.micro_batch, share), budget)
     if of_set <= budget:
         return tokens, 0, 0
     kept = OUTPUTS_KEPT[train.precision] * budget
     return tokens, load.max_prompt_tokens, kept if load.sets is None else min(of_set, kept)
+
+
+def _most_tokens(load: Load, sets: int, budget: int) -> int:
+    """Tokens of the largest forward pass over so many sets, within the budget; one response at least."""
+    return max(load.max_tokens, min(budget, sets * _largest_set(load, budget)))
+
+
+def _largest_set(load: Load, budget: int) -> int:
+    """Tokens of the largest set; more than the budget where responses per set are not known."""
+    return budget + 1 if load.sets is None else load.sets.responses * load.max_tokens
 
 
 def _cost(train: TrainConfig, stage: int, load: Load) -> float:

@@ -191,7 +191,7 @@ def stages(
     ]
 
 
-def reference_memory(
+def frozen_memory(
     shape: Architecture,
     precision: Precision,
     tokens: int,
@@ -200,7 +200,8 @@ def reference_memory(
     processes: int = 1,
     card: int | None = None,
 ) -> int:
-    """Bytes of a process in the pass that computes reference log-probs: its weights, and a layer or a block of logits.
+    """Bytes of a process that computes log-probs alone, the reference's or to evaluate a policy: its weights, and a
+    layer or a block of logits.
 
     Args:
         quantization: that of the weights.

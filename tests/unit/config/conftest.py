@@ -18,7 +18,7 @@ from mpo.errors import UserError
 Compose = Callable[..., DictConfig]
 Load = Callable[..., RunConfig]
 MISSING = ("data.source", "sampler.urls", "score.path", "score.function", "partition.path")
-COMPOSED = ("+score@", *(f"{group}=" for group in [*groups(), "train/lora", *MISSING]))
+COMPOSED = ("+score@", "~", *(f"{group}=" for group in [*groups(), "train/lora", *MISSING]))
 
 
 _registered = functools.cache(register)

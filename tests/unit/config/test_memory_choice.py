@@ -136,10 +136,26 @@ def test_a_card_that_does_not_hold_the_weights_is_said_in_the_plan(settled: Sett
 
 
 def test_a_loss_without_a_reference_needs_no_memory_for_one(settled: Settle) -> None:
-    config, said = settled("model=qwen2_5_32b_instruct", "loss=simpo", "launcher.processes=1", "launcher.device=l4")
+    on_one = ("model=qwen2_5_32b_instruct", "loss=simpo", "launcher.processes=1", "launcher.device=l4")
+    evaluated = settled(*on_one)[1]["train"]
+    assert "needs 62.3 GiB (while the policy is evaluated)" in evaluated
+    config, said = settled(*on_one, "~evaluate.measures.ranking")
     assert config.train.settled == MemorySettings(3, Offload.parameters, 1, 16384)
     assert (
         said["train"].startswith("ZeRO 3, all offloaded, every layer recomputed") and "reference" not in said["train"]
+    )
+
+
+@pytest.mark.usefixtures("sixteen_gib")
+def test_a_policy_that_fits_in_4_bits_but_not_whole_is_refused_before_it_is_trained(settled: Settle) -> None:
+    in_4_bits = ("train/lora=qlora", "train.precision=bf16", "launcher.processes=1")
+    small = [f"{key}={value}" for key, value in (("data.max_tokens", 256), ("data.max_prompt_tokens", 128))]
+    with pytest.raises(ConfigError) as caught:
+        settled(LLAMA, *in_4_bits, *small, dry_run=False)
+    message = str(caught.value)
+    assert "(while the policy is evaluated); take more" in message and "(~evaluate.measures.ranking)" in message
+    assert settled(LLAMA, *in_4_bits, *small, "~evaluate.measures.ranking", dry_run=False)[1]["train"].startswith(
+        "ZeRO"
     )
 
 

@@ -146,10 +146,21 @@ def test_a_reference_has_the_trained_weights_in_4_bits_or_its_own(plan: Plan) ->
     assert found["chosen"].startswith(
         "ZeRO 1, every fourth layer recomputed, 4,096 tokens per micro-batch: at most 18.7"
     )
+    assert found["evaluation"] == "the trained policy, whole in bf16, about 16.2 GiB a process"
+    assert "evaluation" not in plan(*adapted, "~evaluate.measures.ranking")
     assert plan(*adapted, "model.reference=a/b")["reference"] == "a/b, about 16.2 GiB a process"  # 15.0 GiB of weights
     rounds = ("regime=iterative", "model=llama3_8b_instruct", "score=skywork_v2", *adapted[1:])
     assert plan(*rounds)["reference"].endswith(", about 6.7 GiB a process")
     assert plan(*rounds, "regime.reference=starting")["reference"] == "the starting policy, about 16.2 GiB a process"
+
+
+def test_a_policy_that_fits_in_4_bits_alone_is_said(plan: Plan) -> None:
+    adapted = ("model=qwen2_5_32b_instruct", "train/lora=qlora", "launcher.device=l40s")
+    found = plan(*adapted, "launcher.processes=1")
+    assert re.search("about 6[0-9.]+ GiB a process, which does not fit 44.7 GiB$", found["evaluation"])
+    assert "(while the policy is evaluated)" in found["chosen"] and "fits the card's" in found["memory"]
+    shared = plan(*adapted, "launcher.processes=4", "train.micro_batch=1")
+    assert shared["evaluation"].endswith(", its weights in shards over all of them")
 
 
 def test_prompts_of_ones_own_are_counted_before_they_are_read(plan: Plan, tmp_path: Path) -> None:

@@ -127,6 +127,20 @@ def test_8b_with_adapters_on_weights_in_4_bits_on_one_card_of_24_gb_recomputes_a
     assert other.smallest.peak is Peak.reference and other.smallest.needed > 2 * P8
 
 
+def test_a_policy_trained_in_4_bits_is_evaluated_whole() -> None:
+    adapted = replace(AUTO, lora=LoraConfig(quantization=Quantization.nf4))
+    evaluated = replace(load(processes=1), evaluate_batch=8)
+    assert choose(adapted, load(processes=1), card(18)).best is not None
+    choice = choose(adapted, evaluated, card(18))
+    assert choice.best is None and choice.smallest.peak is Peak.evaluation
+    # Eight sets of four responses are more than the budget of 4,096 tokens; a block of logits takes more than a layer.
+    assert choice.smallest.needed == 2 * P8 + 4096 * (2 * 4096 * 2 + 32_064 * (4 + 4 + 2))
+    # Settings change nothing of that; those that need least for the training are shown.
+    assert choice.smallest.settings == MemorySettings(1, NONE, 1, 4096) and choice.smallest.training < 10e9
+    shared = choose(adapted, replace(evaluated, processes=8), card(18))
+    assert shared.best is not None  # the weights of it in shards
+
+
 def test_32b_on_eight_cards_of_80_gb_offloads_the_optimizer() -> None:
     assert QWEN_32B.parameters == P32
     choice = choose(AUTO, load(QWEN_32B), card(80))

@@ -28,9 +28,9 @@ from mpo.planning.memory import (
     LIBRARIES,
     OUTPUTS_KEPT,
     effective_stage,
+    frozen_memory,
     kept_output_tokens,
     micro_batch_tokens,
-    reference_memory,
     scored_at_once,
     shared_prompt_tokens,
     stages,
@@ -302,10 +302,10 @@ def test_a_plan_for_a_group_in_bfloat16_is_one_for_gpus(
 
 
 def test_the_reference_pass_needs_no_states() -> None:
-    alone = reference_memory(LLAMA3_8B, Precision.bf16, 4000)
+    alone = frozen_memory(LLAMA3_8B, Precision.bf16, 4000)
     assert 2 * P < alone < training_memory(LLAMA3_8B, PAPER, 1, 4000).device
     # First the layers one by one, then the head.
-    many, few = (reference_memory(LLAMA3_8B, Precision.bf16, tokens) - 2 * P for tokens in (16000, 1000))
+    many, few = (frozen_memory(LLAMA3_8B, Precision.bf16, tokens) - 2 * P for tokens in (16000, 1000))
     assert many == 16000 * (4 * 4096 + 3 * 14336) * 2
     assert few == 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
 
@@ -313,7 +313,7 @@ def test_the_reference_pass_needs_no_states() -> None:
 def test_a_reference_larger_than_a_card_is_shared_out() -> None:
     def held(card: int | None, processes: int = 8, device: str = "cuda") -> int:
         used = {"device": device, "processes": processes, "card": card}
-        return reference_memory(LLAMA3_8B, Precision.bf16, 1000, **used) - LIBRARIES[device]  # type: ignore[arg-type]
+        return frozen_memory(LLAMA3_8B, Precision.bf16, 1000, **used) - LIBRARIES[device]  # type: ignore[arg-type]
 
     computed = 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
     assert 0.6 * 27e9 > 2 * P > 0.6 * 26e9
@@ -358,7 +358,7 @@ def test_weights_in_4_bits_by_hand() -> None:
     assert four.gathered == 14336 * 4096 * 2  # a map at work in bfloat16
     assert four == replace(sixteen, weights=four.weights, gathered=four.gathered, loading=four.weights)
     whole, packed_too = (
-        reference_memory(LLAMA3_8B, Precision.bf16, 1000, quantization=quantization, processes=8, card=10**9)
+        frozen_memory(LLAMA3_8B, Precision.bf16, 1000, quantization=quantization, processes=8, card=10**9)
         for quantization in (None, Quantization.nf4)
     )
     assert packed_too - four.gathered == packed + 2 * rest + 1000 * (2 * 4096 * 2 + 32064 * (2 + 4 + 4))
