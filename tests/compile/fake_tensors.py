@@ -86,6 +86,10 @@ class Memory(MemTracker):
         """torch.compile goes on as if this mode were not there; what it made is seen again."""
         return True
 
+    def _track_module_params_and_buffers(self, module: Any, install_grad_hooks: bool = True) -> tuple[int, int]:
+        """Without hooks, which frozen parameters refuse, and which would only say what is a gradient."""
+        return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
+
     def _update_peak_stats(self, peak_state: Any) -> None:
         """Of all together, not of each module: that takes ten times as long."""
         for device, snapshot in self._curr_mem_snap.items():

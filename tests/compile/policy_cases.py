@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mpo.config.schema import LoraConfig
 from mpo.layout.batch import TokenBatch, collate
 from mpo.policy import attention
 from mpo.policy.head import ChunkedHead
@@ -42,16 +45,25 @@ SMALL = SHAPES["8B"] | {"hidden_size": 256, "intermediate_size": 512, "num_atten
                         "num_key_value_heads": 2, "num_hidden_layers": 1, "vocab_size": 1000}  # fmt: skip
 
 
-def new_policy(shape: dict[str, Any], checkpointing: bool, compile: bool = False) -> PolicyModule:
+def new_policy(
+    shape: dict[str, Any], checkpointing: bool, compile: bool = False, lora: LoraConfig | None = None
+) -> PolicyModule:
     """A policy in bfloat16 on the card, ready to be trained; with fake tensors about."""
-    with DEVICE:
+    # Adapters are made on the card, where peft would move them by swapping tensors, which fake ones do not let it do.
+    stay = patch.object(nn.Module, "to", lambda module, *_, **__: module) if lora is not None else nullcontext()
+    with DEVICE, stay:
         lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=torch.bfloat16)
         lm.set_attn_implementation(attention.NAME)
-        policy = make_policy(lm.train(), checkpointing, compile=compile).train()
+        policy = make_policy(lm.train(), checkpointing, lora, compile=compile).train()
     saving = [module for module in policy.modules() if isinstance(vars(module).get("forward"), partial)]
     assert policy.shares_prefix and saving
+    for module in policy.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dtype != torch.bfloat16:  # adapters, which DeepSpeed casts
+                setattr(module, name, nn.Parameter(parameter.detach().to(torch.bfloat16)))
     for parameter in policy.parameters():  # in training a gradient is added to its sum, and gone, once it is there
-        parameter.register_post_accumulate_grad_hook(_let_go)
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_let_go)
     return policy
 
 
@@ -129,12 +141,12 @@ class Peak:
     scored: int
 
 
-def peak(shape: dict[str, Any], checkpointing: bool, lengths: Lengths) -> Peak:
+def peak(shape: dict[str, Any], checkpointing: bool, lengths: Lengths, lora: LoraConfig | None = None) -> Peak:
     """What a micro-batch takes while it is trained on."""
     batch = laid_out(lengths)
     scored = int(batch.response_lengths_R.sum())
     with fake_tensors():
-        policy = new_policy(shape, checkpointing)
+        policy = new_policy(shape, checkpointing, lora=lora)
         train(policy, batch)  # compiles, of which the tracker of memory would see too much
         memory = Memory()
         memory.track_external(policy)
