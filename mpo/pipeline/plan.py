@@ -290,6 +290,7 @@ def _memory(config: RunConfig, chosen: memory.Memory, shape: Architecture, sets:
         text += f", which {fits} the card's {size(card.memory)}"
     text += f" (weights {size(chosen.weights)}, gradients {size(chosen.gradients)}, optimizer {size(chosen.optimizer)}"
     text += f", activations {size(chosen.activations)}, head {size(chosen.logits)}"
+    text += f", gradients on their way {size(chosen.buckets)}" if chosen.buckets else ""
     text += f", checkpoint {size(chosen.checkpoint)}" if chosen.checkpoint else ""
     text += f", libraries {size(chosen.libraries)})" if chosen.libraries else ")"
     text += f", and {size(chosen.host)} of host memory" if chosen.host else ""

@@ -20,6 +20,7 @@ from mpo.planning.activations import (
     shared_prompt_bytes,
     working_bytes,
 )
+from mpo.planning.buckets import bucket_bytes
 from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
@@ -42,6 +43,7 @@ class Memory:
         gathered: weights that are whole only while they are at work: of layers that ZeRO 3 has in shards, or of a
             linear map in 4 bits.
         logits: what the head takes beyond what a layer does, which goes backwards when the head is done.
+        buckets: DeepSpeed's buffer for gradients to be reduced, and what reducing them takes beyond ``logits``.
         host: CPU memory that offloading takes instead, and the copy of a checkpoint that is being written beside the
             training; where there is no card that is ``checkpoint``.
         loading: on the device before training: all weights, or with ZeRO 3, which spreads one parameter after the
@@ -55,6 +57,7 @@ class Memory:
     gathered: int
     activations: int
     logits: int
+    buckets: int
     host: int
     checkpoint: int
     loading: int
@@ -64,7 +67,7 @@ class Memory:
     def device(self) -> int:
         """Bytes on the device: on the card, or resident where there is none."""
         states = self.weights + self.gradients + self.optimizer + self.gathered
-        return states + self.activations + self.logits + self.checkpoint + self.libraries
+        return states + self.activations + self.logits + self.buckets + self.checkpoint + self.libraries
 
 
 def effective_stage(train: TrainConfig, stage: int, processes: int) -> int:
@@ -149,21 +152,24 @@ def training_memory(
     checkpointing, together = settings.activation_checkpointing, settings.sequence_parallel
     row, scored = tokens if together > 1 else 0, tokens if scored is None else scored
     # Processes that share a row have all its tokens for some heads, of which two may have the same of the keys'.
-    shape = replace(shape, kv_heads=math.lcm(shape.kv_heads, together))
+    busy = replace(shape, kv_heads=math.lcm(shape.kv_heads, together))
     tokens, scored, prompt, outputs = (-(-count // together) for count in (tokens, scored, prompt, outputs))
-    working = working_bytes(shape, tokens, width, checkpointing)
+    working = working_bytes(busy, tokens, width, checkpointing)
     own_gradient = train.lora is None and not in_place
+    activations = activation_bytes(busy, tokens, width, checkpointing)
+    activations += exchanged_bytes(shape, tokens, width, checkpointing) if together > 1 else 0
+    activations += shared_prompt_bytes(busy, prompt, width, checkpointing)
+    activations += outputs * shape.layers * shape.heads * shape.head_dim * width
+    logits = head_bytes(shape, tokens, scored, width, device, own_gradient, working, row)
     return Memory(
         stage=stage,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         gathered=gathered,
-        activations=activation_bytes(shape, tokens, width, checkpointing)
-        + shared_prompt_bytes(shape, prompt, width, checkpointing)
-        + outputs * shape.layers * shape.heads * shape.head_dim * width
-        + (exchanged_bytes(shape, tokens, width, checkpointing) if together > 1 else 0),
-        logits=head_bytes(shape, tokens, scored, width, device, own_gradient, working, row),
+        activations=activations,
+        logits=logits,
+        buckets=bucket_bytes(shape, train.precision, stage, processes, trained, activations, logits),
         host=host,
         checkpoint=copied,
         loading=loading,

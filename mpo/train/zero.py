@@ -16,6 +16,7 @@ from torch import nn
 
 from mpo.config.schema import Offload, Precision, TrainConfig
 from mpo.errors import ConfigError
+from mpo.planning.buckets import bucket_elements
 from mpo.policy.sequence_parallel import SequenceShares
 from mpo.train.files import load_tensors
 
@@ -43,8 +44,6 @@ if not torch.cuda.is_available():
 
 Keep = Callable[[object, str], None]
 """Gets a value of a checkpoint, and the name of its file there, before training changes the value in place."""
-BUCKET = 100_000_000
-"""Most elements that DeepSpeed reduces at once."""
 
 
 def single_process_environment() -> dict[str, str]:
@@ -86,9 +85,10 @@ def sequence_shares(processes: int) -> SequenceShares:
 
 def deepspeed_config(config: TrainConfig, stage: int, parameters: int, hidden: int) -> dict[str, Any]:
     """DeepSpeed's configuration. Accumulation is ours, so DeepSpeed sees one micro-batch per step."""
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(parameters, BUCKET)}
+    bucket = bucket_elements(parameters)
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket}
     if stage == 3:
-        zero |= {"stage3_prefetch_bucket_size": min(parameters, BUCKET) // 2}
+        zero |= {"stage3_prefetch_bucket_size": bucket // 2}
         zero |= {"stage3_param_persistence_threshold": 10 * hidden}
         if config.zero_hpz:
             zero |= {"zero_hpz_partition_size": int(os.environ["LOCAL_WORLD_SIZE"])}

@@ -69,9 +69,9 @@ def test_the_plan_says_what_was_chosen_and_why(settled: Settle) -> None:
     assert (train.zero_stage, train.offload, train.activation_checkpointing) == (2, Offload.none, 0)
     assert train.micro_tokens == 8192 and train.memory is MemoryChoice.auto
     assert said["train"] == (
-        "ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.2 GiB of 74.5 GiB and 26.2 GiB of "
-        "host memory; planned as the fastest of 85 that leave 10 % free; train.memory=given (ZeRO 3, every layer "
-        "recomputed, 16,384 tokens per micro-batch) would need 25.3 GiB and 11.2 GiB of host memory and take "
+        "ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.3 GiB of 74.5 GiB and 26.2 GiB of "
+        "host memory; planned as the fastest of 84 that leave 10 % free; train.memory=given (ZeRO 3, every layer "
+        "recomputed, 16,384 tokens per micro-batch) would need 25.7 GiB and 11.2 GiB of host memory and take "
         "1.23 times as long"
     )
 
@@ -258,7 +258,7 @@ def test_a_plan_has_the_line(settled: Settle, tmp_path: Path) -> None:
     show_plan(Console(out), config, compose(config, objects.loss), store, objects, said)
     lines = dict(re.findall(r"^  (\S.*?) {2,}(.*)$", out.getvalue().partition("\nplan\n")[2], re.M))
     assert lines["chosen"] == said["train"] and "ZeRO 2" in lines["training"]
-    assert "87.3 GiB a process with ZeRO 2, which fits the card's 131.3 GiB" in lines["memory"]
+    assert "87.5 GiB a process with ZeRO 2, which fits the card's 131.3 GiB" in lines["memory"]
 
 
 def test_settled_fills_in_and_counts_truth_as_one() -> None:

@@ -51,7 +51,7 @@ def test_a_round_has_sampling_and_scoring(plan: Plan) -> None:
     assert found["card"].startswith("8 × NVIDIA H100 SXM, 80 GB, 989 TFLOP/s in bf16, 3.35 TB/s by its data sheet")
     assert "nothing was measured" in found["card"]
     assert "a process with ZeRO 2, which fits the card's 74.5 GiB (" in found["memory"]
-    assert found["chosen"].startswith("ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.2 GiB of")
+    assert found["chosen"].startswith("ZeRO 2, no layer recomputed, 8,192 tokens per micro-batch: at most 60.3 GiB of")
     for part in ("at 40 % of its peak", "a round", "in all", "tokens a second and card"):
         assert part in found["time"]
     asked = (

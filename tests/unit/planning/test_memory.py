@@ -22,6 +22,7 @@ from mpo.planning.activations import (
     shared_prompt_bytes,
     working_bytes,
 )
+from mpo.planning.buckets import bucket_elements
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
@@ -44,6 +45,7 @@ from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
 from mpo.policy.load import make_policy
 from mpo.policy.shared_prefix import share_prefix
 from mpo.train.window import OUTPUTS_KEPT as OUTPUTS_OF_THE_WINDOW
+from mpo.train.zero import deepspeed_config
 from tests.families import ragged_batch
 
 LLAMA3_8B = read_architecture(
@@ -281,6 +283,33 @@ def test_float32_copies_of_the_heads_gradients_by_hand() -> None:
     # In float32 the gradient is sent and summed as it is.
     wide = 1_000 * (4 + 4 + 4) + 20_000 * (4 + 4) + 1_000 * 4 + 40_000 * 1_000 * 4 + 20_000 * 1_000 * 4
     assert head_bytes(shape, 1, 1, 4, "cuda", True, 0) == wide
+
+
+def test_buffers_for_gradients_by_hand() -> None:
+    def buckets(stage: int, processes: int = 8, **changed: Any) -> int:
+        return training_memory(LLAMA3_8B, replace(PAPER, **changed), processes, 30_000, stage=stage).buckets
+
+    bucket, nothing_again = 100_000_000, {"activation_checkpointing": False}
+    every = training_memory(LLAMA3_8B, PAPER, 8, 30_000)
+    assert every.logits == 0  # a layer needs more, so that a full buffer's copies count
+    assert buckets(3) == every.buckets == bucket * 4 + bucket * 4
+    assert buckets(2) == bucket * 2 + bucket * (2 + 4)
+    assert buckets(3, **nothing_again) == bucket * 4 and buckets(2, **nothing_again) == bucket * 2
+    assert buckets(1, precision=Precision.fp32) == bucket * 4 + bucket * 4
+    # When the backward pass is over: 500M elements, then the embedding, are less than the activations were.
+    assert buckets(1) == 0
+    few = training_memory(LLAMA3_8B, PAPER, 8, 10, stage=1)
+    copied = (500_000_000 + 128256 * 4096) * 4
+    assert few.buckets + few.activations + few.logits == copied
+    assert training_memory(LLAMA3_8B, PAPER, 1, 10).buckets == 0
+    # Adapters never fill a buffer, whose size is the whole model's.
+    assert buckets(3, lora=LoraConfig()) == bucket * 4
+
+
+def test_deepspeeds_buffer_has_the_planned_size() -> None:
+    for parameters in (1_000, P):
+        size = deepspeed_config(PAPER, 3, parameters, 4096)["zero_optimization"]["reduce_bucket_size"]
+        assert size == bucket_elements(parameters) == min(parameters, 100_000_000)
 
 
 def test_on_a_cpu_the_libraries_count() -> None:
