@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,9 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch._dynamo.utils import counters
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.schema import LoraConfig
@@ -21,6 +23,7 @@ from mpo.policy import attention
 from mpo.policy.head import ChunkedHead
 from mpo.policy.load import make_policy
 from mpo.policy.module import PolicyModule
+from mpo.policy.sequence_parallel import SequenceShares
 from tests.compile.attention_cases import Compiled, Lengths, laid_out, token_sets
 from tests.compile.fake_card import compiled_kernels
 from tests.compile.fake_tensors import DEVICE, Memory, fake_tensors, plain_fake_tensors
@@ -141,12 +144,29 @@ class Peak:
     scored: int
 
 
-def peak(shape: dict[str, Any], checkpointing: bool, lengths: Lengths, lora: LoraConfig | None = None) -> Peak:
-    """What a micro-batch takes while it is trained on."""
+@contextmanager
+def first_of(processes: int) -> Iterator[SequenceShares]:
+    """The place of the first of so many processes that share rows, whose exchanges bring nothing."""
+    from mpo.train.zero import deepspeed, sequence_shares  # not in processes that never use it
+
+    dist.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
+    deepspeed.init_distributed(verbose=False)
+    try:
+        yield sequence_shares(processes)
+    finally:
+        dist.destroy_process_group()
+
+
+def peak(
+    shape: dict[str, Any], checkpointing: bool, lengths: Lengths, lora: LoraConfig | None = None, processes: int = 1
+) -> Peak:
+    """What a micro-batch takes while it is trained on, in the first of ``processes`` that share its row."""
     batch = laid_out(lengths)
     scored = int(batch.response_lengths_R.sum())
-    with fake_tensors():
+    place = nullcontext(SequenceShares()) if processes == 1 else first_of(processes)
+    with place as sequence, fake_tensors():
         policy = new_policy(shape, checkpointing, lora=lora)
+        policy.sequence = sequence
         train(policy, batch)  # compiles, of which the tracker of memory would see too much
         memory = Memory()
         memory.track_external(policy)
