@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from mpo.layout.batch import collate
+from mpo.policy import attention as back_ends
 from mpo.policy.attention import DenseAttend, KeptPrompt
 from mpo.policy.attention.interface import shared_prefix_attention
 from mpo.policy.module import PolicyModule
 from mpo.policy.sequence_parallel import SequenceShares
 from mpo.train.zero import init_process_group, sequence_shares
 from tests.distributed.world import TokenSet, TokenSets, curve, run_processes, spawn, tiny_policy, weights
+from tests.families import FAMILIES, logps_and_gradients, model
 
 PIECES = {"micro_tokens": 9}
 """A process alone forwards most sets in pieces, two together those above 18 tokens."""
@@ -157,6 +159,35 @@ def compare_attention(folder: Path, environment: dict[str, str]) -> None:
                     torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-5)
     (folder / f"passed-{dist.get_rank()}").touch()
     dist.destroy_process_group()
+
+
+def compare_families(folder: Path, environment: dict[str, str]) -> None:
+    os.environ |= environment
+    torch.set_num_threads(1)
+    init_process_group()
+    shares = sequence_shares(dist.get_world_size())
+    for family in FAMILIES:
+        lm = model(family)
+        lm.set_attn_implementation(back_ends.NAME)
+        policy = PolicyModule(lm)
+        expected_BKT, expected = logps_and_gradients(policy)
+        policy.zero_grad()
+        policy.sequence = shares
+        logps_BKT, found = logps_and_gradients(policy)
+        torch.testing.assert_close(logps_BKT, expected_BKT, rtol=1e-5, atol=1e-5, msg=(family + ": {}").format)
+        for name, gradient in expected.items():
+            whole = found.get(name, torch.zeros_like(gradient))
+            dist.all_reduce(whole)
+            torch.testing.assert_close(whole, gradient, rtol=1e-4, atol=1e-5, msg=(family + ": {}").format)
+        if dist.get_rank() == 0:
+            (folder / family).touch()
+    dist.destroy_process_group()
+
+
+def test_every_family_that_shares_prompts(tmp_path: Path) -> None:
+    """Log-probs, and gradients summed over two processes."""
+    assert run_processes(compare_families, tmp_path, 2) == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == set(FAMILIES)
 
 
 def kept_for_backward(policy: PolicyModule) -> int:
