@@ -83,7 +83,7 @@ def rank_heldout(
         micro_tokens: most tokens a forward pass; a set above it is forwarded in pieces.
         on_progress: called with the number of sets done.
     """
-    rank, size = place_in_group()
+    rank, size = _share_of(policy)
     right: dict[int, float] = {}
     pairs: dict[int, int] = {}
     margins: dict[int, float] = {}
@@ -110,6 +110,12 @@ def rank_heldout(
     )
 
 
+def _share_of(policy: FrozenPolicy) -> tuple[int, int]:
+    """Which share of the sets this process forwards, alone or with others, and how many shares there are."""
+    rank, size = place_in_group()
+    return rank // policy.together, size // policy.together
+
+
 def _of_all(values: dict[int, Any], indices: Sequence[int]) -> dict[int, Any]:
     """Those of all processes, in the order of ``indices``: sums of them do not depend on the number of processes."""
     together = {i: value for part in gathered_from_all(values) for i, value in part.items()}
@@ -128,7 +134,7 @@ def token_losses(
         micro_tokens: most tokens a forward pass.
         on_progress: called with the number of sets done.
     """
-    rank, size = place_in_group()
+    rank, size = _share_of(policy)
     losses: dict[int, float] = {}
     for part, every in score_sets(policy, sets, range(rank, len(sets), size), batch, micro_tokens):
         logps = counted(every, sets, part)

@@ -109,9 +109,10 @@ def compute_reference(
 ) -> None:
     """Write the log-probs of all response tokens of all sets under ``policy`` into the existing folder ``out``.
 
-    Process ``rank`` does every ``world_size``-th set; with several processes torch.distributed is initialised and
-    they share the file system. ``on_progress(sets and mismatched pairs done, all of this process)`` is called after
-    each forward pass. Called again after it was stopped, it goes on from what the processes had noted as done.
+    Process ``rank`` does every ``world_size``-th set; those that forward together do the same sets, more of them, and
+    the first one writes. With several processes torch.distributed is initialised and they share the file system.
+    ``on_progress(sets and mismatched pairs done, all of this process)`` is called after each forward pass. Called again
+    after it was stopped, it goes on from what the processes had noted as done.
 
     Args:
         micro_batch: sets a forward pass.
@@ -126,7 +127,8 @@ def compute_reference(
     starts, first = _offsets(lengths)
     counts = [len(of_set) for of_set in lengths]
     pairs = None if mismatched_seed is None else mismatched_pairs(_prompts(sets), counts, mismatched_seed)
-    mine = list(range(rank, len(sets), world_size))
+    together = policy.together
+    mine = list(range(rank // together, len(sets), world_size // together))
     total = len(mine) if pairs is None else 2 * len(mine)
     before = 0
     if broadcast_from_rank0(rank == 0 and _whole(out, on_warning)):
@@ -142,7 +144,7 @@ def compute_reference(
             for b, i in enumerate(part):
                 if not np.isfinite(values_BKT[b]).all():
                     raise DataError("a reference log-prob is not finite", what[i].id, NOT_FINITE)
-                if i not in file.done:
+                if i not in file.done and rank % together == 0:
                     yield i, [values_BKT[b, k, :length] for k, length in enumerate(lengths_BK[b]) if length]
             finished = min(finished + len(part), before + len(mine))
             on_progress(finished, total)

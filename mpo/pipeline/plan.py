@@ -225,11 +225,11 @@ def _forwarded(
     config: RunConfig, train: TrainConfig, shape: Architecture, sets: DataSize, held: Quantization | None
 ) -> str:
     """What a process takes that forwards a frozen policy's sets, how its weights lie, and whether it does not fit."""
-    alone = replace(train, sequence_parallel=1)  # as each process forwards rows here
-    tokens = memory.micro_batch_tokens(alone, sets.prompt_tokens, sets.response_tokens, sets.responses)
+    tokens = memory.micro_batch_tokens(train, sets.prompt_tokens, sets.response_tokens, sets.responses)
     group, room, device = config.launcher.processes * config.launcher.nodes, room_of(config), planned_device(config)
     most = None if room is None else room.memory
-    needed = memory.frozen_memory(shape, train.precision, tokens, device, held, group, most)
+    together = train.settled.sequence_parallel
+    needed = memory.frozen_memory(shape, train.precision, tokens, device, held, group, most, together)
     text = f"about {size(needed)} a process"
     width = 2 if train.precision is Precision.bf16 else 4
     if not memory.held_whole(memory.weight_bytes(shape, width, held), device, held, group, most):

@@ -142,7 +142,7 @@ def _round(
 
 
 def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, frozen: Policy, policy: Policy) -> Stage:
-    lora = config.train.lora
+    lora, memory = config.train.lora, config.train.settled
     held_alike = lora is not None and frozen is policy  # else the two would differ by what 4 bits cost
     return reference.TASK.stage(
         f"{prefix}reference",
@@ -153,7 +153,7 @@ def _reference(config: RunConfig, loss: Loss, prefix: str, prepare: Stage, froze
             config.model.trust_remote_code,
             lora.quantization if lora is not None and held_alike else None,
         ),
-        reference.Settings(config.train.micro_batch, config.train.settled.micro_tokens),
+        reference.Settings(config.train.micro_batch, memory.row_tokens, memory.sequence_parallel),
         reference.Inputs(prepare, frozen.model),
     )
 

@@ -269,7 +269,10 @@ def measure_stage(
     slices = evaluate.Config(node, seed, score, models, list(dict.fromkeys(needed)))
     key = f"evaluate.measures.{name}"
     verdicts = str(Path(config.cache_dir).expanduser().resolve() / VERDICTS)
-    settings = evaluate.Settings(config.evaluate.batch, config.train.settled.micro_tokens, taken, key, verdicts)
+    memory = config.train.settled
+    settings = evaluate.Settings(
+        config.evaluate.batch, memory.row_tokens, taken, key, verdicts, memory.sequence_parallel
+    )
     inputs = replace(inputs, files=files, models={what: outside(*where) for what, where in measure.models.items()})
     placement = here(measure.immediate) if models is None else Placement.group
     stage = evaluate.TASK.stage(stage_name, slices, settings, inputs, placement)

@@ -42,11 +42,15 @@ def exchanged_bytes(shape: Architecture, tokens: int, width: int, checkpointing:
     return tokens * layers * shape.heads * shape.head_dim * width
 
 
-def forward_bytes(shape: Architecture, tokens: int, width: int, device: str) -> int:
+def forward_bytes(shape: Architecture, tokens: int, width: int, device: str, row: int = 0) -> int:
     """Of a pass without gradient: a layer's MLP with what is added to its output, or a block of logits, whichever is
-    larger."""
+    larger.
+
+    Args:
+        row: tokens of a row that this process shares with others, of all of which it then has the hidden states.
+    """
     layer = tokens * (4 * shape.hidden + shape.mlp) * width
-    head = tokens * 2 * shape.hidden * width + _logit_bytes(shape, tokens, width, device)
+    head = (2 * tokens + row) * shape.hidden * width + _logit_bytes(shape, tokens, width, device)
     return max(layer, head)
 
 

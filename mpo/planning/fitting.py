@@ -202,17 +202,17 @@ def _fit(train: TrainConfig, settings: MemorySettings, load: Load, room: Room) -
         Peak.loading: planned.loading + planned.libraries,
     }
 
-    budget = train.settled.micro_tokens  # a frozen policy's rows are each one process's
+    together = settings.sequence_parallel
 
     def forwarded(at_once: int, held: Quantization | None) -> int:
-        return frozen_memory(shape, train.precision, at_once, device, held, load.processes, room.memory)
+        return frozen_memory(shape, train.precision, at_once, device, held, load.processes, room.memory, together)
 
     if load.needs_reference:
         held = train.lora.quantization if train.lora is not None and load.same_reference else None
-        alone = _most_tokens(load, min(train.micro_batch, -(-train.global_batch // load.processes)), budget)
-        peaks[Peak.reference] = forwarded(alone, held)
+        peaks[Peak.reference] = forwarded(tokens, held)
     if load.evaluate_batch:
-        peaks[Peak.evaluation] = forwarded(_most_tokens(load, load.evaluate_batch, budget), None)
+        most = _most_tokens(load, load.evaluate_batch, settings.row_tokens)
+        peaks[Peak.evaluation] = forwarded(most, None)
     peak = max(peaks, key=lambda one: peaks[one])
     needed, training, cost = peaks[peak], peaks[Peak.training], _cost(train, planned.stage, load)
     return Fit(settings, planned.stage, needed, peak, training, planned.host, cost)

@@ -205,6 +205,7 @@ def frozen_memory(
     quantization: Quantization | None = None,
     processes: int = 1,
     card: int | None = None,
+    sequence_parallel: int = 1,
 ) -> int:
     """Bytes of a process that computes log-probs alone, the reference's or to evaluate a policy: its weights, and a
     layer or a block of logits.
@@ -213,6 +214,7 @@ def frozen_memory(
         quantization: that of the weights.
         processes: of the whole group: they share weights of which a card has no room for all.
         card: bytes of its memory; None: not known, each process is taken to hold them all.
+        sequence_parallel: processes that share the ``tokens`` of a row.
     """
     width = 2 if precision is Precision.bf16 else 4
     weights = weight_bytes(shape, width, quantization)
@@ -220,7 +222,8 @@ def frozen_memory(
         weights += shape.largest_map * width
     elif not held_whole(weights, device, quantization, processes, card):
         weights = -(-weights // processes) + _gathered_bytes(shape, width)
-    return LIBRARIES[device] + weights + forward_bytes(shape, tokens, width, device)
+    row, tokens = tokens if sequence_parallel > 1 else 0, -(-tokens // sequence_parallel)
+    return LIBRARIES[device] + weights + forward_bytes(shape, tokens, width, device, row)
 
 
 def held_whole(weights: int, device: str, quantization: Quantization | None, processes: int, card: int | None) -> bool:

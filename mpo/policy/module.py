@@ -126,6 +126,11 @@ class PolicyModule(nn.Module):
         """Where the parameters live."""
         return next(self.parameters()).device
 
+    @property
+    def together(self) -> int:
+        """Processes that forward each batch together, this one included."""
+        return self.sequence.size
+
     def forwards(self, mine: int) -> int:
         """See :class:`mpo.logprobs.scoring.FrozenPolicy`: no process waits for another's forward pass."""
         return mine

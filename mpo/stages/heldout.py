@@ -33,8 +33,9 @@ def heldout_of(context: StageContext[evaluate.Config, evaluate.Settings, evaluat
         path, revision = model_source(policies[which])
         policy = load_policy(path, revision, models.precision, models.trust_remote_code)
         device = join_group()
-        prepare_for(policy, device, models.compile, context.warn if context.rank == 0 else None)
-        return on_device(policy, device)
+        together, warn = context.settings.sequence_parallel, context.warn if context.rank == 0 else None
+        prepare_for(policy, device, models.compile, warn, together)
+        return on_device(policy, device, together)
 
     return HeldOut(
         sets=sets,

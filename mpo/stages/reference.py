@@ -25,8 +25,9 @@ def run(context: StageContext[reference.Config, reference.Settings, reference.In
     device = join_group()
     path, revision = model_source(context.inputs.policy)
     policy = load_policy(path, revision, config.precision, config.trust_remote_code, quantization=config.quantization)
-    prepare_for(policy, device, config.compile, context.warn if context.rank == 0 else None)
-    frozen = on_device(policy, device)
+    warn = context.warn if context.rank == 0 else None
+    prepare_for(policy, device, config.compile, warn, settings.sequence_parallel)
+    frozen = on_device(policy, device, settings.sequence_parallel)
     facts: dict[str, dict[str, int]] = {}
     progress = context.progress()
     for split in ("train", "heldout"):

@@ -14,7 +14,7 @@ from mpo.policy.attention import KeptPrompt
 from mpo.policy.devices import gathered_from_all, place_in_group
 from mpo.policy.module import PolicyModule, ResponseLogps
 from mpo.train.engine import forward_engine
-from mpo.train.zero import init_process_group
+from mpo.train.zero import init_process_group, sequence_shares
 
 
 class ShardedPolicy:
@@ -42,6 +42,11 @@ class ShardedPolicy:
         """Of this process's shard."""
         return self._policy.device
 
+    @property
+    def together(self) -> int:
+        """As of the policy."""
+        return self._policy.together
+
     def eval(self) -> ShardedPolicy:
         """As of any module."""
         self._policy.eval()
@@ -56,8 +61,15 @@ class ShardedPolicy:
         return ResponseLogps(*self._forward(batch, prompt, None))
 
 
-def on_device(policy: PolicyModule, device: torch.device) -> FrozenPolicy:
-    """The policy on ``device``: whole where it fits or is in 4 bits, else in shards over the group."""
+def on_device(policy: PolicyModule, device: torch.device, sequence_parallel: int = 1) -> FrozenPolicy:
+    """The policy on ``device``: whole where it fits or is in 4 bits, else in shards over the group.
+
+    Args:
+        sequence_parallel: neighbouring processes that forward every row together.
+    """
+    if sequence_parallel > 1:
+        init_process_group()
+        policy.sequence = sequence_shares(sequence_parallel)
     spreads = all(parameter.is_floating_point() for parameter in policy.parameters())
     if device.type == "cuda" and place_in_group()[1] > 1 and spreads:
         weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())

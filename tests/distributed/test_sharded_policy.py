@@ -15,7 +15,7 @@ from mpo.evaluate.heldout import rank_heldout, token_losses
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
 from mpo.train.sharding import ShardedPolicy
-from mpo.train.zero import init_process_group
+from mpo.train.zero import init_process_group, sequence_shares
 from tests.distributed.world import Marks, TokenSets, run_processes, tiny_policy
 
 SETS = TokenSets(7)
@@ -33,6 +33,8 @@ def measured(outs: dict[str, Path], environment: dict[str, str]) -> None:
     for name, out in outs.items():
         dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
         whole = tiny_policy(dtype=dtype, rows="rows" in name)
+        if "together" in name:
+            whole.sequence = sequence_shares(size)
         policy = ShardedPolicy(whole) if name.startswith("shards") else whole
         for budget in (SMALL, LARGE):
             folder = out / str(budget)
@@ -63,5 +65,23 @@ def test_shards_give_what_a_whole_policy_gives(layout: str, tmp_path: Path) -> N
         one, two = json.loads((alone / "found-0.json").read_text()), json.loads(texts[0])
         assert one[0] == two[0]
         if not layout:  # sets have other company in two processes, which moves roundings
+            for a, b in zip(one[1:], two[1:], strict=True):
+                assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+
+
+def test_processes_that_forward_together_give_what_one_gives(tmp_path: Path) -> None:
+    """Each of them does all sets; the first one writes."""
+    outs = {f"{kind} together": tmp_path / kind for kind in ("whole", "shards")}
+    assert run_processes(measured, outs, 2) == [0, 0]
+    assert run_processes(measured, {"whole": tmp_path / "alone"}, 1) == [0]
+    for kind in outs.values():
+        for budget in (SMALL, LARGE):
+            alone, together = tmp_path / "alone" / str(budget), kind / str(budget)
+            for name in ("logps.npy", "mismatched.npy"):
+                np.testing.assert_allclose(np.load(together / name), np.load(alone / name), rtol=1e-5, atol=1e-5)
+            one, two, three = (
+                json.loads(file.read_text()) for file in [alone / "found-0.json", *together.glob("found-*")]
+            )
+            assert two == three
             for a, b in zip(one[1:], two[1:], strict=True):
                 assert a == pytest.approx(b, rel=1e-4, abs=1e-5)

@@ -37,13 +37,15 @@ class Config:
 @dataclass(frozen=True)
 class Settings:
     """Most sets and tokens of a forward pass. ``options``: of the measure, those that cannot change what it finds, and
-    where its files lie. ``key``: its configuration key, for errors. ``verdicts``: folder of kept verdicts."""
+    where its files lie. ``key``: its configuration key, for errors. ``verdicts``: folder of kept verdicts.
+    ``sequence_parallel``: neighbouring processes that share the row of a forward pass."""
 
     batch: int
     micro_tokens: int
     options: dict[str, Any] = field(default_factory=dict)
     key: str = "evaluate.measures"
     verdicts: str | None = None
+    sequence_parallel: int = 1
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Settings:
-    """Most sets and tokens of a forward pass."""
+    """Most sets and tokens of a forward pass, and neighbouring processes that share its row."""
 
     micro_batch: int
     micro_tokens: int
+    sequence_parallel: int = 1
 
 
 @dataclass(frozen=True)
