@@ -25,9 +25,10 @@ from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
 
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""
-LIBRARIES = {"cpu": 480 * 2**20, "cuda": 0}
+LIBRARIES = {"cpu": 525 * 2**20, "cuda": 0}
 """What a process that trains next to nothing has resident: the interpreter, PyTorch, transformers and DeepSpeed, and
-their memory for exporting the model. On CUDA only what lies on the card counts."""
+their memory for exporting the model. 45 MiB of it are bitsandbytes, which peft imports wherever it is installed, and
+transformers peft. On CUDA only what lies on the card counts."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes a weight in 4 bits: the constant of 64 of them is a byte, and 256 of these share one in float32."""
 WHOLE = 0.6
