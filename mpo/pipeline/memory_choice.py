@@ -16,11 +16,12 @@ from mpo.pipeline.plan_parts import sketch_parts
 from mpo.pipeline.plan_sizes import expected_sets, forwarded, looked_at
 from mpo.pipeline.rules import Objects
 from mpo.planning.cards import named_card
+from mpo.planning.data_size import DataSize
 from mpo.planning.fitting import SPARE, Choice, Fit, Load, Peak, Room, choose, with_settings
 from mpo.planning.forecast import planned_device
 from mpo.planning.machine import card_memory, host_memory
 from mpo.planning.memory import effective_stage
-from mpo.planning.sizes import DataSize, known_architecture
+from mpo.planning.sizes import known_architecture
 from mpo.track.units import memory as size
 from mpo.track.units import percent
 

@@ -25,16 +25,9 @@ from mpo.pipeline.scoring import scorer_nodes
 from mpo.planning import disk, memory
 from mpo.planning.cards import Card, named_card
 from mpo.planning.compute import forward_flops
+from mpo.planning.data_size import DataSize, batch_warning, optimizer_steps
 from mpo.planning.forecast import Forecast, forecast, planned_device
-from mpo.planning.sizes import (
-    Architecture,
-    DataSize,
-    adapter_parameters,
-    batch_warning,
-    known_architecture,
-    optimizer_steps,
-    parameters,
-)
+from mpo.planning.sizes import Architecture, adapter_parameters, known_architecture, parameters
 from mpo.track.console import Console
 from mpo.track.units import count, duration, number, step_duration
 from mpo.track.units import memory as size

@@ -17,7 +17,7 @@ from mpo.partition import Partition
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.needs import responses_a_set
 from mpo.pipeline.plan_parts import mixed
-from mpo.planning.sizes import DataSize, data_size, heldout_size, imitated
+from mpo.planning.data_size import DataSize, data_size, heldout_size, imitated
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpo.config.schema import Precision, TrainConfig
+from mpo.planning.data_size import DataSize
 from mpo.planning.machine import Machine
-from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+from mpo.planning.sizes import Architecture, adapter_parameters
 
 PASSES = 6
 """Times that a kept activation is read or written: made and read forwards, read backwards, gradient made and read."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpo.config.schema import Precision, TrainConfig
+from mpo.planning.data_size import DataSize
 from mpo.planning.memory import effective_stage
-from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+from mpo.planning.sizes import Architecture, adapter_parameters
 
 TOKEN_BYTES = 4  # int32 ids
 LOGP_BYTES = 4  # float32

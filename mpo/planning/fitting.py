@@ -21,6 +21,7 @@ from enum import Enum
 
 from mpo.config.schema import MemorySettings, Offload, Precision, Quantization, TrainConfig
 from mpo.planning.compute import step_work
+from mpo.planning.data_size import DataSize
 from mpo.planning.memory import (
     OUTPUTS_KEPT,
     effective_stage,
@@ -28,7 +29,7 @@ from mpo.planning.memory import (
     micro_batch_tokens,
     training_memory,
 )
-from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+from mpo.planning.sizes import Architecture, adapter_parameters
 
 SPARE = 0.1
 """Share of the memory that stays free: for CUDA's context, NCCL's buffers, fragmentation, what formulas leave out."""

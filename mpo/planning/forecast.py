@@ -9,9 +9,10 @@ from pathlib import Path
 from mpo.config.schema import Precision, RunConfig
 from mpo.planning.cards import UTILISATION, named_card
 from mpo.planning.compute import Work, step_work
+from mpo.planning.data_size import DataSize
 from mpo.planning.machine import Machine, this_machine
 from mpo.planning.memory import Memory, scored_at_once, tokens_at_once, training_memory
-from mpo.planning.sizes import Architecture, DataSize
+from mpo.planning.sizes import Architecture
 from mpo.track.units import percent
 
 

@@ -21,7 +21,8 @@ from mpo.planning.activations import (
     working_bytes,
 )
 from mpo.planning.buckets import bucket_bytes
-from mpo.planning.sizes import Architecture, DataSize, adapter_parameters
+from mpo.planning.data_size import DataSize
+from mpo.planning.sizes import Architecture, adapter_parameters
 
 OUTPUTS_KEPT = {Precision.fp32: 8, Precision.bf16: 16}
 """Token budgets, of whose tokens attention's outputs are kept where a set is above one, as mpo.train.window has it."""

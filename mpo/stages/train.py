@@ -15,7 +15,7 @@ from mpo.errors import DataError, cut, first_line
 from mpo.logprobs.reference import Reference
 from mpo.losses import Loss
 from mpo.plain import to_plain
-from mpo.planning.sizes import batch_warning
+from mpo.planning.data_size import batch_warning
 from mpo.policy.device_trial import prepare_for
 from mpo.policy.devices import join_group
 from mpo.policy.layers import compiles_fused

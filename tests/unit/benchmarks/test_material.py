@@ -9,7 +9,8 @@ from benchmarks.material import SIZES, RandomSets, vocabulary_of
 from benchmarks.mfu import useful_flops
 from mpo.config.schema import Precision, TrainConfig
 from mpo.planning.compute import step_work
-from mpo.planning.sizes import DataSize, read_architecture
+from mpo.planning.data_size import DataSize
+from mpo.planning.sizes import read_architecture
 
 
 def test_lengths_like_ultrafeedbacks_are_skewed_and_within_its_limits() -> None:

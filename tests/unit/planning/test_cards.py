@@ -10,8 +10,8 @@ from mpo.config.schema import LauncherConfig, Precision, RunConfig, TrainConfig
 from mpo.errors import ConfigError
 from mpo.planning.cards import CARDS, DRIVERS_NAMES, UTILISATION, data_sheet, named_card
 from mpo.planning.compute import forward_flops, step_work
+from mpo.planning.data_size import DataSize
 from mpo.planning.forecast import forecast, planned_device
-from mpo.planning.sizes import DataSize
 from tests.unit.planning.test_forecast import SETS, SHAPE
 
 

@@ -11,9 +11,10 @@ import yaml
 from mpo.config.paths import folder
 from mpo.config.schema import LoraConfig, MemoryChoice, MemorySettings, Offload, Precision, Quantization, TrainConfig
 from mpo.planning.compute import step_work
+from mpo.planning.data_size import DataSize
 from mpo.planning.fitting import SPARE, Choice, Fit, Load, Peak, Room, choose, with_settings
 from mpo.planning.machine import GIB, card_memory, host_memory
-from mpo.planning.sizes import Architecture, DataSize, read_architecture
+from mpo.planning.sizes import Architecture, read_architecture
 
 NONE, OPTIMIZER, PARAMETERS = Offload.none, Offload.optimizer, Offload.parameters
 AUTO = TrainConfig(memory=MemoryChoice.auto, global_batch=128, micro_batch=16)

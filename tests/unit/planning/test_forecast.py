@@ -10,9 +10,10 @@ import pytest
 from mpo.config.schema import LauncherConfig, LoraConfig, Precision, RunConfig, TrainConfig
 from mpo.pipeline.plan import time_line
 from mpo.planning.compute import step_work
+from mpo.planning.data_size import DataSize
 from mpo.planning.forecast import forecast
 from mpo.planning.machine import Machine, this_machine
-from mpo.planning.sizes import DataSize, read_architecture
+from mpo.planning.sizes import read_architecture
 from mpo.report.records import Planned
 
 SHAPE = read_architecture(

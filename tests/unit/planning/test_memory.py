@@ -23,6 +23,7 @@ from mpo.planning.activations import (
     working_bytes,
 )
 from mpo.planning.buckets import bucket_elements
+from mpo.planning.data_size import DataSize
 from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
@@ -39,7 +40,7 @@ from mpo.planning.memory import (
     training_memory,
     weight_bytes,
 )
-from mpo.planning.sizes import GATED, DataSize, read_architecture
+from mpo.planning.sizes import GATED, read_architecture
 from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
 from mpo.policy.load import make_policy
