@@ -52,7 +52,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from benchmarks.material import RandomSets, dtype_of, llama, vocabulary_of
     from benchmarks.steps import PROFILED, measured_steps
-    from mpo.config.schema import Precision
+    from mpo.config.training import Precision
     from mpo.planning.machine import measure
     from mpo.planning.sizes import read_architecture
 

@@ -78,7 +78,7 @@ def _measure(arguments: argparse.Namespace) -> None:
 
     from benchmarks.material import RandomSets, dtype_of, llama, vocabulary_of
     from benchmarks.steps import measured_steps
-    from mpo.config.schema import Precision
+    from mpo.config.training import Precision
 
     torch.set_num_threads(arguments.threads)
     precision = Precision[arguments.precision]

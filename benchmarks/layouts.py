@@ -58,7 +58,7 @@ def _measure(arguments: argparse.Namespace, layout: str, responses: int) -> dict
     import torch
 
     from benchmarks.material import RandomSets, dtype_of, llama, vocabulary_of
-    from mpo.config.schema import Precision
+    from mpo.config.training import Precision
     from mpo.layout.batch import collate
     from mpo.policy.devices import join_group
     from mpo.policy.module import PolicyModule

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import on_card
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 
 VOCABULARY = 32_000
 """Ids that random tokens are drawn from; larger vocabularies have more that do not occur."""

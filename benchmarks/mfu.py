@@ -91,7 +91,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.material import SPREAD, RandomSets, dtype_of, llama, vocabulary_of
     from benchmarks.measure import on_card
     from benchmarks.steps import measured_steps
-    from mpo.config.schema import Precision
+    from mpo.config.training import Precision
     from mpo.planning.cards import data_sheet
     from mpo.planning.machine import WIDEST, measure
     from mpo.planning.sizes import read_architecture

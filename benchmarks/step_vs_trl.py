@@ -105,7 +105,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from benchmarks.material import dtype_of, llama
     from benchmarks.steps import measured_steps
-    from mpo.config.schema import Precision
+    from mpo.config.training import Precision
 
     torch.set_num_threads(arguments.threads)
     precision = Precision[arguments.ours]

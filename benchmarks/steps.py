@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.material import HalfAndHalf, RandomSets
 from benchmarks.measure import PeakMemory, held, now
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import MPO
 from mpo.policy.device_trial import prepare_for

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError
 from mpo.failures.libraries import IN_LOG, library_errors
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mpo.config.schema import TrainConfig
+from mpo.config.training import TrainConfig
 from mpo.layout.batch import TokenBatch
 from mpo.logprobs.mismatched import mismatched_pairs
 from mpo.logprobs.reference import Reference

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpo.config.schema import RunConfig, TrainConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import TrainConfig
 from mpo.errors import ConfigError
 
 INF = math.inf

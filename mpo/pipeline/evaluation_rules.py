@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mpo.config.schema import MemoryChoice, RunConfig, TrainConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import MemoryChoice, TrainConfig
 from mpo.config.wording import hint
 from mpo.data.sources.base import Source
 from mpo.errors import ConfigError

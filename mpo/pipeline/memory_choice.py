@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mpo.config.limits import trainings
-from mpo.config.schema import MemoryChoice, MemorySettings, Offload, RoundReference, RunConfig, TrainConfig
+from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
+from mpo.config.training import MemoryChoice, MemorySettings, Offload, TrainConfig
 from mpo.data.sources import Mixture
 from mpo.errors import ConfigError
 from mpo.partition import Partition

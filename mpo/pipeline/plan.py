@@ -10,8 +10,9 @@ from pathlib import Path
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, check_disk, is_local
-from mpo.config.schema import Precision, Quantization, RoundReference, RunConfig, TrainConfig
+from mpo.config.schema import RoundReference, RunConfig
 from mpo.config.source import source_of
+from mpo.config.training import Precision, Quantization, TrainConfig
 from mpo.data.sources import Mixture, Source
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.memory_choice import room_of, same_reference

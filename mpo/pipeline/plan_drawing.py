@@ -12,8 +12,9 @@ from typing import Any
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Placement, Stage
 from mpo.config.files import DATA_SUFFIXES, is_local
-from mpo.config.schema import Precision, RunConfig
+from mpo.config.schema import RunConfig
 from mpo.config.targets import OWN, TARGET, build
+from mpo.config.training import Precision
 from mpo.evaluate.questions import GREEDY
 from mpo.pipeline.graph import Graph
 from mpo.pipeline.plan_sizes import Prompts

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpo.config.files import check_files
 from mpo.config.limits import FACTOR, check_limits, trainings
-from mpo.config.schema import RunConfig, Schedule
+from mpo.config.schema import RunConfig
 from mpo.config.source import check_source_keys, source_of
 from mpo.config.targets import OWN, TARGET, build
 from mpo.config.thinking import check_thinking
+from mpo.config.training import Schedule
 from mpo.data.sources.base import Source
 from mpo.data.tokenizer import template_head
 from mpo.errors import ConfigError

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mpo.cache.stage import File, Hub, Nothing, Placement, Stage
 from mpo.config.files import redacted_name, redacted_source
 from mpo.config.nodes import apart
-from mpo.config.schema import FREE, RunConfig, ScoreTransformConfig, SftResponses, TrainConfig
+from mpo.config.schema import RunConfig, ScoreTransformConfig, SftResponses
 from mpo.config.targets import TARGET, build, own_alone, resolve
+from mpo.config.training import FREE, TrainConfig
 from mpo.data.sources.base import Source
 from mpo.data.sources.mixture import Mixture
 from mpo.data.tokenizer import load_template

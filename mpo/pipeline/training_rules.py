@@ -6,7 +6,8 @@ import os
 from importlib.util import find_spec
 from shutil import which
 
-from mpo.config.schema import LauncherConfig, MemoryChoice, Offload, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, RunConfig
+from mpo.config.training import MemoryChoice, Offload, TrainConfig
 from mpo.errors import ConfigError
 
 

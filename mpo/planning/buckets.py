@@ -5,7 +5,7 @@ As read in DeepSpeed 0.19.8 (``stage3.py``, ``stage_1_and_2.py``, ``engine.py`` 
 
 from __future__ import annotations
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.planning.sizes import Architecture
 
 MOST = 100_000_000

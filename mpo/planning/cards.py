@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpo.config.schema import Precision, RunConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import Precision
 from mpo.config.wording import hint
 from mpo.errors import ConfigError
 

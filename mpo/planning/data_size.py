@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from mpo.config.schema import DataConfig, SftResponses, TrainConfig
+from mpo.config.schema import DataConfig, SftResponses
+from mpo.config.training import TrainConfig
 from mpo.data.sources.base import Source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.planning.data_size import DataSize
 from mpo.planning.memory import effective_stage
 from mpo.planning.sizes import Architecture, adapter_parameters

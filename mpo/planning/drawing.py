@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.planning.cards import BANDWIDTH_UTILISATION, Card
 from mpo.planning.sizes import Architecture
 

@@ -19,7 +19,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
-from mpo.config.schema import MemorySettings, Offload, Precision, Quantization, TrainConfig
+from mpo.config.training import MemorySettings, Offload, Precision, Quantization, TrainConfig
 from mpo.planning.compute import step_work
 from mpo.planning.data_size import DataSize
 from mpo.planning.memory import (

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpo.config.schema import Precision, RunConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import Precision
 from mpo.planning.cards import UTILISATION, named_card
 from mpo.planning.compute import Work, step_work
 from mpo.planning.data_size import DataSize

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from mpo.cache.artifacts import canonical_json, read_json, write_json
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.track import provenance
 
 ROWS = {"cpu": 1024, "cuda": 8192}

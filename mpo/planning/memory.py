@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from mpo.config.schema import Offload, Precision, Quantization, TrainConfig
+from mpo.config.training import Offload, Precision, Quantization, TrainConfig
 from mpo.planning.activations import (
     activation_bytes,
     exchanged_bytes,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpo.config.schema import LoraConfig, ModelConfig
+from mpo.config.schema import ModelConfig
+from mpo.config.training import LoraConfig
 from mpo.config.wording import hint
 from mpo.errors import ConfigError
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.errors import ConfigError
 
 ADAPTER = "default"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from mpo.config.schema import LoraConfig, Precision, Quantization
+from mpo.config.training import LoraConfig, Precision, Quantization
 from mpo.errors import ConfigError
 from mpo.policy.adapters import with_adapters
 from mpo.policy.agreement import check_causal, check_policy, fitting_extras, plain_logps

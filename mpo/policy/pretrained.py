@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from mpo.config.schema import Precision, Quantization
+from mpo.config.training import Precision, Quantization
 from mpo.errors import UserError, first_line
 from mpo.policy.model_class import attention_choice, auto_class
 from mpo.policy.quantized import keep_gradients, loading_options

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpo.cache.artifacts import canonical_json
-from mpo.config.schema import FREE, MemoryChoice, MemorySettings, RunConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import FREE, MemoryChoice, MemorySettings
 from mpo.evaluate.records import Estimate
 from mpo.plain import finite, to_plain
 from mpo.train.best import REWARD

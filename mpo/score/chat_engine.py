@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.engine import in_one_line, load_engine
 from mpo.errors import ConfigError, DataError
 from mpo.score.chat import Answer, Chat, Refused

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.data.chat import raw_ids
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError, DataError, UserError, first_line

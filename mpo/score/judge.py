@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mpo.config.files import is_local
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.endpoint import Endpoint, check_servers
 from mpo.engine import check_installed
 from mpo.errors import ConfigError, DataError, cut

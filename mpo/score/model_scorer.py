@@ -7,7 +7,7 @@ from collections import Counter
 from functools import cached_property
 from typing import ClassVar
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError
 from mpo.score.base import Scorer
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import DebertaV2Model, PreTrainedTokenizerBase
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import ConfigError
 from mpo.score.forward import by_length, compute_device, load_weights, padded_right, read_config, release_memory

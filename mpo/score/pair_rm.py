@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError, DataError
 from mpo.score.base import Item, check_score_name
 from mpo.score.model_folder import PAIR_KEYS, model_location, read_model_config

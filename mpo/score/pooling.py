@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.data.tokenizer import load_tokenizer
 from mpo.engine import in_one_line, load_engine
 from mpo.errors import ConfigError

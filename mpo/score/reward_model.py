@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.engine import check_installed
 from mpo.errors import ConfigError, DataError
 from mpo.score.base import Item, check_score_name

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mpo.cache.checksums import Damaged, check_file, read_sealed
-from mpo.config.schema import FREE, TrainConfig
+from mpo.config.training import FREE, TrainConfig
 from mpo.errors import UserError
 from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0

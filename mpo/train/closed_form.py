@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import UserError
 from mpo.layout.batch import collate
 from mpo.train.engine import Engine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.layout.batch import TokenBatch
 from mpo.planning.memory import effective_stage
 from mpo.policy.attention import KeptPrompt

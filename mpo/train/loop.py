@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpo.config.schema import TrainConfig
+from mpo.config.training import TrainConfig
 from mpo.errors import DataError, UserError
 from mpo.logprobs.inputs import Assignments, TrainingSets
 from mpo.logprobs.reference import Reference

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.layout.batch import TokenBatch
 from mpo.logprobs.scoring import FrozenPolicy
 from mpo.planning.memory import WHOLE

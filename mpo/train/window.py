@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import DataError, UserError
 from mpo.layout.batch import collate, to_device
 from mpo.layout.packing import Piece, SetSize, shares

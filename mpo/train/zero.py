@@ -14,7 +14,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from mpo.config.schema import Offload, Precision, TrainConfig
+from mpo.config.training import Offload, Precision, TrainConfig
 from mpo.errors import ConfigError
 from mpo.planning.buckets import bucket_elements
 from mpo.policy.sequence_parallel import SequenceShares

@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.layout.batch import TokenBatch, collate
 from mpo.policy import attention
 from mpo.policy.head import ChunkedHead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpo.config.schema import LoraConfig, TrainConfig
+from mpo.config.training import LoraConfig, TrainConfig
 from mpo.planning.memory import training_memory
 from mpo.planning.sizes import read_architecture
 from tests.compile.attention_cases import Lengths

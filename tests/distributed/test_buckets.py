@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.layout.batch import collate
 from mpo.planning.buckets import bucket_bytes
 from mpo.planning.sizes import read_architecture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.evaluate.heldout import Ranking, rank_heldout
 from mpo.logprobs.reference import Reference
 from mpo.losses import MPO

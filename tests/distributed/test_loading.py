@@ -15,7 +15,7 @@ import torch
 from torch import distributed as dist
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.policy.load import load_policy
 from mpo.train.zero import deepspeed_config, init_process_group, spread
 from tests.distributed.world import run_processes, tiny_policy

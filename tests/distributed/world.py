@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mpo.config.schema import LoraConfig, Offload, Precision, Schedule, TrainConfig
+from mpo.config.training import LoraConfig, Offload, Precision, Schedule, TrainConfig
 from mpo.errors import UserError
 from mpo.logprobs.reference import Reference, compute_reference
 from mpo.losses import LOSSES, Loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError
 
 WHERE = "measure"

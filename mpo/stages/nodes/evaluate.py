@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Task
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 
 Given = TypeVar("Given")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Placement, Task
-from mpo.config.schema import Precision, Quantization
+from mpo.config.training import Precision, Quantization
 
 Given = TypeVar("Given")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mpo.cache.stage import File, Hub, Placement, Task
-from mpo.config.schema import SampleConfig, ThinkingConfig, TrainConfig
+from mpo.config.schema import SampleConfig, ThinkingConfig
+from mpo.config.training import TrainConfig
 
 Given = TypeVar("Given")
 
@@ -41,7 +42,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Settings:
-    """``train``: as in the configuration, with what cannot change the result (:data:`mpo.config.schema.FREE`);
+    """``train``: as in the configuration, with what cannot change the result (:data:`mpo.config.training.FREE`);
     ``card``: for the model card."""
 
     train: TrainConfig

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.material import SIZES, RandomSets, vocabulary_of
 from benchmarks.mfu import useful_flops
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.planning.compute import step_work
 from mpo.planning.data_size import DataSize
 from mpo.planning.sizes import read_architecture

@@ -14,8 +14,9 @@ import yaml
 from omegaconf import DictConfig
 
 from mpo.config.paths import folder, groups, options
-from mpo.config.schema import MemoryChoice, Precision, RunConfig, Schedule
+from mpo.config.schema import RunConfig
 from mpo.config.targets import TARGET, resolve
+from mpo.config.training import MemoryChoice, Precision, Schedule
 from mpo.losses import LOSSES, MPO, SFT, WMPO, Deviation, Loss, Sum
 from mpo.losses import Compose as Composed
 from mpo.partition import PARTITIONS, Mean, Partition, TopBottom

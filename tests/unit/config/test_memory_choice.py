@@ -12,7 +12,8 @@ import pytest
 
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Stage
-from mpo.config.schema import MemoryChoice, MemorySettings, Offload, Precision, RunConfig, TrainConfig
+from mpo.config.schema import RunConfig
+from mpo.config.training import MemoryChoice, MemorySettings, Offload, Precision, TrainConfig
 from mpo.errors import ConfigError
 from mpo.pipeline.memory_choice import settle
 from mpo.pipeline.plan import show_plan

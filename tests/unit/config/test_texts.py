@@ -10,8 +10,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from mpo.config.limits import LISTS, RUN
-from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, RunConfig, ScratchConfig, TrainConfig
+from mpo.config.schema import DataConfig, ModelConfig, RunConfig, ScratchConfig
 from mpo.config.texts import PATHS, check_texts
+from mpo.config.training import LoraConfig, TrainConfig
 from mpo.errors import LONGEST, ConfigError
 
 TESTBED = DataConfig(source="testbed")

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from mpo.cache.code_version import code_version
 from mpo.config.paths import folder as package_folder
-from mpo.config.schema import Precision
 from mpo.config.targets import build
+from mpo.config.training import Precision
 from mpo.errors import ConfigError, UserError
 from mpo.evaluate.base import Evidence, Measure, Results
 from mpo.evaluate.lm_eval.measure import Backend, LMEval

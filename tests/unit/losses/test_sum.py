@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpo.config.schema import TrainConfig
 from mpo.config.targets import build, own_alone
+from mpo.config.training import TrainConfig
 from mpo.errors import ConfigError
 from mpo.logprobs.inputs import at_reference
 from mpo.losses import (

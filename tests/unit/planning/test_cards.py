@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mpo.config.schema import LauncherConfig, Precision, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, RunConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.errors import ConfigError
 from mpo.planning.cards import CARDS, DRIVERS_NAMES, UTILISATION, data_sheet, named_card
 from mpo.planning.compute import forward_flops, step_work

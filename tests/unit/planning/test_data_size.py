@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mpo.config.schema import DataConfig, SftResponses, TrainConfig
+from mpo.config.schema import DataConfig, SftResponses
 from mpo.config.source import source_of
+from mpo.config.training import TrainConfig
 from mpo.planning.data_size import DataSize, batch_warning, data_size, heldout_size, imitated, optimizer_steps
 from mpo.testbed.source import World
 

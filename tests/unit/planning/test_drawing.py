@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.planning.cards import CARDS, Card
 from mpo.planning.drawing import MOST_AT_ONCE, Drawing, Engine, at_once, draw_flops, draw_seconds
 from mpo.planning.sizes import Architecture

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mpo.config.paths import folder
-from mpo.config.schema import LoraConfig, MemoryChoice, MemorySettings, Offload, Precision, Quantization, TrainConfig
+from mpo.config.training import LoraConfig, MemoryChoice, MemorySettings, Offload, Precision, Quantization, TrainConfig
 from mpo.planning.compute import step_work
 from mpo.planning.data_size import DataSize
 from mpo.planning.fitting import SPARE, Choice, Fit, Load, Peak, Room, choose, with_settings

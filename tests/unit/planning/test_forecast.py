@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mpo.config.schema import LauncherConfig, LoraConfig, Precision, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, RunConfig
+from mpo.config.training import LoraConfig, Precision, TrainConfig
 from mpo.pipeline.plan import time_line
 from mpo.planning.compute import step_work
 from mpo.planning.data_size import DataSize

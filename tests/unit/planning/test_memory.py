@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from mpo.config.schema import LauncherConfig, LoraConfig, Offload, Precision, Quantization, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, RunConfig
+from mpo.config.training import LoraConfig, Offload, Precision, Quantization, TrainConfig
 from mpo.layout.shape_buckets import ROWS as ROWS_OF_THE_HEAD
 from mpo.layout.shape_buckets import stepped_row
 from mpo.planning.activations import (

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpo.config.files import with_own_shape
 from mpo.config.paths import folder
-from mpo.config.schema import DataConfig, LoraConfig, ModelConfig, RunConfig
+from mpo.config.schema import DataConfig, ModelConfig, RunConfig
+from mpo.config.training import LoraConfig
 from mpo.errors import ConfigError
 from mpo.planning.sizes import DEFAULTS, GATED, adapter_parameters, known_architecture, parameters, read_architecture
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.errors import ConfigError
 from mpo.policy import attention
 from mpo.policy.load import check_positions, make_policy

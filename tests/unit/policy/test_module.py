@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from mpo.config.schema import LoraConfig, Precision
+from mpo.config.training import LoraConfig, Precision
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.layout.batch import collate
 from mpo.policy import head

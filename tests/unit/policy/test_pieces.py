@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.layout.batch import collate
 from mpo.layout.packing import Piece
 from mpo.policy import attention

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mpo.config.schema import LoraConfig, Precision, Quantization
+from mpo.config.training import LoraConfig, Precision, Quantization
 from mpo.errors import UserError
 from mpo.policy.load import load_policy
 from mpo.policy.module import PolicyModule

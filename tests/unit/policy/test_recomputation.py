@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.errors import ConfigError
 from mpo.policy import attention
 from mpo.policy.load import load_policy, make_policy

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.policy.cpu.vocabulary import sum_in_place
 from mpo.policy.load import make_policy
 from mpo.policy.shared_prefix import share_prefix

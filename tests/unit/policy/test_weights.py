@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTNeoConfig, LlamaConfig, Qwen2Config
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import UserError
 from mpo.policy.pretrained import load_model
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpo.config.schema import LauncherConfig, MemoryChoice, ModelConfig, Offload, RunConfig, TrainConfig
+from mpo.config.schema import LauncherConfig, ModelConfig, RunConfig
+from mpo.config.training import MemoryChoice, Offload, TrainConfig
 from mpo.evaluate.records import Estimate
 from mpo.plain import to_plain
 from mpo.results.keys import config_key, run_id, run_key, start_key

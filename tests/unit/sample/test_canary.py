@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError
 from mpo.sample.canary import Canary
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from mpo.config.schema import Precision, SampleConfig
+from mpo.config.schema import SampleConfig
+from mpo.config.training import Precision
 from mpo.errors import ConfigError, DataError
 from mpo.sample import Drawn, HFSampler, Request, SamplingJob
 from mpo.sample.generation import BLOCK, Generation, inverse_cdf

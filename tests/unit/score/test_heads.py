@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import batch_norm, selu
 from transformers import Gemma2Config, LlamaConfig
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.score.checked import checked_scores
 from mpo.score.reward_model import Head, RewardModel

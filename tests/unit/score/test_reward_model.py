@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GemmaConfig, Qwen2Config
 
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.errors import ConfigError, DataError, UserError
 from mpo.score import Item
 from mpo.score.checked import checked_scores

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from mpo.cache.stage import File, Nothing
-from mpo.config.schema import Precision
+from mpo.config.training import Precision
 from mpo.data.chat import render_prompt
 from mpo.sample.canary import MOST_TOKENS, Canary
 from mpo.stages import canary

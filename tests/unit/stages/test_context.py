@@ -11,7 +11,8 @@ import pytest
 import mpo.stages.nodes
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import File, Hub, Nothing, Stage
-from mpo.config.schema import Precision, SampleConfig, ScoreTransformConfig, SftResponses, TrainConfig
+from mpo.config.schema import SampleConfig, ScoreTransformConfig, SftResponses
+from mpo.config.training import Precision, TrainConfig
 from mpo.evaluate.questions import Question
 from mpo.plain import from_plain, to_plain
 from mpo.stages.context import StageContext

@@ -7,7 +7,8 @@ import itertools
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mpo.config.schema import Direction, RunConfig, SweepConfig, SweepMethod, TrainConfig
+from mpo.config.schema import Direction, RunConfig, SweepConfig, SweepMethod
+from mpo.config.training import TrainConfig
 from mpo.errors import ConfigError
 from mpo.sweeps.methods import METHODS, Setting, Tried, check_method
 from mpo.sweeps.space import Axis, Space, space_of

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mpo.config.schema import Precision, TrainConfig
+from mpo.config.training import Precision, TrainConfig
 from mpo.errors import UserError
 from mpo.losses import DPO, SFT, LiPO, Loss, Sum, Term
 from mpo.train.closed_form import check_closed_form

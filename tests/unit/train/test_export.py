@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from mpo.config.schema import LoraConfig
+from mpo.config.training import LoraConfig
 from mpo.data.tokenizer import load_tokenizer
 from mpo.errors import UserError
 from mpo.policy.load import load_policy

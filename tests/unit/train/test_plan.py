@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpo.config.schema import Offload, Precision, Schedule, TrainConfig
+from mpo.config.training import Offload, Precision, Schedule, TrainConfig
 from mpo.layout.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
