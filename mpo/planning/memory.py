@@ -127,7 +127,8 @@ def training_memory(
         optimizer = -(-optimizer // processes)
     if stage >= 2:
         gradients = -(-gradients // processes)
-    gathered = 0 if train.lora is None or train.lora.quantization is None else shape.largest_map * width
+    in_4_bits = train.lora is not None and train.lora.quantization is not None
+    gathered = shape.largest_map * width if in_4_bits else 0
     loading = whole = weights
     if stage == 3:
         weights = -(-whole // processes)
@@ -154,7 +155,9 @@ def training_memory(
     checkpointing, together = settings.activation_checkpointing, settings.sequence_parallel
     row, scored = tokens if together > 1 else 0, tokens if scored is None else scored
     # Processes that share a row have all its tokens for some heads, of which two may have the same of the keys'.
-    busy = replace(shape, kv_heads=math.lcm(shape.kv_heads, together))
+    # MLPs of maps in 4 bits are left to autograd (mpo.policy.layers).
+    plain_mlp = shape.plain_mlp or in_4_bits
+    busy = replace(shape, kv_heads=math.lcm(shape.kv_heads, together), plain_mlp=plain_mlp)
     tokens, scored, prompt, outputs = (-(-count // together) for count in (tokens, scored, prompt, outputs))
     working = working_bytes(busy, tokens, width, checkpointing)
     own_gradient = train.lora is None and not in_place

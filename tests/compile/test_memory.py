@@ -40,7 +40,7 @@ def test_the_plan_is_what_the_tensors_take(cards: Cards, name: str, sets: str, c
 def test_the_plan_of_adapters_is_what_the_tensors_take(
     cards: Cards, name: str, layers: int, sets: str, checkpointing: bool
 ) -> None:
-    """On a frozen model in bfloat16; one in 4 bits is not compared with anything."""
+    """On a frozen model in bfloat16; of one in 4 bits what is kept is compared on a CPU (tests/unit/planning)."""
     shape, lora = SHAPES[name] | {"num_hidden_layers": layers}, LoraConfig()
     found = cards.run("sm_90", peak, shape, checkpointing, SETS[sets], lora)
     config = TrainConfig(activation_checkpointing=checkpointing, lora=lora)

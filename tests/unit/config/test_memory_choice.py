@@ -83,7 +83,7 @@ def test_weights_in_4_bits_are_compared_with_a_stage_that_holds_them(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     config, said = settled(LLAMA, "train/lora=qlora", card)
-    assert config.train.settled.zero_stage == 2
+    assert config.train.settled.zero_stage < 3
     assert "ZeRO 2, every layer recomputed, 16,384 tokens per micro-batch" in said["train"]
     assert "train.memory=given" in said["train"] and "ZeRO 3" not in said["train"]
 

@@ -144,7 +144,7 @@ def test_a_reference_has_the_trained_weights_in_4_bits_or_its_own(plan: Plan) ->
     assert found["reference"] == "the starting policy, about 6.7 GiB a process"
     assert "(weights 5.4 GiB" in found["memory"] and "ZeRO 3" not in found["memory"]
     assert found["chosen"].startswith(
-        "ZeRO 1, every fourth layer recomputed, 4,096 tokens per micro-batch: at most 18.7"
+        "ZeRO 1, every second layer recomputed, 4,096 tokens per micro-batch: at most 19.0"
     )
     assert found["evaluation"] == "the trained policy, whole in bf16, about 16.2 GiB a process"
     assert "evaluation" not in plan(*adapted, "~evaluate.measures.ranking")

@@ -44,7 +44,8 @@ from mpo.planning.memory import (
 from mpo.planning.sizes import GATED, read_architecture
 from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
 from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
-from mpo.policy.load import make_policy
+from mpo.policy.load import load_policy, make_policy
+from mpo.policy.module import PolicyModule
 from mpo.policy.shared_prefix import share_prefix
 from mpo.train.window import OUTPUTS_KEPT as OUTPUTS_OF_THE_WINDOW
 from mpo.train.zero import deepspeed_config
@@ -184,7 +185,11 @@ def kept_bytes(model_type: str, layers: int, dtype: torch.dtype) -> tuple[int, i
     values = {**SMALL_SHAPE, "num_hidden_layers": layers, "model_type": model_type, "pad_token_id": None}
     lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).to(dtype)
     assert share_prefix(lm)
-    policy = make_policy(lm)
+    return kept_by(make_policy(lm))
+
+
+def kept_by(policy: PolicyModule) -> tuple[int, int]:
+    """What autograd keeps of a batch beside parameters, and for how many tokens."""
     batch = ragged_batch()
     kept: dict[int, torch.Tensor] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
@@ -223,6 +228,30 @@ def test_activations_are_about_what_autograd_keeps(model_type: str, dtype: torch
     assert 0.9 < estimate / ((many - few) / 3 / tokens) < 1.25
     working = working_bytes(shape, tokens, dtype.itemsize, 0)
     assert activation_bytes(shape, tokens, dtype.itemsize, 0) == tokens * 2 * estimate + working
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_activations_over_weights_in_4_bits_are_about_what_autograd_keeps(precision: Precision, tmp_path: Path) -> None:
+    """Their MLPs keep the gate's activation and the product, which others compute again."""
+    pytest.importorskip("bitsandbytes")
+    sizes = {**SMALL_SHAPE, "model_type": "llama", "hidden_size": 128, "intermediate_size": 320, "head_dim": 32}
+
+    def kept(layers: int) -> tuple[int, int]:
+        folder = tmp_path / str(layers)
+        config = AutoConfig.for_model(**sizes, num_hidden_layers=layers, bos_token_id=None, eos_token_id=2)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        lora = LoraConfig(rank=1, quantization=Quantization.nf4)
+        policy = load_policy(str(folder), precision=precision, lora=lora, quantization=lora.quantization)
+        return kept_by(policy.to(torch.bfloat16 if precision is Precision.bf16 else torch.float32).train())
+
+    (few, tokens), (many, _) = (kept(layers) for layers in (2, 5))
+    found = (many - few) / 3 / tokens
+    shape, width = read_architecture({**sizes, "num_hidden_layers": 3}), 2 if precision is Precision.bf16 else 4
+    train = TrainConfig(precision=precision, activation_checkpointing=0, lora=LoraConfig(quantization=Quantization.nf4))
+    planned = training_memory(shape, train, 2, tokens, stage=2).activations
+    planned -= working_bytes(shape, tokens, width, 0)
+    print(f"{precision.name}: {planned / 3 / tokens:.0f} planned of a token and layer, {found:.0f} kept")
+    assert 0.9 < planned / 3 / tokens / found < 1.1
 
 
 def test_logits_are_bounded_as_the_head_bounds_them() -> None:
@@ -387,7 +416,10 @@ def test_weights_in_4_bits_by_hand() -> None:
     four, sixteen = (training_memory(LLAMA3_8B, replace(PAPER, lora=lora), 1, 1000) for lora in (adapted, LoraConfig()))
     assert sixteen.weights - four.weights == 2 * linear - packed
     assert four.gathered == 14336 * 4096 * 2  # a map at work in bfloat16
-    assert four == replace(sixteen, weights=four.weights, gathered=four.gathered, loading=four.weights)
+    # The one layer that has been computed again keeps the gate's activation and the product too.
+    assert four.activations - sixteen.activations == 1000 * 2 * 14336 * 2
+    changed = {name: getattr(four, name) for name in ("weights", "gathered", "activations", "logits")}
+    assert four == replace(sixteen, **changed, loading=four.weights)
     whole, packed_too = (
         frozen_memory(LLAMA3_8B, Precision.bf16, 1000, quantization=quantization, processes=8, card=10**9)
         for quantization in (None, Quantization.nf4)
