@@ -23,6 +23,7 @@ from mpo.policy.load import make_policy
 from mpo.policy.shared_prefix import share_prefix
 from mpo.track.profile import TRACE_FILE, read_profile
 from mpo.track.step_profiler import RECORDED, SKIPPED
+from mpo.train.checkpoint import CHECKPOINTS
 from mpo.train.loop import train
 from mpo.train.zero import single_process_environment
 
@@ -80,6 +81,7 @@ def measured_steps(
                 Path(folder), on_step,
             )  # fmt: skip
         profile = {"profile": asdict(read_profile(Path(folder) / TRACE_FILE, rows))} if config.profile else {}
+        kept = [_bytes(one) for one in (Path(folder) / CHECKPOINTS).glob("step-*")] if config.checkpoint_every else []
     counted, of_steps = seconds[warm_up:], rows[warm_up:]
     return profile | {
         "seconds_a_step": statistics.median(counted),
@@ -88,9 +90,14 @@ def measured_steps(
         "loaded_bytes": loaded,
         "peak_bytes": memory.peak,
         "reserved_bytes": memory.reserved,
+        "checkpoint_bytes": max(kept, default=0),
         "tokens": round(statistics.mean(row["tokens_per_second"] * row["step_seconds"] for row in of_steps)),
         "waiting_for_batches": statistics.mean(row["layout_share"] for row in of_steps),
         "precision": config.precision.name,
         "compiled": compiles_fused(policy),
         "warnings": warnings,
     }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

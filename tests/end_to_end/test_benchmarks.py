@@ -56,3 +56,14 @@ def test_a_step_beside_trls() -> None:
     assert [row["side"] for row in rows] == ["mpo", "trl", "trl", "ratio"]
     assert rows[2]["settings"]["attention"] == "sdpa" and rows[2]["settings"]["precomputed_reference"]
     assert rows[3]["against"] in {rows[1]["name"], rows[2]["name"]} and rows[3]["responses_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_what_checkpoints_cost() -> None:
+    sizes = ("--model", "tiny", "--every", "2", "--intervals", "2", "--rounds", "1")
+    rows = json.loads(run("benchmarks.checkpoints", *sizes, "--json"))["rows"]
+    assert [row["side"] for row in rows] == ["none", "async", "at once"]
+    assert [row["steps"] for row in rows] == [4, 4, 4]
+    assert rows[0]["time_ratio"] == rows[0]["memory_ratio"] == 1 and not rows[0]["checkpoint_bytes"]
+    parameters = 512 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    assert all(12 * parameters < row["checkpoint_bytes"] < 14 * parameters for row in rows[1:])
