@@ -29,6 +29,10 @@ _TEXTS = {
 _DISK = {
     errno.ENOSPC: ("the disk is full", f"make room there, {GO_ON}"),
     errno.EDQUOT: ("the disk quota is used up", f"make room there, {GO_ON}"),
+    errno.EFBIG: (
+        "the file would be larger than the file system or the user's limit allows",
+        f"raise the limit (ulimit -f) or name a folder on another file system, {GO_ON}",
+    ),
     errno.EROFS: ("the file system is read-only", "name another folder"),
     errno.EIO: ("the disk cannot be read or written (input/output error)", f"look at the disk, {GO_ON}"),
     errno.ESTALE: ("the network file system has lost the file", f"mount it again, {GO_ON}"),

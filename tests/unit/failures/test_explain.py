@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from mpo.cache.artifacts import write_text
 from mpo.errors import ProcessError, UserError
 from mpo.failures.explain import explain_failure, explain_killed, full_disk
+from mpo.train.files import save_tensors
 from tests.conftest import fill
 
 FOLDER = Path("/cache/train/0123.work")
@@ -44,6 +46,7 @@ def from_a_consequence() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), (str(FOLDER), "disk is full", "make room")),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/a.bin"), ("/tmp/a.bin", "disk is full")),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), ("quota", "make room")),
+        (OSError(errno.EFBIG, "File too large"), (str(FOLDER), "larger than", "ulimit -f")),
         (OSError(errno.EROFS, "Read-only file system", "/a/b"), ("/a/b", "read-only", "another folder")),
         (OSError(errno.EIO, "Input/output error"), ("input/output error", "run the same command again")),
         (OSError(errno.EMFILE, "Too many open files", "x"), ("too many open files", "ulimit -n")),
@@ -69,6 +72,19 @@ def test_one_line_says_what_failed_and_what_to_do(error: BaseException, parts: t
 def test_memory_that_torch_asks_for_and_does_not_get() -> None:
     explained = explain_failure(raised(lambda: torch.empty(1 << 60, dtype=torch.uint8)))
     assert explained is not None and "out of memory" in str(explained)
+
+
+def test_a_file_above_the_users_limit(tmp_path: Path) -> None:
+    """While torch writes a checkpoint, of which it says something else."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        error = raised(lambda: save_tensors(torch.zeros(1 << 16), tmp_path / "a.pt"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not isinstance(error, OSError)
+    explained = explain_failure(error, FOLDER)
+    assert explained is not None and "the file would be larger than" in str(explained)
 
 
 def test_damaged_weights(tmp_path: Path) -> None:
