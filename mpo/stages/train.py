@@ -32,6 +32,7 @@ from mpo.train.checkpoint import CHECKPOINTS, METRICS, policy_folder
 from mpo.train.evaluation import HeldOutSets
 from mpo.train.export import export_adapter, export_policy, rehearse_export
 from mpo.train.loop import train
+from mpo.train.random_state import seed_random_state
 
 STATE_FOLDER = "state"
 SHOWN = ("loss", "accuracy", "margin")
@@ -54,6 +55,7 @@ def run(context: StageContext[node.Config, node.Settings, node.Inputs[Path]]) ->
         reference = Reference.load(inputs.reference / "train", sets)
     heldout = _heldout(inputs, settings.evaluate_every)
     path, revision = model_source(inputs.policy)
+    seed_random_state(config.seed)
     policy = load_policy(
         path,
         revision,

@@ -11,6 +11,14 @@ import numpy as np
 import torch
 
 
+def seed_random_state(seed: int) -> None:
+    """Let what Python, numpy and torch draw follow from ``seed``, on every device: the first weights of adapters, and
+    whatever a loss of the user's draws."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Of Python, numpy and torch, in values that :mod:`mpo.train.files` can write."""
     name, keys, *rest = np.random.get_state(legacy=True)

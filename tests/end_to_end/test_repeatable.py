@@ -69,6 +69,16 @@ def check_resumed(resumed: Outcome, undisturbed: Outcome) -> None:
     assert resumed.weights == undisturbed.weights
 
 
+def test_adapters_first_weights_follow_from_the_seed(untrained: CommandLine) -> None:
+    """In interpreters of their own: what is forked from one that has imported everything draws the same anyway."""
+    found = []
+    for _ in range(2):
+        outcome = untrained.testbed(*LONGER, "train/lora=adapters", fork=False)
+        found.append(outcome.weights)
+        shutil.rmtree((outcome.folder / "policy").resolve().parent)
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow  # after a kill, trainings of two caches are compared as well
 def test_two_caches_one_seed_give_the_same_bytes(first_run: Outcome, command_lines: MakeCommandLine) -> None:
     other = command_lines().testbed()
