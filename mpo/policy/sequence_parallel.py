@@ -72,8 +72,9 @@ class SequenceShares:
         if self._exchange is None:
             return attend(query_1NHD, key_1NGD, value_1NGD)
         times = key_heads(key_1NGD.shape[2], self.size) // key_1NGD.shape[2]
-        key, value = (tensor.repeat_interleave(times, dim=2) for tensor in (key_1NGD, value_1NGD))
-        return self._exchange(query_1NHD, key, value, 0, None, attend)
+        if times > 1:
+            key_1NGD, value_1NGD = (tensor.repeat_interleave(times, dim=2) for tensor in (key_1NGD, value_1NGD))
+        return self._exchange(query_1NHD, key_1NGD, value_1NGD, 0, None, attend)
 
     def gathered(self, share_N: Tensor) -> Tensor:
         """The rows of all processes, without gradient."""
