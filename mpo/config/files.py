@@ -34,7 +34,7 @@ NO_LANGUAGE_MODELS = (
     *("ForMultipleChoice", "ForPreTraining", "RewardModel"),
 )
 """Ends of the names of classes that have no head for the next token."""
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def is_local(name: str, suffixes: tuple[str, ...] = ()) -> bool:
@@ -169,5 +169,6 @@ def check_disk(folder: str | Path, needed_bytes: int) -> None:
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free < needed_bytes:
-        what = f"needs about {needed_bytes / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+        unit, name = (GIB, "GiB") if needed_bytes >= GIB else (MIB, "MiB")
+        what = f"needs about {needed_bytes / unit:.1f} {name}, {free / unit:.1f} {name} are free"
         raise ConfigError(what, "cache_dir", "name a folder on a larger disk: cache_dir=FOLDER")

@@ -195,6 +195,11 @@ def test_too_small_a_disk_is_told(tmp_path: Path) -> None:
         check_disk(tmp_path, 10**18)
 
 
+def test_of_a_tiny_disk_no_zeros_are_shown(small_disk: Callable[[int], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"cache_dir: needs about 17\.0 MiB, [1-8]\.\d MiB are free"):
+        check_disk(small_disk(8192), 17 * 2**20)
+
+
 EXTREMES = [
     *("launcher.threads=100000", "sample.n=1000000000000000000", "train.epochs=1000000000000", "train.lr=1e300"),
     *("evaluate.temperatures=[1e-300]", "model.beta=1e-300", "train.global_batch=1000000000000", "rounds=100000"),
