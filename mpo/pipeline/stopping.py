@@ -15,6 +15,8 @@ from mpo.errors import Stopped
 
 STOPPED_CODE = 143
 """Exit status of a run that was asked to stop."""
+AGAIN_S = 0.05
+"""Seconds until a request whose exception was lost is made again."""
 MESSAGE = "mpo: stopped; the same command goes on from where it was\n"
 
 _asked = threading.Event()
@@ -69,5 +71,10 @@ def _ignore_signals() -> None:
 
 
 def _hook(lost: Any) -> None:
-    if not isinstance(lost.exc_value, Stopped):
+    number = getattr(lost.exc_value, "sigval", None)  # of what torch's agent raises while a group is at work
+    if isinstance(number, signal.Signals):  # it would wait for the group's end: ask again, outside of this callback
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    elif not isinstance(lost.exc_value, Stopped):
         sys.__unraisablehook__(lost)
