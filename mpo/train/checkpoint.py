@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mpo.cache.checksums import Damaged, check_file, read_sealed
-from mpo.config.training import FREE, TrainConfig
+from mpo.config.training import TrainConfig
 from mpo.errors import UserError
-from mpo.losses import Loss
 from mpo.policy.devices import broadcast_from_rank0
 from mpo.train.checkpoint_writer import STATE, Folder, Writer, remove, remove_unfinished
 from mpo.train.engine import Engine
@@ -27,14 +21,6 @@ from mpo.train.files import load_tensors
 from mpo.train.random_state import random_state, restore_random_state
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
-
-
-def fingerprint(config: TrainConfig, loss: Loss, data: str, indices: Sequence[int], seed: int) -> str:
-    """Names everything that a continued run must share with its checkpoint, the number of processes left out."""
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    names = [type(one).__name__ for one in (loss, *loss.parts())]
-    content = [settings, names, asdict(loss), data, list(indices), seed]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -294,11 +280,3 @@ def _damage(checkpoint: Path, files: Mapping[str, str], engine: Engine) -> list[
         except Damaged as damage:
             found.append(str(damage))
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, np.integer):
-        return int(value)
-    raise TypeError(f"{type(value).__name__} has no place in a fingerprint")

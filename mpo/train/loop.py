@@ -21,11 +21,12 @@ from mpo.track.metrics import read_metrics
 from mpo.track.step_profiler import StepProfiler, span
 from mpo.train.batches import BatchPlan
 from mpo.train.best import Evaluations
-from mpo.train.checkpoint import CHECKPOINTS, METRICS, Checkpoints, Position, fingerprint
+from mpo.train.checkpoint import CHECKPOINTS, METRICS, Checkpoints, Position
 from mpo.train.closed_form import check_closed_form
 from mpo.train.divergence import Divergence
 from mpo.train.engine import Engine
 from mpo.train.evaluation import HeldOutSets, evaluate
+from mpo.train.fingerprint import fingerprint
 from mpo.train.metrics import AS_IN_TRL, MetricsLog, Sums, peak_memory, peak_reserved
 from mpo.train.stop import STOPPED, StopSignal
 from mpo.train.window import Problem, check_gradient, check_loss, run_window

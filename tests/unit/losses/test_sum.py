@@ -35,7 +35,7 @@ from mpo.losses import (
     Term,
 )
 from mpo.partition import PARTITIONS, Everything
-from mpo.train.checkpoint import fingerprint
+from mpo.train.fingerprint import fingerprint
 
 MakeBatch = Callable[..., LossInputs]
 DPO_NODE = {"_target_": "mpo.losses.DPO", "beta": 0.1}

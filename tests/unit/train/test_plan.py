@@ -16,7 +16,7 @@ from mpo.config.training import Offload, Precision, Schedule, TrainConfig
 from mpo.layout.packing import SetSize, micro_batches, shares
 from mpo.losses import DPO, MPO
 from mpo.train.batches import BatchPlan
-from mpo.train.checkpoint import fingerprint
+from mpo.train.fingerprint import fingerprint
 from mpo.train.metrics import MetricsLog
 from mpo.train.optimizer import build_optimizer, build_scheduler
 from mpo.train.zero import deepspeed_config
