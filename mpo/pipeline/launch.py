@@ -27,6 +27,7 @@ from mpo.stages.context import StageContext
 
 PRELOADED = [
     "mpo.pipeline.forkserver_signals",
+    "mpo.pipeline.forkserver_logging",
     "torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
