@@ -141,21 +141,27 @@ def command_lines(tmp_path_factory: pytest.TempPathFactory, server: Server) -> M
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session, so that the starting policy is made once."""
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of :func:`first_run`, whichever test is the session's first."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def first_run(command_lines: MakeCommandLine, empty_cache: Path) -> Outcome:
+    """The main job, W-MPO, from nothing."""
+    return command_lines(empty_cache).testbed()
+
+
+@pytest.fixture(scope="session")
+def shared_cache(empty_cache: Path, first_run: Outcome) -> Path:
+    """One cache for the session, so that the starting policy is made once."""
+    return empty_cache
 
 
 @pytest.fixture
 def mpo(command_lines: MakeCommandLine, shared_cache: Path) -> CommandLine:
     """A command line on the session's cache."""
     return command_lines(shared_cache)
-
-
-@pytest.fixture(scope="session")
-def first_run(command_lines: MakeCommandLine, shared_cache: Path) -> Outcome:
-    """The main job, W-MPO, from nothing."""
-    return command_lines(shared_cache).testbed()
 
 
 @pytest.fixture
