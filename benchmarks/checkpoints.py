@@ -50,8 +50,8 @@ def main() -> None:
     for number in range(arguments.rounds):
         first: dict[str, Any] | None = None
         for side in SIDES:
-            told = [*flags(argparse.Namespace(**shared)), f"--side={side}"]
-            row = {"round": number, "side": side, **run_side("benchmarks.checkpoints", told, arguments.threads)}
+            command = [*flags(argparse.Namespace(**shared)), f"--side={side}"]
+            row = {"round": number, "side": side, **run_side("benchmarks.checkpoints", command, arguments.threads)}
             first = first or row
             rows.append(row | _compared(row, first, arguments.every))
             if not arguments.json:

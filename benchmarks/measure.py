@@ -136,21 +136,21 @@ def tell(values: dict[str, Any]) -> None:
 
 
 def flags(arguments: argparse.Namespace, **others: Any) -> list[str]:
-    """The command line of ``arguments`` again, without how a side is told from the whole, for :func:`run_side`.
+    """The command line of ``arguments`` again, without what only the whole is called with, for :func:`run_side`.
 
     Args:
         others: values in place of those of ``arguments``.
     """
-    told = {name: value for name, value in vars(arguments).items() if name not in CALL_ONLY} | others
-    values = [f"--{name.replace('_', '-')}={value}" for name, value in told.items() if not isinstance(value, bool)]
-    return values + [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True]
+    given = {name: value for name, value in vars(arguments).items() if name not in CALL_ONLY} | others
+    values = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if not isinstance(value, bool)]
+    return values + [f"--{name.replace('_', '-')}" for name, value in given.items() if value is True]
 
 
 def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
-    """Run ``python -m module arguments`` and return what it told.
+    """Run ``python -m module arguments`` and return what it measured.
 
     Raises:
-        RuntimeError: with the end of its output, where it told nothing.
+        RuntimeError: with the end of its output, where it measured nothing.
     """
     environment = os.environ | OPENMP | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
     if not any(name in os.environ for name in ALLOCATORS):
@@ -162,7 +162,7 @@ def run_side(module: str, arguments: Sequence[str], threads: int) -> dict[str, A
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))  # type: ignore[no-any-return]
-    raise RuntimeError(f"{module} {' '.join(arguments)} told nothing:\n{(done.stdout + done.stderr)[-3000:]}")
+    raise RuntimeError(f"{module} {' '.join(arguments)} measured nothing:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def report(name: str, arguments: argparse.Namespace, rows: list[dict[str, Any]], packages: Sequence[str] = ()) -> None:
