@@ -1,15 +1,14 @@
 """Which code a stage runs, so that an edit of it builds the stage again. Files are read, never imported. No torch.
 
 A module's version covers all modules that it imports, at the top or inside functions, and they in turn: of :mod:`mpo`,
-and of the user's own folders; of installed packages the version counts, see :data:`PACKAGES`. Comments, docstrings
-and layout do not count, nor do the parts of :mod:`mpo` that only show or estimate (:data:`IRRELEVANT`).
+and of the user's own folders; of installed packages the version counts (:mod:`mpo.cache.package_versions`). Comments,
+docstrings and layout do not count, nor do the parts of :mod:`mpo` that only show or estimate (:data:`IRRELEVANT`).
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -20,10 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mpo.cache.package_versions import PACKAGES, package_version
+
 IRRELEVANT = (
     "mpo.cache.checksums",
     "mpo.cache.code_version",
     "mpo.cache.locks",
+    "mpo.cache.package_versions",
     "mpo.config.wording",
     "mpo.errors",
     "mpo.failures",
@@ -33,18 +35,6 @@ IRRELEVANT = (
     "mpo.track",
 )
 """Parts of :mod:`mpo` that show, estimate, refuse or keep: what a stage computes does not depend on them."""
-PACKAGES = {
-    "torch": ("torch",),
-    "transformers": ("transformers", "tokenizers"),
-    "tokenizers": ("tokenizers",),
-    "datasets": ("datasets",),
-    "deepspeed": ("deepspeed",),
-    "peft": ("peft",),
-    "numpy": ("numpy",),
-    "bitsandbytes": ("bitsandbytes",),
-    "lm_eval": ("lm_eval",),
-}
-"""Libraries that :mod:`mpo` imports and whose versions count, with what else their versions decide."""
 ONLY_WITH = {
     "mpo.policy.adapters": "lora",
     "mpo.policy.quantized": "quantization",
@@ -168,7 +158,7 @@ class _Walk:
             return
         by_user = importer and not f"{importer}.".startswith(OWN)
         for name in PACKAGES.get(top, (top,) if by_user else ()):
-            version = _package_version(name)
+            version = package_version(name)
             if version is not None:
                 self.packages[name] = version
 
@@ -285,17 +275,3 @@ def _root(top: str) -> Path | None:
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin).absolute().parent
-
-
-@cache
-def _package_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on; absent ones are left out."""
-    found = {name: _package_version(name) for group in PACKAGES.values() for name in group}
-    return {name: version for name, version in found.items() if version is not None}

@@ -54,11 +54,11 @@ class SequenceShares:
 
     def whole(self, share_N: Tensor) -> Tensor:
         """The rows of all processes, of which each goes on with other ones: their gradients are added up."""
-        return share_N if self._group is None else _Whole.apply(share_N, self)  # type: ignore[no-any-return,no-untyped-call]
+        return share_N if self._group is None else _Gathered.apply(share_N, self, self.reduced)  # type: ignore[no-any-return,no-untyped-call]
 
     def same(self, share_N: Tensor) -> Tensor:
         """The rows of all processes, with which all do the same: each has the gradient of its own."""
-        return share_N if self._group is None else _Same.apply(share_N, self)  # type: ignore[no-any-return,no-untyped-call]
+        return share_N if self._group is None else _Gathered.apply(share_N, self, self.share)  # type: ignore[no-any-return,no-untyped-call]
 
     def heads(self, values_H: Tensor | None) -> Tensor | None:
         """Those of the heads that this process's attention is of."""
@@ -96,23 +96,14 @@ def key_heads(of_keys: int, processes: int) -> int:
     return math.lcm(of_keys, processes)
 
 
-class _Whole(torch.autograd.Function):
+class _Gathered(torch.autograd.Function):
+    """The rows of all processes; ``share_of`` makes this process's gradient of that of all rows."""
+
     @staticmethod
-    def forward(ctx: Any, share_N: Tensor, shares: SequenceShares) -> Tensor:
-        ctx.shares = shares
+    def forward(ctx: Any, share_N: Tensor, shares: SequenceShares, share_of: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.share_of = share_of
         return shares.gathered(share_N)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.shares.reduced(grads[0]), None
-
-
-class _Same(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, share_N: Tensor, shares: SequenceShares) -> Tensor:
-        ctx.shares = shares
-        return shares.gathered(share_N)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.shares.share(grads[0]), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.share_of(grads[0]), None, None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mpo
-from mpo.cache.code_version import library_versions
+from mpo.cache.package_versions import library_versions
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,9 @@ import pytest
 from tests.end_to_end.conftest import TIMEOUT_S, CommandLine, MakeCommandLine, Outcome
 
 
-def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: CommandLine) -> None:
+def test_two_processes_have_the_loss_curve_of_one(
+    first_run: Outcome, mpo: CommandLine, command_lines: MakeCommandLine
+) -> None:
     """From one starting policy, for made by another number of processes it would differ in its last bits, and at a
     learning rate at which Adam does not blow such bits up (1.2e-6 was seen at 1e-3)."""
     start = next(Path(row["path"]) for row in first_run.result["stages"] if row["name"] == "start/sft")
@@ -24,6 +26,12 @@ def test_two_processes_have_the_loss_curve_of_one(first_run: Outcome, mpo: Comma
     trained = next(Path(row["path"]) for row in two.result["stages"] if row["name"] == "train")
     assert len(list(trained.glob("logs/*/*/*/stderr.log"))) == 2
     assert two.planned["reference"] == "cached"  # log-probs are the same whoever computed them
+    shared = ("launcher.processes=2", "train.micro_batch=2", "train.sequence_parallel=2")
+    together = command_lines().testbed(*same, *shared)  # nothing cached: reference and ranking share rows as well
+    assert [row["loss"] for row in together.metrics] == pytest.approx([row["loss"] for row in one.metrics], rel=1e-6)
+    assert together.planned["reference"] == together.planned["train"] == "build"
+    for name in ("held-out ranking accuracy", "held-out margin"):
+        assert together.measures[name].value == pytest.approx(one.measures[name].value, rel=1e-4)
 
 
 @pytest.mark.slow

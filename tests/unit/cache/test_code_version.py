@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mpo
-from mpo.cache import code_version
+from mpo.cache import code_version, package_versions
 from mpo.cache.artifacts import Store
 from mpo.cache.stage import Stage
 
@@ -30,7 +30,7 @@ def forget() -> None:
         code_version._first_version,
         code_version._first,
         code_version._root,
-        code_version._package_version,
+        package_versions.package_version,
     ):
         remembered.cache_clear()
 
