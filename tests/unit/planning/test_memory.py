@@ -1,75 +1,28 @@
-"""Memory and disk: the terms by hand, and what must order them."""
+"""Memory of a process: the terms by hand, and what must order them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mpo.config.schema import LauncherConfig, RunConfig
-from mpo.config.training import LoraConfig, Offload, Precision, Quantization, TrainConfig
-from mpo.layout.shape_buckets import ROWS as ROWS_OF_THE_HEAD
-from mpo.layout.shape_buckets import stepped_row
+from mpo.config.training import LoraConfig, Offload, Precision, Quantization
 from mpo.planning.activations import (
-    LOGITS_AT_ONCE,
-    ROWS,
-    VOCABULARY_AT_ONCE,
     activation_bytes,
-    head_bytes,
-    shared_prompt_bytes,
-    working_bytes,
 )
-from mpo.planning.buckets import bucket_elements
-from mpo.planning.data_size import DataSize
-from mpo.planning.disk import checkpoint_bytes, export_bytes, run_disk
 from mpo.planning.forecast import planned_device
 from mpo.planning.memory import (
     LIBRARIES,
-    OUTPUTS_KEPT,
     effective_stage,
     frozen_memory,
-    kept_output_tokens,
     micro_batch_tokens,
-    scored_at_once,
-    shared_prompt_tokens,
     stages,
-    tokens_at_once,
     training_memory,
     weight_bytes,
 )
-from mpo.planning.sizes import GATED, read_architecture
-from mpo.policy.head import LOGITS_AT_ONCE as LOGITS_OF_THE_HEAD
-from mpo.policy.head import VOCABULARY_AT_ONCE as VOCABULARY_OF_THE_HEAD
-from mpo.policy.load import load_policy, make_policy
-from mpo.policy.module import PolicyModule
-from mpo.policy.shared_prefix import share_prefix
-from mpo.train.window import OUTPUTS_KEPT as OUTPUTS_OF_THE_WINDOW
-from mpo.train.zero import deepspeed_config
-from tests.families import ragged_batch
-
-LLAMA3_8B = read_architecture(
-    {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "tie_word_embeddings": False,
-    }
-)
-P = 8_030_261_248
-WEIGHTS_GRADIENT = 128256 * 4096 * 2 + 32064 * 4096 * (4 + 2)
-"""Of the head in bfloat16, and of a fourth of its entries its sum in float32 and what is added to that."""
-COPIED_GRADIENT = 128256 * 4096 * (2 + 4)
-"""Of the head in bfloat16, and DeepSpeed's copy in float32."""
-PAPER = TrainConfig()
-TESTBED = TrainConfig(precision=Precision.fp32, zero_stage=0, activation_checkpointing=False)
+from tests.unit.planning.shapes import BACKWARDS, COPIED_GRADIENT, EVERY_LAYER, LLAMA3_8B, PAPER, TESTBED, P
 
 
 def test_zero_shares_out_the_states() -> None:
@@ -135,212 +88,6 @@ def test_adapters_need_states_for_themselves_alone() -> None:
     states, backwards = 1000 * 4096 * (2 + 2 + 4), 1000 * 2 * (BACKWARDS + EVERY_LAYER - 4096)
     assert full.logits == states + COPIED_GRADIENT - backwards
     assert lora.logits == states + 1000 * (32064 * (4 + 4 + 2) + 4096 * 2) - backwards  # a frozen head has no gradient
-
-
-EVERY_LAYER = 4 * 4096 + 2 * 32 * 128 + 2 * 8 * 128 + 2 * 14336
-"""What a layer keeps of a token: inputs and outputs of its norms, q, its output, k, v, gate, up."""
-BACKWARDS = 4096 + 3 * 14336
-"""What it adds while it goes backwards."""
-
-
-def test_checkpointing_keeps_a_layers_input() -> None:
-    assert activation_bytes(LLAMA3_8B, 1000, 2, False) == 1000 * 2 * (32 * EVERY_LAYER + BACKWARDS)
-    kept = activation_bytes(LLAMA3_8B, 1000, 2, True)
-    assert kept == 1000 * 2 * (32 * 4096 + EVERY_LAYER - 4096 + BACKWARDS)
-    more = activation_bytes(LLAMA3_8B, 2000, 2, True)
-    assert more == 2 * kept
-
-
-def test_every_third_layer_keeps_its_input_and_the_others_what_they_made() -> None:
-    numbers = 11 * 4096 + 21 * EVERY_LAYER  # layers 0, 3, …, 30
-    numbers += EVERY_LAYER - 4096 + BACKWARDS  # one of them goes backwards
-    assert activation_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * numbers * 2
-    found = [activation_bytes(LLAMA3_8B, 1000, 2, every) for every in (1, 2, 3, 4, 0)]
-    assert found == sorted(found) and len(set(found)) == 5
-    # Of a shared prompt's 1,000 tokens: keys, values and their gradient in float32; 21 layers have a copy.
-    assert shared_prompt_bytes(LLAMA3_8B, 1000, 2, 3) == 1000 * 2 * 8 * 128 * (32 * 6 + 21 * 2)
-
-
-def test_pieces_keep_a_prompts_keys_and_values_and_their_gradient() -> None:
-    numbers = 1000 * 32 * 2 * 8 * 128  # tokens, layers, keys and values, heads of 128
-    whole, pieces = (training_memory(LLAMA3_8B, PAPER, 8, 4000, prompt) for prompt in (0, 1000))
-    per_number = 2 + 4 if PAPER.settled.activation_checkpointing else 2 + 4 + 2
-    assert pieces.activations - whole.activations == numbers * per_number
-    budget = replace(PAPER, micro_tokens=3000)
-    assert [shared_prompt_tokens(budget, 1000, 500, responses) for responses in (4, 5)] == [0, 1000]
-
-
-def test_pieces_on_a_cpu_keep_what_attention_computed_up_to_a_bound() -> None:
-    budget = replace(TESTBED, micro_tokens=3000)
-    found = [kept_output_tokens(budget, 1000, 500, responses) for responses in (4, 5, 512)]
-    assert found == [0, 3500, 8 * 3000] and OUTPUTS_KEPT == OUTPUTS_OF_THE_WINDOW
-    sets = DataSize(sets=1, responses=512, prompt_tokens=1000, response_tokens=500)
-    assert [tokens_at_once(budget, sets, device)[2] for device in ("cpu", "cuda")] == [24_000, 0]
-    whole, pieces = (training_memory(LLAMA3_8B, TESTBED, 8, 4000, 0, outputs) for outputs in (0, 48_000))
-    assert pieces.activations - whole.activations == 48_000 * 32 * 4096 * 4  # tokens, layers, hidden, bytes
-
-
-def kept_bytes(model_type: str, layers: int, dtype: torch.dtype) -> tuple[int, int]:
-    """What autograd keeps of a batch, and for how many tokens."""
-    values = {**SMALL_SHAPE, "num_hidden_layers": layers, "model_type": model_type, "pad_token_id": None}
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).to(dtype)
-    assert share_prefix(lm)
-    return kept_by(make_policy(lm))
-
-
-def kept_by(policy: PolicyModule) -> tuple[int, int]:
-    """What autograd keeps of a batch beside parameters, and for how many tokens."""
-    batch = ragged_batch()
-    kept: dict[int, torch.Tensor] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other takes its place
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        assert policy(batch).logps_BK.requires_grad
-    tokens = stepped_row(batch.tokens, policy.head.weight)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), tokens
-
-
-SMALL_SHAPE = {
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "vocab_size": 100,
-    "num_experts": 8,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 48,
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("model_type", GATED)
-def test_activations_are_about_what_autograd_keeps(model_type: str, dtype: torch.dtype) -> None:
-    """Of a layer: what all layers share, and the head's, are the same for two layers as for five."""
-    (few, tokens), (many, _) = (kept_bytes(model_type, layers, dtype) for layers in (2, 5))
-    shape = read_architecture({**SMALL_SHAPE, "num_hidden_layers": 2, "model_type": model_type})
-    estimate = shape.kept_bytes(dtype.itemsize)
-    assert 0.9 < estimate / ((many - few) / 3 / tokens) < 1.25
-    working = working_bytes(shape, tokens, dtype.itemsize, 0)
-    assert activation_bytes(shape, tokens, dtype.itemsize, 0) == tokens * 2 * estimate + working
-
-
-@pytest.mark.parametrize("precision", list(Precision))
-def test_activations_over_weights_in_4_bits_are_about_what_autograd_keeps(precision: Precision, tmp_path: Path) -> None:
-    """Their MLPs keep the gate's activation and the product, which others compute again."""
-    pytest.importorskip("bitsandbytes")
-    sizes = {**SMALL_SHAPE, "model_type": "llama", "hidden_size": 128, "intermediate_size": 320, "head_dim": 32}
-
-    def kept(layers: int) -> tuple[int, int]:
-        folder = tmp_path / str(layers)
-        config = AutoConfig.for_model(**sizes, num_hidden_layers=layers, bos_token_id=None, eos_token_id=2)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        lora = LoraConfig(rank=1, quantization=Quantization.nf4)
-        policy = load_policy(str(folder), precision=precision, lora=lora, quantization=lora.quantization)
-        return kept_by(policy.to(torch.bfloat16 if precision is Precision.bf16 else torch.float32).train())
-
-    (few, tokens), (many, _) = (kept(layers) for layers in (2, 5))
-    found = (many - few) / 3 / tokens
-    shape, width = read_architecture({**sizes, "num_hidden_layers": 3}), 2 if precision is Precision.bf16 else 4
-    train = TrainConfig(precision=precision, activation_checkpointing=0, lora=LoraConfig(quantization=Quantization.nf4))
-    planned = training_memory(shape, train, 2, tokens, stage=2).activations
-    planned -= working_bytes(shape, tokens, width, 0)
-    print(f"{precision.name}: {planned / 3 / tokens:.0f} planned of a token and layer, {found:.0f} kept")
-    assert 0.9 < planned / 3 / tokens / found < 1.1
-
-
-def test_logits_are_bounded_as_the_head_bounds_them() -> None:
-    assert {device: LOGITS_OF_THE_HEAD[device] for device in LOGITS_AT_ONCE} == LOGITS_AT_ONCE
-    assert {device: VOCABULARY_OF_THE_HEAD[device] for device in VOCABULARY_AT_ONCE} == VOCABULARY_AT_ONCE
-    # A block is a fourth of 128,256 entries and the positions with which it has no more than 2^27 logits.
-    assert ROWS == ROWS_OF_THE_HEAD and (1 << 27) // 32064 == 4185
-    entries, most = 32064, 4160
-
-    def of_tokens(tokens: int, rows: int) -> int:
-        """Hidden states twice, their gradient, logits and softmax, what the weights are multiplied with."""
-        return tokens * 4096 * (2 + 2 + 4) + rows * entries * (4 + 4 + 2) + rows * 4096 * 2
-
-    nothing_again = replace(PAPER, activation_checkpointing=False)
-    for tokens, rows in ((4000, 4000), (5000, most)):
-        # What the layers need afterwards counts among the activations.
-        expected = of_tokens(tokens, rows) + WEIGHTS_GRADIENT - tokens * 2 * BACKWARDS
-        assert training_memory(LLAMA3_8B, nothing_again, 8, tokens).logits == expected
-    copied = 10 * 4096 * (2 + 2 + 4) + COPIED_GRADIENT - 10 * 2 * BACKWARDS  # larger than the logits of a few tokens
-    assert training_memory(LLAMA3_8B, nothing_again, 8, 10).logits == copied
-    assert training_memory(LLAMA3_8B, PAPER, 8, 10**6).logits == 0  # a layer needs more
-
-
-def test_the_head_computes_logits_of_responses_alone() -> None:
-    sets = DataSize(sets=1, responses=4, prompt_tokens=1000, response_tokens=250)
-    budgets = {4000: 2000, 2000: 1000, 1999: 1000, 600: 600, 100: 250}
-    assert {tokens: scored_at_once(replace(PAPER, micro_tokens=tokens), sets) for tokens in budgets} == budgets
-    train = replace(PAPER, activation_checkpointing=False, lora=LoraConfig())
-    whole, half = (training_memory(LLAMA3_8B, train, 8, 4000, scored=scored) for scored in (4000, 3000))
-    per_position = 32064 * (4 + 4 + 2) + 4096 * (2 + 4 + 2)
-    assert whole.logits - half.logits == 1000 * per_position and whole.activations == half.activations
-
-
-def test_a_tied_heads_gradient_waits_for_the_embeddings() -> None:
-    """Its copy in float32 is made when the activations are gone."""
-    tied = replace(LLAMA3_8B, tied=True)
-    assert training_memory(tied, PAPER, 8, 10**6).logits == 128256 * 4096 * 2
-    assert training_memory(tied, PAPER, 8, 1).logits < COPIED_GRADIENT
-    assert training_memory(tied, replace(PAPER, lora=LoraConfig()), 8, 10**6).logits == 0
-
-
-def test_a_process_alone_adds_the_weights_gradient_in_place_on_a_cpu() -> None:
-    for train, gradient in ((TESTBED, 128256 * 4096 * 4), (PAPER, 128256 * 4096 * 2)):
-        alone, shared = (training_memory(LLAMA3_8B, train, processes, 8, device="cpu") for processes in (1, 8))
-        assert shared.logits > gradient > 100 * alone.logits
-
-
-def test_float32_copies_of_the_heads_gradients_by_hand() -> None:
-    """Of 1,000 tokens; a vocabulary of 40,000 is summed in two blocks of 20,000 entries."""
-    shape = replace(LLAMA3_8B, vocab=40_000, hidden=1_000, heads=8, head_dim=125)
-    states, logits, operand = 1_000 * 1_000 * (2 + 2 + 4), 1_000 * 20_000 * (4 + 4 + 2), 1_000 * 1_000 * 2
-    narrow, block, copy = 40_000 * 1_000 * 2, 20_000 * 1_000 * (4 + 2), 40_000 * 1_000 * 4
-    assert logits + block > copy  # 320 MB above 160 MB
-    found = [head_bytes(shape, 1_000, 1_000, 2, "cuda", own, 0) for own in (True, False)]
-    without = states + logits + operand
-    assert found == [without + narrow + block, without] == [410_000_000, 210_000_000]
-    assert head_bytes(shape, 1_000, 1_000, 2, "cuda", True, 10**6) == 409_000_000  # a layer takes the rest anyway
-    # Of 100 tokens the copy of all is larger than their logits, 20 MB, and the sum of a block.
-    assert head_bytes(shape, 100, 100, 2, "cuda", True, 0) == 100 * 1_000 * 8 + narrow + copy
-    # In float32 the gradient is sent and summed as it is.
-    wide = 1_000 * (4 + 4 + 4) + 20_000 * (4 + 4) + 1_000 * 4 + 40_000 * 1_000 * 4 + 20_000 * 1_000 * 4
-    assert head_bytes(shape, 1, 1, 4, "cuda", True, 0) == wide
-
-
-def test_buffers_for_gradients_by_hand() -> None:
-    def buckets(stage: int, processes: int = 8, **changed: Any) -> int:
-        return training_memory(LLAMA3_8B, replace(PAPER, **changed), processes, 30_000, stage=stage).buckets
-
-    bucket, nothing_again = 100_000_000, {"activation_checkpointing": False}
-    every = training_memory(LLAMA3_8B, PAPER, 8, 30_000)
-    assert every.logits == 0  # a layer needs more, so that a full buffer's copies count
-    assert buckets(3) == every.buckets == bucket * 4 + bucket * 4
-    assert buckets(2) == bucket * 2 + bucket * (2 + 4)
-    assert buckets(3, **nothing_again) == bucket * 4 and buckets(2, **nothing_again) == bucket * 2
-    assert buckets(1, precision=Precision.fp32) == bucket * 4 + bucket * 4
-    # When the backward pass is over: 500M elements, then the embedding, are less than the activations were.
-    assert buckets(1) == 0
-    few = training_memory(LLAMA3_8B, PAPER, 8, 10, stage=1)
-    copied = (500_000_000 + 128256 * 4096) * 4
-    assert few.buckets + few.activations + few.logits == copied
-    assert training_memory(LLAMA3_8B, PAPER, 1, 10).buckets == 0
-    # Adapters never fill a buffer, whose size is the whole model's.
-    assert buckets(3, lora=LoraConfig()) == bucket * 4
-
-
-def test_deepspeeds_buffer_has_the_planned_size() -> None:
-    for parameters in (1_000, P):
-        size = deepspeed_config(PAPER, 3, parameters, 4096)["zero_optimization"]["reduce_bucket_size"]
-        assert size == bucket_elements(parameters) == min(parameters, 100_000_000)
 
 
 def test_on_a_cpu_the_libraries_count() -> None:
@@ -443,62 +190,6 @@ def test_experts_by_hand() -> None:
     added = 4096 + 2 * (3 * 14336 + 2 * 4096)
     kept = 4 * 4096 + 2 * 4096 + 2 * 1024 + 2 * (4 * 14336 + 2 * 4096)
     assert activation_bytes(shape, 1000, 2, 0) == 1000 * 2 * (32 * kept + added)
-
-
-def test_disk_by_hand() -> None:
-    data = DataSize(sets=1000, responses=4, prompt_tokens=10, response_tokens=20)
-    disk = run_disk(
-        LLAMA3_8B,
-        PAPER,
-        data,
-        processes=8,
-        rounds=3,
-        keeps_states=False,
-        needs_reference=True,
-        downloads_model=True,
-        downloads_data=False,
-    )
-    assert disk.tokens == 3 * 90_000 * 4 and disk.reference == 3 * 80_000 * 4
-    assert disk.checkpoints == 3 * 12 * P and disk.export == 3 * 2 * P and disk.download == 2 * P
-    parts = (disk.tokens, disk.reference, disk.texts, disk.checkpoints, disk.export, disk.download)
-    assert disk.cache + disk.download == sum(parts)
-    free = run_disk(
-        LLAMA3_8B,
-        PAPER,
-        data,
-        processes=8,
-        rounds=1,
-        keeps_states=False,
-        needs_reference=False,
-        downloads_model=False,
-        downloads_data=True,
-    )
-    assert free.reference == 0 and free.download == 90_000 * 5
-    best = run_disk(
-        LLAMA3_8B,
-        replace(PAPER, keep_best="heldout/loss"),
-        data,
-        processes=8,
-        rounds=2,
-        keeps_states=True,
-        needs_reference=False,
-        downloads_model=False,
-        downloads_data=True,
-    )
-    assert best.checkpoints == (3 + 4 + 1) * 12 * P
-
-
-def test_a_checkpoint_is_as_large_as_the_states_it_holds(tmp_path: Path) -> None:
-    assert checkpoint_bytes(LLAMA3_8B, TESTBED, 8) == 12 * P
-    assert checkpoint_bytes(LLAMA3_8B, replace(TESTBED, zero_stage=1), 8) == 16 * P
-    assert checkpoint_bytes(LLAMA3_8B, PAPER, 8) == 12 * P and checkpoint_bytes(LLAMA3_8B, PAPER, 1) == 14 * P
-    assert checkpoint_bytes(LLAMA3_8B, replace(PAPER, lora=LoraConfig()), 8) < P
-    config = LlamaConfig(
-        hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=50
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    estimate = export_bytes(read_architecture(config.to_dict()), Precision.fp32)
-    assert 1.0 <= (tmp_path / "model.safetensors").stat().st_size / estimate < 1.1
 
 
 @pytest.mark.parametrize("scored", [None, 6_000])
